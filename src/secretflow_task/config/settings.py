@@ -1,0 +1,98 @@
+"""One frozen `Settings`, built at the entry point and passed down. Every field is one environment variable."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_/.\-]+")
+
+
+def _state_dir() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "sfworker"
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set, from ``SFWORKER_*`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="SFWORKER_", frozen=True, extra="forbid")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries requests and status events."
+    )
+    name: str = Field(
+        default_factory=socket.gethostname, description="Name of this node in events (`worker_container`)."
+    )
+    parties: CommaSeparated = Field(
+        (), description="Parties that this node hosts, separated by commas. Their queues are consumed."
+    )
+    data_root: Path = Field(
+        Path("data"), description="Where relative paths start, in `<data root>/<party>` if that folder exists."
+    )
+    allowed_roots: CommaSeparated = Field(
+        (), description="Folders that absolute paths must lie in, separated by commas; the data root if empty."
+    )
+    state_dir: Path = Field(
+        default_factory=_state_dir, description="Folder of the node's own store and of the job logs."
+    )
+    work_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"sfworker-{os.getuid()}",
+        description="Folder for the jobs' temporary files; letters, digits and `_/.-` only.",
+    )
+    port_range: str = Field(
+        "20000-29999", description="Ports for SecretFlow on the loopback interface, first-last, below 32768."
+    )
+    concurrency: int = Field(2, ge=1, le=256, description="Executions at once; the rest wait in the queue.")
+    job_timeout_seconds: float = Field(3600.0, gt=0, description="Wall-clock limit of an execution.")
+    prepare_timeout_seconds: float = Field(
+        120.0, gt=0, description="Limit for one party's check of its input, and for its peers' answers."
+    )
+    terminate_grace_seconds: float = Field(
+        5.0, ge=0, description="Time between SIGTERM and SIGKILL, and for a finished job process to leave."
+    )
+    template_timeout_seconds: float = Field(
+        180.0, gt=0, description="Limit for the template process to import SecretFlow."
+    )
+    stream_maxlen: int = Field(
+        1_000_000, ge=1000, description="Length to which the stream of events is trimmed, about."
+    )
+    status_list: bool = Field(
+        False, description="Also push events to the list `task_status_queue`, for older web applications."
+    )
+    log_level: str = Field("INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR.")
+    log_json: bool = Field(False, description="Write the node's log as JSON lines.")
+
+    @field_validator("parties", "allowed_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("work_dir")
+    @classmethod
+    def _safe(cls, value: Path) -> Path:
+        if not _SAFE_PATH.fullmatch(str(value)):
+            raise ValueError("SecretFlow passes this path to a shell: only letters, digits and _/.- are allowed")
+        return value.absolute()
+
+    @field_validator("port_range")
+    @classmethod
+    def _ordered(cls, value: str) -> str:
+        match = re.fullmatch(r"(\d+)-(\d+)", value)
+        if not match or not 1024 <= int(match[1]) < int(match[2]) < 32768:
+            raise ValueError("first-last, both from 1024 to 32767")
+        return value
+
+    @property
+    def ports(self) -> range:
+        """The ports of `port_range`."""
+        first, last = self.port_range.split("-")
+        return range(int(first), int(last) + 1)

@@ -1,0 +1,154 @@
+"""The values that cross a boundary: requests, status events, and what a node and a job process say to each other."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Mapping
+
+from secretflow_task.errors import InvalidTaskConfig
+
+
+class Status(str, Enum):
+    """What an execution can be at one party."""
+
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no event may follow."""
+        return self is not Status.RUNNING
+
+
+class Stage(str, Enum):
+    """The stages that every execution passes, with the progress that each stands for."""
+
+    CLUSTER_INIT = "cluster_init"
+    DEVICE_CREATION = "device_creation"
+    TASK_EXECUTION = "task_execution"
+
+    @property
+    def progress(self) -> float:
+        """Share of the execution that is done when the stage is reported."""
+        return {"cluster_init": 0.1, "device_creation": 0.3, "task_execution": 0.5}[self.value]
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """One request as the submitter sent it, with its ids.
+
+    Attributes:
+        execution_id: names the execution; the same at every party.
+        task_request_id: the submitter's own id, repeated in every event.
+        params: ``sf_init_config``, ``spu_config``, ``heu_config`` and ``task_config``.
+    """
+
+    execution_id: str
+    task_request_id: str
+    params: Mapping[str, Any]
+    task_id: str | None = None
+    subtask_id: str | None = None
+
+    @staticmethod
+    def from_arguments(*arguments: Any) -> TaskRequest:
+        """Read ``[task_request_id, params]`` or ``[params]``, the two argument forms of the Celery task.
+
+        Raises:
+            InvalidTaskConfig: neither form fits.
+        """
+        request_id, params = arguments if len(arguments) == 2 else (None, *arguments, None)[:2]
+        if len(arguments) not in (1, 2) or not isinstance(params, Mapping):
+            raise InvalidTaskConfig("The task takes [task_request_id, params] or [params], params an object.")
+        ids = {name: params.get(name) for name in ("task_request_id", "execution_id", "task_id", "subtask_id")}
+        request_id = request_id if request_id is not None else ids["task_request_id"]
+        execution_id = ids["execution_id"] or request_id
+        if execution_id is None:
+            raise InvalidTaskConfig("The request has neither a task_request_id nor an execution_id.")
+        return TaskRequest(
+            execution_id=_checked_id(execution_id),
+            task_request_id=str(request_id if request_id is not None else execution_id),
+            params={key: value for key, value in params.items() if key not in ids},
+            task_id=None if ids["task_id"] is None else str(ids["task_id"]),
+            subtask_id=None if ids["subtask_id"] is None else str(ids["subtask_id"]),
+        )
+
+    @property
+    def task_type(self) -> str:
+        """The requested task type, or an empty string where there is none."""
+        config = self.params.get("task_config")
+        return str(config.get("task_type", "")) if isinstance(config, Mapping) else ""
+
+    def renewed(self) -> TaskRequest:
+        """The same request as a new execution, as `sfworker run` starts one every time."""
+        return replace(self, execution_id=f"{self.execution_id}-{uuid.uuid4().hex[:8]}")
+
+
+def _checked_id(value: Any) -> str:
+    text = str(value)
+    if not 0 < len(text) <= 128 or not all(letter.isalnum() or letter in "._-" for letter in text):
+        raise InvalidTaskConfig("An execution id has 1 to 128 letters, digits, dots, dashes and underscores.")
+    return text
+
+
+@dataclass(frozen=True)
+class StatusEvent:
+    """What the web application reads from Redis. ``seq`` counts 1, 2, 3 ... per execution and party."""
+
+    execution_id: str
+    task_request_id: str
+    party: str
+    status: Status
+    data: Mapping[str, Any]
+    worker_container: str
+    task_name: str
+    seq: int = 0
+    task_id: str | None = None
+    subtask_id: str | None = None
+    timestamp: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
+    event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def to_json(self) -> str:
+        """The event as one line of JSON."""
+        return json.dumps(asdict(self) | {"status": self.status.value}, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> StatusEvent:
+        """Read back `to_json`."""
+        fields = json.loads(text)
+        return StatusEvent(**fields | {"status": Status(fields["status"])})
+
+
+class Kind(str, Enum):
+    """What a message on the pipe between node and job process says."""
+
+    PREPARED = "prepared"
+    REFUSED = "refused"
+    EVENT = "event"
+    RESULT = "result"
+    FAILED = "failed"
+    DONE = "done"
+    GO = "go"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True)
+class PipeMessage:
+    """One message on the pipe, sent as JSON: a job process that a peer took over must not reach a deserialiser."""
+
+    kind: Kind
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The message as JSON."""
+        return json.dumps({"kind": self.kind.value, "body": dict(self.body)}).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> PipeMessage:
+        """Read back `to_bytes`; raises `ValueError` for anything else."""
+        fields = json.loads(data)
+        return PipeMessage(Kind(fields["kind"]), fields["body"])
