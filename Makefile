@@ -1,0 +1,46 @@
+# The whole loop of this project. CI calls `make lint` and `make test` and nothing else.
+BIN := .venv/bin
+CODE := src tests
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test unit lint format update bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## Make or repair .venv (every target below does it by itself)
+	@scripts/bootstrap.sh
+
+demo: venv ## Two parties find common customers and train a model neither could train alone
+	@$(BIN)/sfworker demo
+
+test: venv ## Run all tests, job processes included in the coverage, which must reach 90 %
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+unit: venv ## Run the fast tests, which need no engine
+	$(BIN)/pytest tests/unit
+
+lint: venv ## Check format, style, types and layers
+	$(BIN)/black --check $(CODE)
+	$(BIN)/flake8 $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pylint src
+
+format: venv ## Format the code
+	$(BIN)/black $(CODE)
+
+update: venv ## Renew uv.lock and .venv, and say what changed
+	$(BIN)/uv lock --upgrade
+	@scripts/bootstrap.sh
+	@echo "Now run make lint test, read docs/developer_guide/dependencies.md if they fail, and commit uv.lock."
+
+bench: venv ## Measure the tasks on this machine
+	$(BIN)/python tests/performance/benchmark_tasks.py
+
+clean: ## Remove what builds and tests leave (.venv stays)
+	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache build dist htmlcov
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
