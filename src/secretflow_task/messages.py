@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -90,8 +91,8 @@ class TaskRequest:
 
 def _checked_id(value: Any) -> str:
     text = str(value)
-    if not 0 < len(text) <= 128 or not all(letter.isalnum() or letter in "._-" for letter in text):
-        raise InvalidTaskConfig("An execution id has 1 to 128 letters, digits, dots, dashes and underscores.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        raise InvalidTaskConfig("An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit.")
     return text
 
 

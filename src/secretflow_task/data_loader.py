@@ -1,0 +1,250 @@
+"""Reading and writing one party's own tables: allowed folders, CSV and Parquet, checks with public errors.
+
+A CSV is read as text, cell by cell, so that what a task does not touch is written back as it was
+(leading zeros, trailing zeros, quotes); only the columns that a task computes with become numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
+
+from secretflow_task.errors import (
+    AmbiguousColumn,
+    BadColumnType,
+    DuplicateColumn,
+    EmptyInput,
+    MissingColumn,
+    MissingFile,
+    MissingValues,
+    NonFiniteValues,
+    PathNotAllowed,
+    UnreadableFile,
+    UnsupportedFormat,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+# What pandas reads as missing too, so that a file means the same here and in a data scientist's notebook.
+_MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+
+
+@dataclass(frozen=True)
+class PathRules:
+    """Where one party's paths start and which folders they must lie in."""
+
+    party: str
+    data_root: Path
+    allowed_roots: tuple[Path, ...] = ()
+
+    def resolve(self, text: str, purpose: str) -> Path:
+        """Absolute path of ``text``, links followed; ``purpose`` is the request key, for the error.
+
+        Raises:
+            PathNotAllowed: the path leaves the allowed folders.
+        """
+        own_folder = self.data_root / self.party
+        base = own_folder if own_folder.is_dir() else self.data_root
+        path = Path(os.path.realpath(base / text))
+        roots = [Path(os.path.realpath(root)) for root in self.allowed_roots or (self.data_root,)]
+        if "\0" in text or not any(path.is_relative_to(root) for root in roots):
+            raise PathNotAllowed(
+                f"The path of {purpose} lies outside the folders that {self.party} allows.", party=self.party
+            )
+        return path
+
+
+def check_format(path: Path, party: str, purpose: str) -> None:
+    """Refuse a path that is neither CSV nor Parquet by its ending; raises `UnsupportedFormat`."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise UnsupportedFormat(f"{party}: the file of {purpose} must end in .csv or .parquet.", party=party)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One party's table in its own process.
+
+    Attributes:
+        data: the cells; text for a CSV, the file's own types for Parquet.
+        party: whose table it is.
+        purpose: the request key that named it, such as ``train_data``.
+    """
+
+    data: pa.Table
+    party: str
+    purpose: str
+
+    @staticmethod
+    def read(path: Path, party: str, purpose: str) -> Table:
+        """Read a CSV or Parquet file.
+
+        Raises:
+            MissingFile, UnsupportedFormat, UnreadableFile, DuplicateColumn, EmptyInput: as their names say.
+        """
+        check_format(path, party, purpose)
+        if not path.is_file():
+            raise MissingFile(f"{party}: the file of {purpose} does not exist.", party=party, detail=str(path))
+        table = Table(_read_arrow(path, party, purpose), party, purpose)
+        if len(set(table.columns)) < len(table.columns):
+            raise DuplicateColumn(f"{party}: the file of {purpose} has two columns of one name.", party=party)
+        if table.rows == 0:
+            raise EmptyInput(f"{party}: the file of {purpose} has no rows.", party=party)
+        return table
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.data.num_rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Column names in the order of the file."""
+        return list(self.data.column_names)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise `MissingColumn` unless all ``names`` are there."""
+        missing = [name for name in names if name not in self.columns]
+        if missing:
+            raise MissingColumn(
+                f"{self.party}: the file of {self.purpose} has no column {missing[0]!r}.",
+                party=self.party,
+                detail=f"columns: {self.columns}",
+            )
+
+    def text(self, name: str) -> list[str | None]:
+        """A column as text, cell by cell; a missing cell is an empty text or None."""
+        import pyarrow as pa
+
+        return list(self.data.column(name).cast(pa.string()).to_pylist())
+
+    def numbers(self, names: Sequence[str], missing: bool = False) -> np.ndarray:
+        """Columns as one float64 array of shape (rows, len(names)).
+
+        Raises:
+            MissingColumn, BadColumnType, NonFiniteValues: as their names say.
+            MissingValues: a cell is empty or NaN and ``missing`` is not allowed.
+        """
+        import numpy as np
+
+        self.require(names)
+        array = np.empty((self.rows, len(names)), dtype=np.float64)
+        for index, name in enumerate(names):
+            array[:, index] = self._column_numbers(name)
+            if np.isinf(array[:, index]).any():
+                raise NonFiniteValues(self._about(name, "holds infinite values"), party=self.party)
+            if not missing and np.isnan(array[:, index]).any():
+                raise MissingValues(self._about(name, "has empty or NaN cells"), party=self.party)
+        return array
+
+    def numeric_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
+        """Columns in which every cell that is not empty is a number."""
+        return [name for name in self.columns if name not in set(leave_out) and self._is_numeric(name)]
+
+    def take(self, indices: Any) -> Table:
+        """The rows at ``indices`` (a pyarrow or numpy integer array; null gives an empty row)."""
+        return replace(self, data=self.data.take(indices))
+
+    def select(self, names: Sequence[str]) -> Table:
+        """Only these columns, in this order."""
+        self.require(names)
+        return replace(self, data=self.data.select(list(names)))
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Table:
+        """The table with columns replaced, or added at its end."""
+        import pyarrow as pa
+
+        data = self.data
+        for name, values in columns.items():
+            array = pa.array(values, from_pandas=True)
+            at = data.column_names.index(name) if name in data.column_names else None
+            data = data.append_column(name, array) if at is None else data.set_column(at, name, array)
+        return replace(self, data=data)
+
+    def write(self, path: Path) -> None:
+        """Write as CSV or Parquet by the ending of ``path``; the file is on disk when this returns."""
+        import pyarrow.parquet as pq
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".parquet":
+            pq.write_table(self.data, path)
+        else:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self.columns)
+                for batch in self.data.to_batches(max_chunksize=65536):
+                    writer.writerows(zip(*(column.to_pylist() for column in batch.columns)))
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _about(self, name: str, problem: str) -> str:
+        return f"{self.party}: column {name!r} of {self.purpose} {problem}."
+
+    def _is_numeric(self, name: str) -> bool:
+        try:
+            self._column_numbers(name)
+        except BadColumnType:
+            return False
+        return True
+
+    def _column_numbers(self, name: str) -> np.ndarray:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self.data.column(name)
+        try:
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                column = pc.utf8_trim_whitespace(column)
+                missing = pc.is_in(column, value_set=pa.array(_MISSING_TEXT, type=column.type))
+                column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
+            column = column.cast(pa.float64(), safe=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise BadColumnType(self._about(name, "holds text"), party=self.party, detail=str(error)) from None
+        return column.to_numpy()
+
+
+def _read_arrow(path: Path, party: str, purpose: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pq.read_table(path)
+        # Names first: pyarrow needs them to be told that every column is text.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            names = next(csv.reader(file), [])
+        return pa_csv.read_csv(
+            path,
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=False
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:
+        if path.stat().st_size == 0:
+            raise EmptyInput(f"{party}: the file of {purpose} is empty.", party=party) from None
+        message = f"{party}: the file of {purpose} cannot be read as a table."
+        raise UnreadableFile(message, party=party, detail=str(error)) from None
+
+
+def owners(names: Sequence[str], held: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Which party holds each of ``names``, in the order of ``names``: ``{party: [names]}``, parties sorted.
+
+    Raises:
+        MissingColumn: no party has the column.
+        AmbiguousColumn: more than one party has it.
+    """
+    found: dict[str, list[str]] = {party: [] for party in sorted(held)}
+    for name in names:
+        parties = [party for party in found if name in held[party]]
+        if not parties:
+            raise MissingColumn(f"No party has a column {name!r}.")
+        if len(parties) > 1:
+            raise AmbiguousColumn(f"Column {name!r} exists at {' and '.join(parties)}.")
+        found[parties[0]].append(name)
+    return found

@@ -1,0 +1,211 @@
+"""Every place where we bend SecretFlow 1.14.0b0.
+
+SecretFlow is pinned; nothing outside this module and ``jobs/`` knows its internals. Each bend says what breaks
+without it, and has a test that fails when a release no longer needs it (``tests/integration/test_engine_adapter.py``).
+Importing this module imports nothing of the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+# SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet, and a dead peer
+# is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
+LINK_RETRIES = {
+    "max_retry": 20,
+    "retry_interval_ms": 20,
+    "retry_interval_incr_ms": 20,
+    "max_retry_interval_ms": 200,
+}
+LINK_DESC = {
+    "connect_retry_times": 60,
+    "connect_retry_interval_ms": 100,
+    "brpc_channel_protocol": "http",
+    "brpc_channel_connection_type": "pooled",
+    "recv_timeout_ms": 3_600_000,
+    "http_timeout_ms": 60_000,
+}
+# gRPC's default policy waits 5 s before it tries a peer again that was not listening yet.
+MESSAGE_OPTIONS = {
+    "timeout_in_ms": 60_000,
+    "grpc_retry_policy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    },
+}
+
+# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few names and lets
+# everything else through, so that a peer can run code here; its ``serializing_allowed_list`` is read by nothing.
+ALLOWED_CLASSES = frozenset(
+    {
+        "builtins.slice",
+        "jax._src.api.ShapeDtypeStruct",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy.core.numeric._frombuffer",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "secretflow.device.device.spu.SPUIOInfo",
+        "secretflow.device.device.spu.SPUValueMeta",
+        "secretflow.distributed.fed.exception.FedRemoteError",
+        "spu.libspu.Executable",
+        "spu.libspu.FieldType",
+        "spu.libspu.ProtocolKind",
+        "spu.libspu.Share",
+        "spu.libspu.Visibility",
+    }
+)
+
+
+def preload() -> None:
+    """Import the engine without initialising JAX's backend, for the template process.
+
+    ``sml.gaussian_process._gpc`` makes a ``jnp.array`` at import, which starts JAX's CPU backend; a child that is
+    forked afterwards hangs on the first array that is large enough for the backend's thread pool.
+
+    Raises:
+        RuntimeError: the backend was started all the same.
+    """
+    import jax.numpy
+    import numpy
+    from jax._src import xla_bridge
+
+    jax_array = jax.numpy.array
+    jax.numpy.array = numpy.array
+    try:
+        import sml.gaussian_process._gpc  # noqa: F401  # pylint: disable=unused-import
+    finally:
+        jax.numpy.array = jax_array
+    import secretflow.ml.linear
+    import secretflow.stats  # noqa: F401  # pylint: disable=unused-import
+
+    if xla_bridge._backends:  # pylint: disable=protected-access
+        raise RuntimeError("JAX's backend was started in the template process")
+
+
+def is_preloaded() -> bool:
+    """Whether this process has the engine without having started JAX's backend."""
+    backends = getattr(sys.modules.get("jax._src.xla_bridge"), "_backends", None)
+    return "secretflow" in sys.modules and backends == {}
+
+
+def install() -> None:
+    """Bend SecretFlow in this process; call it once, before `secretflow.init`."""
+    os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = "1"  # else every error ends the process with os._exit(1), unreported
+    _listen_on_loopback()
+    _refuse_foreign_classes()
+    _keep_error_texts_home()
+    _retry_links_fast()
+
+
+def keep_running_on_error() -> None:
+    """Call after `secretflow.init`: its SIGINT handler ends the process before an error can be reported."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+
+def without_beaver_cache(model: Any) -> Any:
+    """Return an ``SSRegression`` that trains without SPU's beaver cache.
+
+    With the cache ``sig_type='real'`` on SEMI2K gives random weights of about 1e30, with no error.
+    """
+    check = model._pre_check  # pylint: disable=protected-access
+
+    def check_then_disable(*args: Any, **kwargs: Any) -> None:
+        check(*args, **kwargs)
+        model.enable_spu_cache = False
+
+    model._pre_check = check_then_disable  # pylint: disable=protected-access
+    return model
+
+
+def train_on_every_row() -> None:
+    """Let ``SSRegression`` use the last, short batch, which it drops.
+
+    A short batch of m rows takes m/batch_size of a step, so that every row has the same weight in an epoch.
+    """
+    from secretflow.ml.linear.ss_sgd import model as ss_sgd
+
+    update = ss_sgd._batch_update_w  # pylint: disable=protected-access
+    if getattr(update, "on_every_row", False):
+        return
+
+    def update_on_every_row(
+        x: Any, y: Any, w: Any, learning_rate: Any, l2_norm: Any, *, total_batch: int, batch_size: int, **rest: Any
+    ) -> Any:
+        w, norms = update(
+            x, y, w, learning_rate, l2_norm, total_batch=total_batch, batch_size=batch_size, **rest
+        )
+        left = x.shape[0] - total_batch * batch_size
+        if left:
+            share = left / batch_size
+            tail = slice(x.shape[0] - left, x.shape[0])
+            w, _ = update(
+                x[tail], y[tail], w, learning_rate * share, l2_norm * share, total_batch=1, batch_size=left, **rest
+            )
+        return w, norms
+
+    update_on_every_row.on_every_row = True  # type: ignore[attr-defined]
+    ss_sgd._batch_update_w = update_on_every_row  # pylint: disable=protected-access
+
+
+def _listen_on_loopback() -> None:
+    """SecretFlow's gRPC server listens on all interfaces whatever ``listen_addr`` says, without authentication."""
+    import grpc
+    from secretflow.distributed.fed import api
+    from secretflow.distributed.fed.proxy.grpc import fed_pb2_grpc
+    from secretflow.distributed.fed.proxy.grpc.grpc import GrpcProxy
+
+    class LoopbackGrpcProxy(GrpcProxy):
+        """Listens on the address that it was given."""
+
+        def _start_server(self) -> None:
+            server = grpc.server(ThreadPoolExecutor(max_workers=8), options=self._grpc_options)
+            fed_pb2_grpc.add_SfFedProxyServicer_to_server(self, server)
+            server.add_insecure_port(self._listen_addr)  # raises RuntimeError when the port is taken
+            server.start()
+            self._server = server
+
+    api.GrpcProxy = LoopbackGrpcProxy
+
+
+def _refuse_foreign_classes() -> None:
+    from secretflow.utils import secure_pickle
+
+    def find_class(self: Any, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in ALLOWED_CLASSES:
+            raise pickle.UnpicklingError("a message names a class that is not allowed")
+        return pickle.Unpickler.find_class(self, module, name)
+
+    secure_pickle.SecureUnpickler.find_class = find_class
+
+
+def _keep_error_texts_home() -> None:
+    """SecretFlow sends the text of an exception, which may hold rows of data, to the peers."""
+    from secretflow.distributed.fed.exception import FedRemoteError
+
+    def reduce(self: Any) -> tuple[Any, tuple[str, None]]:
+        return FedRemoteError, (self.party(), None)
+
+    FedRemoteError.__reduce__ = reduce
+
+
+def _retry_links_fast() -> None:
+    """``link_desc`` refuses retry options, so they are set where it is applied."""
+    from secretflow.device.device import spu
+
+    fill = spu._fill_link_desc_attrs  # pylint: disable=protected-access
+
+    def fill_with_retries(link_desc: Any, tls_opts: Any, desc: Any) -> None:
+        fill(link_desc=link_desc, tls_opts=tls_opts, desc=desc)
+        for name, value in LINK_RETRIES.items():
+            setattr(desc.retry_opts, name, value)
+
+    spu._fill_link_desc_attrs = fill_with_retries  # pylint: disable=protected-access

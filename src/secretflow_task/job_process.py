@@ -1,0 +1,101 @@
+"""The job process: born warm from the template, runs one execution at one party, and ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, Mapping, NoReturn
+
+from secretflow_task.errors import WorkerError
+from secretflow_task.job_spec import JobSpec
+from secretflow_task.messages import Kind, PipeMessage, Status
+from secretflow_task.task_executor import as_worker_error, execute_secretflow_task
+from secretflow_task.utils.status_notifier import bind_status_sink
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Aborted(BaseException):
+    """The node told the job to stop."""
+
+
+class PipeChannel:
+    """The job's side of the pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.started = False
+
+    def send(self, kind: Kind, body: Mapping[str, Any]) -> None:
+        """Send one message to the node."""
+        self._connection.send_bytes(PipeMessage(kind, body).to_bytes())
+
+    def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Say ``prepared``; returns every party's facts after ``go``. The node ends a wait that is too long."""
+        self.send(Kind.PREPARED, facts)
+        answer = PipeMessage.from_bytes(self._connection.recv_bytes())
+        if answer.kind is not Kind.GO:
+            raise Aborted
+        self.started = True
+        return dict(answer.body)
+
+    def publish(self, status: str, data: Mapping[str, Any]) -> None:
+        """Send a RUNNING event; the terminal one is the node's."""
+        if status == Status.RUNNING.value:
+            self.send(Kind.EVENT, data)
+
+
+def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
+    """Main function of a job process: execute, say how it went, and end at once."""
+    _isolate(spec)
+    channel = PipeChannel(connection)
+    bind_status_sink(channel.publish)
+
+    def on_result(result: dict[str, Any], outputs: dict[str, str]) -> None:
+        channel.send(Kind.RESULT, {"result": result, "outputs": outputs})
+
+    code = 1
+    try:
+        execute_secretflow_task(spec, channel, on_result)
+        channel.send(Kind.DONE, {})
+        code = 0
+    except Aborted:
+        pass
+    except BaseException as error:  # pylint: disable=broad-exception-caught  # the last chance to say anything
+        _report_failure(channel, spec, error)
+    _leave(code)
+
+
+def _report_failure(channel: PipeChannel, spec: JobSpec, error: BaseException) -> None:
+    public, from_peer = as_worker_error(error, spec.party)
+    traceback.print_exception(error)
+    if public.detail:
+        print(f"{public.code}: {public.detail}", file=sys.stderr)
+    kind = Kind.FAILED if channel.started else Kind.REFUSED
+    channel.send(kind, {"error": public.to_dict(), "from_peer": from_peer})
+
+
+def _isolate(spec: JobSpec) -> None:
+    """Own session, working directory, temporary directory and log; die with the template."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.chdir(spec.folder)
+    os.environ["TMPDIR"] = str(spec.folder)
+    tempfile.tempdir = None
+    log = os.open(spec.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without the interpreter's exit, which hangs in SecretFlow's threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,33 @@
+"""What a node tells a job process when it starts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+from secretflow_task.data_loader import PathRules
+from secretflow_task.messages import TaskRequest
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """Everything that a job process is told by its node.
+
+    Attributes:
+        folder: the job's own folder: working directory, temporary files, intermediate files.
+        log_path: where the process's output goes.
+        fed_addresses: ``{party: host:port}`` of SecretFlow's messages.
+        spu_addresses: ``{party: host:port}`` of the SPU's link.
+        several: the node hosts more than one of the parties.
+    """
+
+    request: TaskRequest
+    party: str
+    rules: PathRules
+    folder: Path
+    log_path: Path
+    staging: str
+    fed_addresses: Mapping[str, str]
+    spu_addresses: Mapping[str, str]
+    several: bool

@@ -1,0 +1,117 @@
+"""What the tasks share: which columns at whom, agreed before cryptography, and matrices on devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+from secretflow_task.data_loader import Table, owners
+from secretflow_task.errors import AmbiguousColumn, InvalidTaskConfig, MissingColumn, RowCountMismatch
+from secretflow_task.task_config import PartyColumns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.run import Run
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The own table and the features of all parties.
+
+    Attributes:
+        names: ``{party: [columns]}``, parties sorted; the order of weights and matrices.
+        values: the own features, float64 of shape (rows, own features).
+        label_party: who holds the label, where there is one.
+    """
+
+    table: Table
+    names: dict[str, list[str]]
+    values: np.ndarray
+    label_party: str | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of features of all parties."""
+        return sum(map(len, self.names.values()))
+
+
+def own_features(
+    table: Table, wanted: Sequence[str] | None, ids: PartyColumns | None, label: str | None = None
+) -> list[str]:
+    """The own columns that are features: those that are asked for, else all numeric ones but ids and label.
+
+    Raises:
+        InvalidTaskConfig: nothing tells features from ids.
+    """
+    left_out = {*(ids or {}).get(table.party, ()), label}
+    if wanted is not None:
+        return [name for name in wanted if name in table.columns and name not in left_out]
+    if ids is None and label is None:
+        raise InvalidTaskConfig("Give columns or ids: an id column would be taken for a feature.")
+    table.require((ids or {}).get(table.party, ()))
+    return table.numeric_columns(left_out - {None})  # type: ignore[arg-type]
+
+
+def agree_on_features(
+    run: Run, own: list[str], wanted: Sequence[str] | None, **facts: Any
+) -> tuple[dict[str, list[str]], Facts]:
+    """Tell the peers the own features and further facts, and learn who holds which and theirs.
+
+    Raises:
+        RowCountMismatch, MissingColumn, AmbiguousColumn: the same at every party.
+    """
+    answers = run.agree(features=own, **facts)
+    check_rows(answers)
+    held = {party: answer["features"] for party, answer in answers.items()}
+    names = wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
+    return owners(names, held), answers
+
+
+def check_rows(facts: Facts) -> None:
+    """Raise `RowCountMismatch` unless all parties that read a table have the same number of rows."""
+    if len({answer["rows"] for answer in facts.values() if "rows" in answer}) > 1:
+        raise RowCountMismatch()
+
+
+def find_label_party(label: str, asked: str | None, facts: Facts) -> str:
+    """Who holds the label column: the party that is asked for, else the only one that has it.
+
+    Raises:
+        MissingColumn, AmbiguousColumn: it cannot be told.
+    """
+    holders = [party for party, answer in sorted(facts.items()) if answer["has_label"]]
+    if asked is not None and asked not in holders:
+        raise MissingColumn(f"{asked} has no label column {label!r}.", party=asked)
+    if not holders:
+        raise MissingColumn(f"No party has a label column {label!r}.")
+    if asked is None and len(holders) > 1:
+        raise AmbiguousColumn(f"The label {label!r} exists at {' and '.join(holders)}.", hint="Give label_party.")
+    return asked or holders[0]
+
+
+def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: np.ndarray) -> Any:
+    """A vertically split matrix over the parties that have columns, each part in its owner's process.
+
+    Args:
+        own: the own part, of shape (rows, columns); never sent anywhere.
+    """
+    from secretflow.data import FedNdarray, PartitionWay
+
+    partitions = {
+        devices[party]: devices[party](lambda part=own: part)() for party in sorted(names) if names[party]
+    }
+    return FedNdarray(partitions=partitions, partition_way=PartitionWay.VERTICAL)
+
+
+def reveal_to(devices: Devices, party: str, value: Any) -> Any:
+    """Show a device's value to one party: the value there, None at the others. Returns when that party has it."""
+    import secretflow as sf
+
+    shown: list[Any] = []
+    receiver = devices[party]
+    sf.wait(receiver(shown.append)(value.to(receiver)))
+    return shown[0] if shown else None

@@ -1,0 +1,295 @@
+"""Private set intersection.
+
+SecretFlow's PSI sees a file of our own making with two columns, an encoded key and the row's number, and tells
+which rows match. The rows themselves are taken here, from the party's own table, so that every format and every
+order of columns works, only keys pass through native code, and the alignment can be checked on what is written.
+(`spu.psi` on the original files joins the wrong rows, silently, when the key is not the first column.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence
+from urllib.parse import quote
+
+from pydantic import Field, field_validator, model_validator
+
+from secretflow_task.data_loader import Table
+from secretflow_task.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
+from secretflow_task.task_config import PartyColumns, PartyName, Reads, TaskConfig, Use, Writes
+from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.utils.log import get_logger
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.run import Run
+
+log = get_logger()
+
+# Names of older releases, and what runs instead.
+_OLDER_PROTOCOLS = {
+    "ECDH_PSI_2PC": "ECDH",
+    "KKRT_PSI_2PC": "KKRT",
+    "BC22_PSI_2PC": "RR22",  # BC22 is gone from SecretFlow
+    "ECDH_PSI_3PC": "ECDH",
+}
+_CURVES = {"25519": "CURVE_25519", "fourq": "CURVE_FOURQ", "sm2": "CURVE_SM2", "secp256k1": "CURVE_SECP256K1"}
+_JOINS = {
+    "inner": "JOIN_TYPE_INNER_JOIN",
+    "left": "JOIN_TYPE_LEFT_JOIN",
+    "right": "JOIN_TYPE_RIGHT_JOIN",
+    "full": "JOIN_TYPE_FULL_JOIN",
+    "difference": "JOIN_TYPE_DIFFERENCE",
+}
+
+
+class PsiConfig(TaskConfig):
+    """``task_config`` of `psi`."""
+
+    keys: PartyColumns = Field(description="The columns to join on, in matching order: {party: [columns]}.")
+    input_paths: Reads = Field(description="The table of each party.")
+    output_paths: Writes = Field(description="Where each party that gets rows writes its own.")
+    receiver: PartyName = Field(description="The party that gets the rows in any case.")
+    protocol: Literal["RR22", "ECDH", "KKRT"] | None = Field(
+        None, description="RR22 for two parties and ECDH for more unless set; older names are accepted."
+    )
+    broadcast_result: bool = Field(True, description="Whether the other parties get the rows too.")
+    join: Literal["inner", "left", "right", "full", "difference"] = Field(
+        "inner", description="Which rows are kept; left keeps all of the receiver's, right all of the other party's."
+    )
+    curve: Literal["25519", "fourq", "sm2", "secp256k1"] = Field("fourq", description="Elliptic curve of ECDH.")
+    allow_duplicates: bool = Field(False, description="Join every pair of rows with equal keys.")
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _current_name(cls, value: Any) -> Any:
+        name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
+        return _OLDER_PROTOCOLS.get(name, name) if isinstance(name, str) else name
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PsiConfig:
+        parties = set(self.input_paths)
+        getters = parties if self.broadcast_result else {self.receiver}
+        if len(parties) < 2:
+            raise ValueError("psi takes two or more parties in input_paths")
+        if set(self.keys) != parties:
+            raise ValueError("keys must name the same parties as input_paths")
+        if len({len(columns) for columns in self.keys.values()}) > 1 or not all(self.keys.values()):
+            raise ValueError("keys must name the same number of columns, one or more, for every party")
+        if self.receiver not in parties:
+            raise ValueError("receiver must be one of the parties of input_paths")
+        if not getters <= set(self.output_paths) <= parties:
+            raise ValueError(f"output_paths must name {' and '.join(sorted(getters))}, who get the rows")
+        if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):
+            raise ValueError("with three or more parties join must be inner and protocol ECDH")
+        if self.join != "inner" and not self.broadcast_result:
+            raise ValueError("a join other than inner gives rows to both parties: leave broadcast_result true")
+        return self
+
+    @property
+    def getters(self) -> list[str]:
+        """The parties that get rows, sorted."""
+        return sorted(self.input_paths) if self.broadcast_result else [self.receiver]
+
+    @property
+    def used_protocol(self) -> str:
+        """The PSI protocol that runs."""
+        return self.protocol or ("RR22" if len(self.input_paths) == 2 else "ECDH")
+
+    def outputs(self) -> list[Use]:
+        """The files that the task writes: only for the parties that get rows."""
+        return [use for use in super().outputs() if use.party in self.getters]
+
+    def reveals(self) -> list[Use]:
+        """Which of its rows are common, and how many, to every party that gets rows."""
+        what = "which of its own rows the other parties have too, and their number"
+        if self.join != "inner":
+            what += "; the number of the other party's rows without a match"
+        return [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
+
+
+@dataclass(frozen=True)
+class PsiInput:
+    """The own table and the key of each of its rows, encoded to ``[A-Za-z0-9_.~%/-]``."""
+
+    table: Table
+    keys: list[str]
+
+
+def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
+    """Check that every own row has a key, and only one if duplicates are not joined."""
+    table = run.read(config.input_paths, "input_paths")
+    keys = encode_keys(table, config.keys[run.party])
+    if len(set(keys)) < len(keys) and not config.allow_duplicates:
+        raise DuplicateKeys(f"{run.party}: the keys of input_paths are not unique.", party=run.party)
+    run.agree()
+    return PsiInput(table, keys)
+
+
+@TaskDispatcher.register_task("psi", config=PsiConfig, needs=("spu",), prepare=prepare_psi)
+def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
+    """Find the rows that the parties have in common, without showing each other the rest."""
+    run, config = devices.run, task_config
+    own: PsiInput = run.inputs
+    _write_keys(own.keys, run.folder / "psi_in.csv")
+    run.progress(0.1, "intersection")
+    counts = _run_psi(devices, config)
+    if run.party not in config.getters:
+        return {"psi_protocol": config.used_protocol, "original_count": own.table.rows, "columns_used": []}
+    indices = _read_indices(run.folder / "psi_out.csv")
+    order = _order(own.keys, indices, config)
+    rows = own.table.take(order)
+    run.progress(0.8, "alignment")
+    check_alignment(devices, config, rows)
+    path = run.write(rows, config.output_paths[run.party], "output_paths")
+    return {
+        "intersection_count": counts,
+        "rows": rows.rows,
+        "original_count": own.table.rows,
+        "output_paths": {run.party: path},
+        "psi_protocol": config.used_protocol,
+        "columns_used": config.keys[run.party],
+    }
+
+
+def encode_keys(table: Table, columns: Sequence[str]) -> list[str]:
+    """One text per row that is equal exactly when all key cells are.
+
+    Native PSI splits its file at line ends and joins several keys with commas; percent-encoding keeps
+    ``("a,b", "c")`` apart from ``("a", "b,c")`` and lets quotes and line breaks through.
+
+    Raises:
+        MissingColumn: a key column is not there.
+        MissingKeys: a key cell is empty.
+    """
+    table.require(columns)
+    encoded = []
+    for column in columns:
+        cells = table.text(column)
+        if not all(cells):
+            raise MissingKeys(f"{table.party}: key column {column!r} has empty cells.", party=table.party)
+        encoded.append([_encode(cell) for cell in cells])
+    return ["/".join(parts) for parts in zip(*encoded)]
+
+
+def alignment_digest(keys: Sequence[str], matched: Sequence[bool] | None = None) -> str:
+    """SHA-256 over the position and the key of every matched row, the same at all parties if they are aligned."""
+    digest = hashlib.sha256()
+    for position, key in enumerate(keys):
+        if matched is None or matched[position]:
+            digest.update(f"{position}:{key}\n".encode())
+    return digest.hexdigest()
+
+
+def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
+    """Compare what the parties are about to write, row by row, through a digest.
+
+    Where only one party gets rows there is nothing to compare, and nothing is exchanged.
+
+    Raises:
+        Misaligned: the digests differ; no party writes anything.
+    """
+    import numpy as np
+    import secretflow as sf
+
+    if len(config.getters) < 2:
+        return
+    run = devices.run
+    keys, present = _written_keys(rows, config.keys[run.party])
+    # Who lacks a row is known to all parties of an outer join, and to none that the inner join leaves out.
+    masks = {
+        party: devices[party](lambda bits=np.packbits(present): bits)() for party in config.getters
+    } if config.join != "inner" else {}
+    matched = np.ones(rows.rows, dtype=bool)
+    for mask in sf.reveal(masks).values():
+        bits = np.unpackbits(mask).astype(bool)[: rows.rows]
+        matched &= bits if len(bits) == rows.rows else False
+    digest = f"{rows.rows}:{alignment_digest(keys, matched.tolist())}"
+    digests = sf.reveal({party: devices[party](lambda own=digest: own)() for party in config.getters})
+    if len(set(digests.values())) > 1:
+        raise Misaligned()
+
+
+def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The keys of an output, read back from it, and which of its rows are the party's own."""
+    import numpy as np
+
+    cells = [rows.text(column) for column in columns]
+    present = np.array([all(cell is not None for cell in row) for row in zip(*cells)], dtype=bool)
+    keys = ["/".join(map(_encode, row)) for row in zip(*cells)]
+    return keys, present
+
+
+def _encode(cell: str | None) -> str:
+    text = cell or ""
+    return text if text.isalnum() and text.isascii() else quote(text, safe="")
+
+
+def _write_keys(keys: Sequence[str], path: Path) -> None:
+    with path.open("w", encoding="ascii") as file:
+        file.write("key,row\n")
+        file.writelines(f"{key},{row}\n" for row, key in enumerate(keys))
+
+
+def _run_psi(devices: Devices, config: PsiConfig) -> int:
+    """Run SecretFlow's PSI at every party; returns the number of own rows that matched, at the parties that get it.
+
+    The SPU's actors are driven one by one: `spu.psi` reveals every party's counts to all.
+    """
+    import secretflow as sf
+
+    run, spu = devices.run, devices["spu"]
+    reports = {}
+    for party in sorted(config.input_paths):
+        report = spu.actors[party].psi.remote(
+            keys=["key"],
+            input_path=str(run.folder / "psi_in.csv"),
+            output_path=str(run.folder / "psi_out.csv"),
+            receiver=config.receiver,
+            # Always: unless keys are said to be duplicated the outputs are sorted by the wrong columns.
+            table_keys_duplicated=True,
+            output_csv_na_rep="",
+            broadcast_result=config.broadcast_result,
+            protocol=_native_protocol(config),
+            ecdh_curve=_CURVES[config.curve],
+            join_type=_JOINS[config.join],
+            left_side=config.receiver,
+        )
+        reports[party] = sf.PYUObject(devices[party], report)
+    kept: dict[str, int] = {}
+
+    def keep(report: Mapping[str, Any]) -> bool:
+        kept["count"] = int(report["intersection_count"])
+        return True
+
+    sf.wait([devices[party](keep)(report) for party, report in reports.items()])
+    if run.party in config.getters and kept.get("count", -1) < 0:
+        raise AlgorithmError("The size of the intersection could not be read.", party=run.party)
+    return kept["count"]
+
+
+def _native_protocol(config: PsiConfig) -> str:
+    return f"PROTOCOL_{config.used_protocol}" if len(config.input_paths) == 2 else "PROTOCOL_ECDH_NPC"
+
+
+def _read_indices(path: Path) -> list[int | None]:
+    """The own row numbers in the order of the intersection; None where the other party's row has no match."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    types = {"key": pa.string(), "row": pa.int64()}
+    table = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[""]))
+    return list(table.column("row").to_pylist())
+
+
+def _order(keys: Sequence[str], indices: list[int | None], config: PsiConfig) -> Any:
+    """The rows to take; sorted by key where every party has every row, so that the order says nothing else."""
+    import pyarrow as pa
+
+    if config.join == "inner":
+        indices = sorted(indices, key=lambda index: keys[index or 0])
+    return pa.array(indices, type=pa.int64())

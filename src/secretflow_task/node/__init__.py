@@ -1,0 +1,1 @@
+"""The long-lived half: it never imports the engine, starts job processes, watches them and settles executions."""

@@ -1,0 +1,250 @@
+"""The node: takes a request, runs it at the parties that it hosts, and says how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from secretflow_task.config.settings import Settings
+from secretflow_task.data_loader import PathRules
+from secretflow_task.errors import NodeLost, PeerUnreachable, WorkerError
+from secretflow_task.utils.psi_traces import remove_traces
+from secretflow_task.job_spec import JobSpec
+from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.peer_link import LocalExecution, PeerLink
+from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.store import EventStore, Execution
+from secretflow_task.node.supervisor import Supervisor
+from secretflow_task.node.template import Template
+from secretflow_task.requests import Plan
+from secretflow_task.run import STEP_PREFIX, staging_folder
+from secretflow_task.utils.log import execution_context, get_logger
+
+log = get_logger()
+TASK_NAME = "tasks.secretflow.execute_task"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended at this node: its status, and the first party's failure if it failed."""
+
+    execution_id: str
+    status: Status
+    failure: WorkerError | None = None
+
+
+class Node:
+    """Runs executions; a context manager over its store and its template.
+
+    ``on_event`` is called, from any thread, with every event after it is stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_event: Callable[[StatusEvent], None] = lambda event: None,
+        template: Template | None = None,
+    ) -> None:
+        self.settings = settings
+        self._on_event = on_event
+        self._template = template or Template(settings.template_timeout_seconds)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Node:
+        self.store = self._stack.enter_context(EventStore(self.settings.state_dir))
+        with self._stack:
+            for folder in (self.settings.work_dir, self._logs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._template.start()
+            self._settle_what_was_left()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.__exit__(*exc)
+
+    def execute(self, *arguments: Any) -> Outcome:
+        """Run a request, ``(task_request_id, params)`` or ``(params,)``, to its end at all hosted parties.
+
+        A request that was taken before is not run again, and nothing is published for it.
+
+        Raises:
+            InvalidTaskConfig: the arguments hold no id, so that nothing can be published.
+        """
+        request = TaskRequest.from_arguments(*arguments)
+        with execution_context(execution_id=request.execution_id, task_type=request.task_type):
+            try:
+                plan = Plan.of(request)
+                self._check(plan)
+            except WorkerError as error:
+                return self._refuse(request, error)
+            return self._run(plan)
+
+    @property
+    def _logs(self) -> Path:
+        return self.settings.state_dir / "logs"
+
+    def _check(self, plan: Plan) -> None:
+        """Refuse what this node may not do, before anything is started."""
+        listed = isinstance(dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list)
+        strangers = set() if listed else set(plan.parties) - set(self.settings.parties)
+        if strangers:
+            raise PeerUnreachable(f"This node does not host {sorted(strangers)[0]} and has no link to it.")
+        for use in plan.config.inputs() + plan.config.outputs() + plan.config.models():
+            if use.party in plan.parties and not use.path.startswith(STEP_PREFIX):
+                self._rules(use.party).resolve(use.path, use.purpose)
+
+    def _rules(self, party: str) -> PathRules:
+        roots = tuple(Path(root) for root in self.settings.allowed_roots)
+        return PathRules(party, self.settings.data_root.absolute(), roots)
+
+    def _run(self, plan: Plan) -> Outcome:
+        request = plan.request
+        claimed = [party for party in plan.parties if self.store.claim(request, party)]
+        if len(claimed) < len(plan.parties):
+            return self._repeat(request, plan.parties)
+        log.info("The execution starts.", action="execution_started", parties=plan.parties)
+        try:
+            failures = self._run_parties(plan)
+        except WorkerError as error:
+            failures = [self._settle(request, party, error) for party in plan.parties]
+        failure = next((failure for failure in failures if failure), None)
+        status = Status.FAILURE if failure else Status.SUCCESS
+        log.info("The execution ended.", action="execution_ended", status=status.value, code=failure and failure.code)
+        return Outcome(request.execution_id, status, failure)
+
+    def _run_parties(self, plan: Plan) -> list[WorkerError | None]:
+        with ExitStack() as stack:
+            ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
+            execution = stack.enter_context(closing(LocalExecution(plan.parties)))
+            specs = [self._spec(plan, party, ports) for party in plan.parties]
+            for spec in specs:
+                stack.callback(self._clean, plan, spec)
+            threads = stack.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
+            return list(threads.map(lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs))
+
+    def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> WorkerError | None:
+        with execution_context(execution_id=plan.request.execution_id, party=spec.party):
+            try:
+                return self._supervisor(plan, spec, link).run()
+            except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
+                log.exception("The supervisor failed.", action="supervisor_failed")
+                link.fail(error if isinstance(error, WorkerError) else WorkerError(party=spec.party))
+                return self._settle(plan.request, spec.party, link.failed or WorkerError(party=spec.party))
+
+    def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
+        execution_id = plan.request.execution_id
+        folder = self.settings.work_dir / f"{execution_id}.{party}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        count = len(plan.parties)
+        fed, spu = (
+            {name: f"127.0.0.1:{port}" for name, port in zip(plan.parties, some)}
+            for some in (ports[:count], ports[count:])
+        )
+        return JobSpec(
+            request=plan.request,
+            party=party,
+            rules=self._rules(party),
+            folder=folder,
+            log_path=self._logs / f"{execution_id}.{party}.log",
+            staging=_staging_name(execution_id, party),
+            fed_addresses=fed,
+            spu_addresses=spu,
+            several=count > 1,
+        )
+
+    def _supervisor(self, plan: Plan, spec: JobSpec, link: PeerLink) -> Supervisor:
+        def publish(status: Status, data: Mapping[str, Any]) -> None:
+            self._publish(plan.request, spec.party, status, data)
+
+        return Supervisor(
+            spec,
+            self._template.spawn(spec),
+            link,
+            publish,
+            job_timeout_seconds=self.settings.job_timeout_seconds,
+            prepare_timeout_seconds=self.settings.prepare_timeout_seconds,
+            grace_seconds=self.settings.terminate_grace_seconds,
+        )
+
+    def _clean(self, plan: Plan, spec: JobSpec) -> None:
+        """Delete everything that a job wrote outside its outputs and its log."""
+        shutil.rmtree(spec.folder, ignore_errors=True)
+        for use in plan.config.outputs() + plan.config.models():
+            if use.party == spec.party and not use.path.startswith(STEP_PREFIX):
+                target = spec.rules.resolve(use.path, use.purpose)
+                shutil.rmtree(staging_folder(target, spec.staging), ignore_errors=True)
+        remove_traces(spec.log_path)
+
+    def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
+        event = self.store.append(
+            StatusEvent(
+                execution_id=request.execution_id,
+                task_request_id=request.task_request_id,
+                party=party,
+                status=status,
+                data=data,
+                worker_container=self.settings.name,
+                task_name=TASK_NAME,
+                task_id=request.task_id,
+                subtask_id=request.subtask_id,
+            )
+        )
+        if event is not None:
+            self._on_event(event)
+
+    def _refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
+        """Settle a request that cannot run, at every party that it seems to be for."""
+        log.warning(error.public_message, action="request_refused", code=error.code)
+        for party in _parties_of(request, self.settings):
+            if self.store.claim(request, party):
+                self._settle(request, party, error)
+        return Outcome(request.execution_id, Status.FAILURE, error)
+
+    def _settle(self, request: TaskRequest, party: str, error: WorkerError) -> WorkerError:
+        self._publish(request, party, Status.FAILURE, {"progress": 0.0, **error.as_event_data()})
+        return error
+
+    def _repeat(self, request: TaskRequest, parties: list[str]) -> Outcome:
+        """A second delivery: say what is known of the first."""
+        log.info("The request was delivered before.", action="duplicate_delivery")
+        statuses = {self.store.status(request.execution_id, party) for party in parties}
+        return Outcome(request.execution_id, statuses.pop() or Status.RUNNING if len(statuses) == 1 else Status.RUNNING)
+
+    def _settle_what_was_left(self) -> None:
+        """An earlier process of this node was killed: what it ran has ended with it."""
+        left: list[Execution] = self.store.unfinished()
+        for execution in left:
+            log.warning(
+                "An execution of an earlier process is settled.",
+                action="execution_lost",
+                execution_id=execution.request.execution_id,
+                party=execution.party,
+            )
+            self._settle(execution.request, execution.party, NodeLost(party=execution.party))
+        for folder in self.settings.work_dir.iterdir():
+            if folder.is_dir() and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _staging_name(execution_id: str, party: str) -> str:
+    """Short, hidden, and the same again after a restart."""
+    digest = hashlib.sha256(f"{execution_id}/{party}".encode()).hexdigest()[:16]
+    return f".sfworker-{digest}"
+
+
+def _parties_of(request: TaskRequest, settings: Settings) -> list[str]:
+    """Whom to tell about a request that could not be understood."""
+    init = request.params.get("sf_init_config")
+    listed = init.get("parties") if isinstance(init, Mapping) else None
+    if isinstance(listed, (list, Mapping)) and all(isinstance(party, str) for party in listed) and listed:
+        return sorted(set(listed))
+    return sorted(settings.parties) or ["unknown"]

@@ -1,0 +1,185 @@
+"""Supervision of one job process: the only place where an execution is settled.
+
+SecretFlow ends its own process, blocks for ever or dies in native code, so nothing can be promised from inside it.
+The supervisor decides from what the process said on its pipe, from its exit, from the clock and from the peers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from secretflow_task.errors import JobProcessDied, OutputNotWritable, PathNotAllowed, TaskTimeout, WorkerError
+from secretflow_task.job_spec import JobSpec
+from secretflow_task.messages import Kind, PipeMessage, Status
+from secretflow_task.node.peer_link import PeerLink
+from secretflow_task.node.template import JobProcess
+from secretflow_task.utils.log import get_logger
+
+log = get_logger()
+Publish = Callable[[Status, Mapping[str, Any]], None]
+
+# How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
+_CAUSE_SECONDS = 4.0
+# Exits by which SecretFlow ends its own process when a peer is gone.
+_EXITS_AFTER_PEER = frozenset({255, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPIPE})
+
+
+class Supervisor:
+    """Watches one job process from its start to the terminal event of its party."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        job: JobProcess,
+        link: PeerLink,
+        publish: Publish,
+        *,
+        job_timeout_seconds: float,
+        prepare_timeout_seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        self._spec = spec
+        self._job = job
+        self._link = link
+        self._publish = publish
+        now = time.monotonic()
+        self._deadline = now + job_timeout_seconds
+        self._round_deadline: float | None = now + prepare_timeout_seconds
+        self._prepare_timeout_seconds = prepare_timeout_seconds
+        self._grace_seconds = grace_seconds
+        self._progress = 0.0
+        self._offered = False
+        self._result: Mapping[str, Any] | None = None
+        self._outputs: Mapping[str, str] = {}
+        self._consequence: tuple[WorkerError, float] | None = None
+
+    def run(self) -> WorkerError | None:
+        """Supervise to the end and publish the terminal event; returns the failure, or None for success."""
+        try:
+            while not self._link.failed and not self._link.succeeded:
+                self._wait()
+                self._check_process()
+                self._answer()
+                self._check_clock()
+            failure = self._link.failed
+            if failure is None:
+                self._job.wait(self._grace_seconds)
+        finally:
+            self._job.kill()
+        if failure is None:
+            failure = self._commit()
+        if failure is None:
+            self._publish(Status.SUCCESS, {"stage": "SUCCESS", "progress": 1.0, "result": self._result})
+        else:
+            self._publish(Status.FAILURE, {"progress": self._progress, **failure.as_event_data()})
+        return failure
+
+    def _wait(self) -> None:
+        files: list[Any] = [self._link]
+        if not self._process_has_ended():
+            files += [self._job.connection, self._job.sentinel]
+        wait(files, timeout=max(0.0, self._next_deadline() - time.monotonic()))
+        self._link.clear()
+
+    def _process_has_ended(self) -> bool:
+        return self._consequence is not None or self._result is not None
+
+    def _next_deadline(self) -> float:
+        deadlines = [self._deadline, self._round_deadline, self._consequence and self._consequence[1]]
+        return min(deadline for deadline in deadlines if deadline is not None)
+
+    def _check_process(self) -> None:
+        """Read what the job said; a process that ended without a result is a failure."""
+        if self._process_has_ended():
+            return
+        ended = self._job.exit_code() is not None  # before the pipe is read, so that its last words count
+        try:
+            while self._job.connection.poll():
+                self._handle(PipeMessage.from_bytes(self._job.connection.recv_bytes()))
+        except (EOFError, OSError, ValueError, KeyError):
+            ended = self._job.wait(1.0) or ended
+        if ended and not self._process_has_ended():
+            self._job_died(self._job.exit_code())
+
+    def _handle(self, message: PipeMessage) -> None:
+        body = message.body
+        if message.kind is Kind.EVENT:
+            self._report(body)
+        elif message.kind is Kind.PREPARED:
+            self._offered = True
+            self._round_deadline = time.monotonic() + self._prepare_timeout_seconds
+            self._link.offer(body)
+        elif message.kind is Kind.RESULT:
+            self._result = body["result"]
+            self._outputs = body["outputs"]
+            self._link.finish()
+        elif message.kind in (Kind.REFUSED, Kind.FAILED):
+            self._fail(WorkerError.from_dict(body["error"]), bool(body["from_peer"]))
+
+    def _report(self, data: Mapping[str, Any]) -> None:
+        self._progress = max(self._progress, float(data.get("progress", 0.0)))
+        self._publish(Status.RUNNING, {**data, "progress": self._progress})
+
+    def _answer(self) -> None:
+        """Say ``go`` when every party is prepared."""
+        facts = self._link.agreed() if self._offered else None
+        if facts is None:
+            return
+        self._offered = False
+        self._round_deadline = None
+        try:
+            self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
+        except OSError:
+            log.debug("The job process left before its go.", action="go_not_heard")
+
+    def _job_died(self, exit_code: int | None) -> None:
+        error = JobProcessDied(
+            f"The job process of {self._spec.party} ended without a result ({_describe_exit(exit_code)}).",
+            party=self._spec.party,
+        )
+        self._fail(error, exit_code in _EXITS_AFTER_PEER)
+
+    def _fail(self, error: WorkerError, may_be_consequence: bool) -> None:
+        """End the execution, or wait a moment for the peer's failure that this one may come from."""
+        seconds = _CAUSE_SECONDS if may_be_consequence else 0.0
+        self._consequence = (error, time.monotonic() + seconds)
+
+    def _check_clock(self) -> None:
+        now = time.monotonic()
+        if self._consequence and now >= self._consequence[1]:
+            self._link.fail(self._consequence[0])
+        elif now >= self._deadline:
+            self._link.fail(TaskTimeout(party=self._spec.party))
+        elif self._round_deadline is not None and now >= self._round_deadline:
+            self._link.fail(TaskTimeout("The parties were not prepared in time.", party=self._spec.party))
+
+    def _commit(self) -> WorkerError | None:
+        """Move the staged outputs to their places; the job process is not trusted with the choice of either."""
+        try:
+            for staged, target in self._outputs.items():
+                if Path(staged).parent.name != self._spec.staging:
+                    raise OSError("the job named a file outside its staging folder")
+                _move(Path(staged), self._spec.rules.resolve(target, "output"))
+        except (OSError, PathNotAllowed) as error:
+            log.error("An output could not be moved to its place.", action="commit_failed", problem=str(error))
+            return OutputNotWritable(party=self._spec.party)
+        return None
+
+
+def _move(staged: Path, target: Path) -> None:
+    """Put ``staged`` (a file or a folder) in the place of ``target``, whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and (staged.is_dir() or target.is_dir()):
+        os.replace(target, staged.with_name(f"{staged.name}.old"))
+    os.replace(staged, target)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -1,0 +1,104 @@
+"""The template: a forkserver with SecretFlow preloaded, from which job processes start in milliseconds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from secretflow_task.errors import EngineUnavailable
+from secretflow_task.job_spec import JobSpec
+
+# multiprocessing keeps its children in one unguarded set, which the supervising threads share.
+_CHILDREN = threading.Lock()
+
+
+def _enter_job(spec: JobSpec, connection: Connection) -> None:
+    # By name: the node must not import what a job process imports.
+    importlib.import_module("secretflow_task.job_process").run_job(spec, connection)
+
+
+def _enter_probe(connection: Connection) -> None:
+    adapter = importlib.import_module("secretflow_task.engine_adapter")
+    connection.send_bytes(json.dumps({"preloaded": adapter.is_preloaded(), "template": os.getppid()}).encode())
+    os._exit(0)
+
+
+class JobProcess:
+    """A running job process and the node's end of its pipe."""
+
+    def __init__(self, process: BaseProcess, connection: Connection) -> None:
+        self._process = process
+        self.connection = connection
+        self.pid = int(process.pid or 0)
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes readable when the process has ended."""
+        return self._process.sentinel
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        with _CHILDREN:
+            return self._process.exitcode
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the process to end; whether it has."""
+        multiprocessing.connection.wait([self.sentinel], timeout=seconds)
+        return self.exit_code() is not None
+
+    def kill(self) -> None:
+        """End the process and all that it started, and reap it."""
+        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
+            try:
+                kill(target, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.wait(10.0)
+        self.connection.close()
+
+
+class Template:
+    """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process."""
+
+    def __init__(self, timeout_seconds: float, preload: tuple[str, ...] = ("secretflow_task.template_process",)):
+        self._timeout_seconds = timeout_seconds
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(preload))
+
+    def start(self) -> int:
+        """Wait until the engine is loaded; returns the template's process id.
+
+        Raises:
+            EngineUnavailable: the engine did not load in time, or its backend was started (a job could hang).
+        """
+        job = self._spawn(_enter_probe)
+        try:
+            if not job.connection.poll(self._timeout_seconds):
+                raise EngineUnavailable("SecretFlow was not imported in time.")
+            answer = json.loads(job.connection.recv_bytes())
+        except EOFError:
+            raise EngineUnavailable("The template process ended while it imported SecretFlow.") from None
+        finally:
+            job.kill()
+        if not answer["preloaded"]:
+            raise EngineUnavailable("SecretFlow could not be imported; job processes would start cold or hang.")
+        return int(answer["template"])
+
+    def spawn(self, spec: JobSpec) -> JobProcess:
+        """Start a job process."""
+        return self._spawn(_enter_job, spec)
+
+    def _spawn(self, target: Any, *arguments: Any) -> JobProcess:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=target, args=(*arguments, theirs), daemon=True)
+        with _CHILDREN:
+            process.start()
+        theirs.close()
+        return JobProcess(process, ours)

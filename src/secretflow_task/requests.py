@@ -1,0 +1,156 @@
+"""What a request says about its cluster and devices, and the execution that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Mapping
+
+from pydantic import Field, field_validator, model_validator
+
+from secretflow_task.errors import InvalidTaskConfig, UnsupportedProtocol
+from secretflow_task.messages import TaskRequest
+from secretflow_task.task_config import PartyName, Strict, TaskConfig, parse
+from secretflow_task.task_dispatcher import Task, TaskDispatcher
+
+# How many parties each SPU protocol takes.
+PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
+FIELDS = ("FM64", "FM128")
+
+
+class PartyAddress(Strict):
+    """Where a party of a cluster with fixed addresses is reached and listens."""
+
+    address: str
+    listen_addr: str | None = None
+
+
+class SfInitConfig(Strict):
+    """``sf_init_config``."""
+
+    parties: list[PartyName] | dict[PartyName, PartyAddress] | None = None
+    self_party: PartyName | None = None
+    address: str | None = Field(None, description="Accepted for older web applications and not used.")
+
+
+class SpuConfig(Strict):
+    """``spu_config``; the older form ``{cluster_def: {nodes, runtime_config}}`` is accepted too."""
+
+    protocol: str | None = None
+    field: str | None = None
+    runtime_config: dict[str, Any] = Field(default_factory=dict)
+    link_desc: dict[str, int | str] = Field(default_factory=dict)
+    nodes: list[dict[str, Any]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_form(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(value.get("cluster_def"), Mapping):
+            return {key: item for key, item in value.items() if key != "cluster_def"} | dict(value["cluster_def"])
+        return value
+
+    @field_validator("protocol", "field")
+    @classmethod
+    def _upper(cls, value: str | None) -> str | None:
+        return value and value.upper()
+
+
+class HeuConfig(Strict):
+    """``heu_config``."""
+
+    scheme: Literal["ou", "paillier", "zpaillier"] = Field("ou", alias="schema")
+    key_size: int = Field(2048, ge=2048, le=4096)
+    sk_keeper: PartyName | None = None
+    evaluators: list[PartyName] | None = None
+
+
+class Params(Strict):
+    """The four parts of a request."""
+
+    sf_init_config: SfInitConfig = SfInitConfig()
+    spu_config: SpuConfig = SpuConfig()
+    heu_config: HeuConfig | None = None
+    task_config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The SPU protocol and field of an execution, with further runtime settings as SPU names them."""
+
+    name: str
+    field: str
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    link_desc: Mapping[str, Any] = field(default_factory=dict)
+
+    def note(self, parties: list[str]) -> str | None:
+        """What a reader of the result must know about the protocol's safety."""
+        if self.name != "SEMI2K":
+            return None
+        return (
+            f"SEMI2K deals its randomness from {parties[0]} and is not secure against that party; "
+            "it is meant for a node that hosts all parties."
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated request: what will run, with which parties and devices.
+
+    Attributes:
+        parties: all parties, sorted.
+        config: the parsed ``task_config``.
+    """
+
+    request: TaskRequest
+    task: Task
+    config: TaskConfig
+    parties: list[str]
+    protocol: Protocol
+    heu: HeuConfig | None = None
+
+    @staticmethod
+    def of(request: TaskRequest) -> Plan:
+        """Validate a request.
+
+        Raises:
+            RequestError: of the kind that says what is wrong with it.
+        """
+        params = parse(Params, dict(request.params), "request")
+        task_type = params.task_config.get("task_type")
+        if not isinstance(task_type, str):
+            raise InvalidTaskConfig("'task_config.task_type' is missing.")
+        task = TaskDispatcher.get(task_type)
+        config = task.parse(params.task_config)
+        parties = named_parties(params.sf_init_config, config)
+        protocol = _protocol(params.spu_config, len(parties), "spu" in task.needs)
+        return Plan(request, task, config, parties, protocol, params.heu_config)
+
+
+def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
+    """All parties of a request, sorted.
+
+    Raises:
+        InvalidTaskConfig: the task names a party that ``sf_init_config`` leaves out, or there is none at all.
+    """
+    used = config.parties() if isinstance(config, TaskConfig) else []
+    listed = sorted(init.parties or used)
+    outsiders = sorted(set(used) - set(listed))
+    if outsiders:
+        raise InvalidTaskConfig(f"task_config names {outsiders[0]!r}, which sf_init_config.parties leaves out.")
+    if not listed or len(set(listed)) < len(listed):
+        raise InvalidTaskConfig("The request must name each of its parties once.")
+    return listed
+
+
+def _protocol(spu: SpuConfig, parties: int, needed: bool) -> Protocol:
+    runtime = dict(spu.runtime_config)
+    name = str(spu.protocol or runtime.pop("protocol", None) or "SEMI2K").upper()
+    field_name = str(spu.field or runtime.pop("field", None) or "FM128").upper()
+    runtime = {key: value for key, value in runtime.items() if key not in ("protocol", "field")}
+    if name not in PROTOCOLS:
+        raise UnsupportedProtocol(f"There is no SPU protocol {name!r} here.")
+    if field_name not in FIELDS:
+        raise UnsupportedProtocol(f"There is no field {field_name!r} here.", hint="Use FM128 or FM64.")
+    fewest, most = PROTOCOLS[name]
+    if needed and not fewest <= parties <= most:
+        raise UnsupportedProtocol(f"{name} takes {fewest if fewest == most else '2 or more'} parties, not {parties}.")
+    return Protocol(name, field_name, runtime, dict(spu.link_desc))

@@ -1,0 +1,164 @@
+"""What a task sees of its execution at its own party: paths, agreement with the peers, progress, staging."""
+
+from __future__ import annotations
+
+import time
+import typing
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+from secretflow_task.data_loader import PathRules, Table, check_format
+from secretflow_task.errors import WorkerError
+from secretflow_task.messages import Status
+from secretflow_task.requests import Protocol
+from secretflow_task.task_dispatcher import Task
+from secretflow_task.utils.status_notifier import _publish_status
+
+STEP_PREFIX = "step:"  # path of an intermediate file inside a workflow; it lies in the job's temporary folder
+
+
+class Channel(typing.Protocol):
+    """The job's side of the pipe to its node."""
+
+    def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Say ``prepared`` with the own facts; returns every party's facts after ``go``."""
+
+
+@dataclass
+class Run:
+    """One execution at one party, in the job process.
+
+    Attributes:
+        parties: all parties, sorted.
+        protocol: the SPU's protocol and field.
+        staging: name of the folder, beside each target, that outputs wait in until the execution succeeds.
+        several: the node hosts more than one of the parties, so single paths get the party's name.
+        inputs: what the current task's ``prepare`` returned.
+    """
+
+    execution_id: str
+    task_request_id: str
+    party: str
+    parties: list[str]
+    rules: PathRules
+    folder: Path
+    staging: str
+    channel: Channel
+    protocol: Protocol
+    several: bool = False
+    inputs: Any = None
+    outputs: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    _prepared: Any = None
+    _span: tuple[float, float] = (0.5, 1.0)
+    _step: str | None = None
+
+    def prepare(self, task: Task, config: Any) -> None:
+        """Check the own input of a task and agree with the peers, once per config."""
+        if self._prepared is not config:
+            with self.timed("prepare"):
+                self.inputs = task.prepare(self, config) if task.prepare else self.channel.agree({})
+            self._prepared = config
+
+    def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
+        """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""
+        return self.channel.agree(facts)
+
+    def read(self, paths: Mapping[str, str], purpose: str) -> Table:
+        """Read the own party's file of ``{party: path}``."""
+        return self.read_path(paths[self.party], purpose)
+
+    def read_path(self, path: str, purpose: str) -> Table:
+        """Read one file of the own party."""
+        return Table.read(self.source(path, purpose), self.party, purpose)
+
+    def source(self, path: str, purpose: str) -> Path:
+        """Where an input of the own party lies."""
+        return self._intermediate(path) or self.rules.resolve(path, purpose)
+
+    def write(self, table: Table, path: str, purpose: str) -> str:
+        """Stage a table as an output of the own party; returns the path that it will have."""
+        check_format(Path(path), self.party, purpose)
+        table.write(self.stage(path, purpose))
+        return self.shown(path, purpose)
+
+    def shown(self, path: str, purpose: str) -> str:
+        """How a result names an output: where it will be, or the step's name for an intermediate one."""
+        return path if path.startswith(STEP_PREFIX) else str(self.rules.resolve(path, purpose))
+
+    def stage_folder(self, path: str, purpose: str) -> Path:
+        """Stage an empty folder as an output of the own party."""
+        folder = self.stage(path, purpose)
+        folder.mkdir(parents=True)
+        return folder
+
+    def stage(self, path: str, purpose: str) -> Path:
+        """Where to write an output of the own party; the node moves it to ``path`` when all parties succeed."""
+        inside = self._intermediate(path)
+        if inside:
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            return inside
+        target = self.rules.resolve(path, purpose)
+        folder = staging_folder(target, self.staging)
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = folder / f"{len(self.outputs)}{target.suffix}"
+        self.outputs[str(staged)] = str(target)
+        return staged
+
+    def model_path(self, path: str | Mapping[str, str]) -> str:
+        """The own party's folder of a model that is named by one path for all parties or by one for each."""
+        if isinstance(path, Mapping):
+            return path[self.party]
+        return f"{path}/{self.party}" if self.several else path
+
+    @property
+    def model_id(self) -> str:
+        """Names what this execution, and in a workflow this step, trains."""
+        return f"{self.execution_id}/{self._step}" if self._step else self.execution_id
+
+    @contextmanager
+    def step(self, name: str, index: int, count: int) -> Iterator[None]:
+        """Run one step of a workflow: its progress fills its share, its errors carry its name."""
+        self._span = (0.5 + 0.5 * index / count, 0.5 + 0.5 * (index + 1) / count)
+        self._step = name
+        started = time.monotonic()
+        try:
+            self.progress(0.0, "started")
+            yield
+        except WorkerError as error:
+            error.step = error.step or name
+            raise
+        finally:
+            self.timings[name] = round(time.monotonic() - started, 3)
+            self._step = None
+
+    def progress(self, share: float, stage: str, **detail: Any) -> None:
+        """Report that ``share`` (0 to 1) of the task is done."""
+        first, last = self._span
+        progress = round(min(first + (last - first) * share, 0.999), 3)
+        data = {"stage": stage, "progress": progress} | ({"step": self._step} if self._step else {})
+        _publish_status(self.task_request_id, Status.RUNNING.value, data | detail)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to the result's ``timings``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[stage] = round(self.timings.get(stage, 0.0) + time.monotonic() - started, 3)
+
+    def _intermediate(self, path: str) -> Path | None:
+        if not path.startswith(STEP_PREFIX):
+            return None
+        return self.folder / "steps" / path.removeprefix(STEP_PREFIX)
+
+
+def staging_folder(target: Path, name: str) -> Path:
+    """The folder ``name`` beside ``target``, or as near above it as a folder exists, on the same file system."""
+    above = target.parent
+    while not above.is_dir():
+        above = above.parent
+    return above / name

@@ -1,0 +1,196 @@
+"""What every task's config has in common: strict words, path roles, and the four declarations.
+
+A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`); `inputs`, `outputs`
+and `models` follow from that, once, for every task. What a task reveals it must say itself, in `reveals`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Iterator, Literal, Mapping, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from secretflow_task.errors import InvalidTaskConfig
+
+PartyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One party's file or folder in a request, or one thing that a party learns.
+
+    Attributes:
+        party: who reads, writes, or learns.
+        path: the path as requested; empty for what a result shows.
+        columns: the columns that are used, where the request names them.
+        purpose: the request key, or for `reveals` what is learned, as a person would say it.
+    """
+
+    party: str
+    path: str
+    columns: tuple[str, ...]
+    purpose: str
+
+
+@dataclass(frozen=True)
+class PathRole:
+    """Marks a field as holding paths.
+
+    Attributes:
+        kind: what is done with the path.
+        at: the field that names the only party that uses a single path; None means every party.
+    """
+
+    kind: Literal["read", "write", "load", "save"]
+    at: str | None = None
+
+
+PartyPaths = dict[PartyName, str]
+Reads = Annotated[PartyPaths, PathRole("read"), Field(min_length=1)]
+Writes = Annotated[PartyPaths, PathRole("write"), Field(min_length=1)]
+LoadsModel = Annotated[str | PartyPaths, PathRole("load")]
+SavesModel = Annotated[str | PartyPaths, PathRole("save")]
+Report = Annotated[str, PathRole("write")]
+PartyColumns = dict[PartyName, list[str]]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """A part of a request: unknown keys and numbers written as text are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ColumnAt(Strict):
+    """One column of one party's file."""
+
+    party: PartyName
+    path: str
+    column: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_path(cls, value: Any) -> Any:
+        """Take the party's own path where a workflow step's whole mapping is given."""
+        if isinstance(value, Mapping) and isinstance(value.get("path"), Mapping):
+            return {**value, "path": value["path"].get(value.get("party"), "")}
+        return value
+
+
+class TaskConfig(Strict):
+    """Base of every task's config."""
+
+    feature_key: ClassVar[str] = "columns"
+
+    def parties(self) -> list[str]:
+        """The parties that the request names, sorted."""
+        named: set[str] = set()
+        for _, value, role in self._paths():
+            named |= set(value) if isinstance(value, Mapping) else set()
+            named |= {getattr(self, role.at)} if role.at and getattr(self, role.at) else set()
+        for value in self._columns_at():
+            named.add(value.party)
+        return sorted(named)
+
+    def inputs(self) -> list[Use]:
+        """The files that the task reads."""
+        columns_at = [Use(at.party, at.path, (at.column,), name) for name, at in self._named_columns_at()]
+        return self._uses("read") + columns_at
+
+    def outputs(self) -> list[Use]:
+        """The files that the task writes."""
+        return self._uses("write")
+
+    def models(self) -> list[Use]:
+        """The model folders that the task loads or saves."""
+        return self._uses("load") + self._uses("save")
+
+    def reveals(self) -> list[Use]:
+        """What each party learns about the others' data, beyond that its own outputs exist."""
+        return []
+
+    @classmethod
+    def output_fields(cls) -> dict[str, PathRole]:
+        """The fields that name what the task writes, with their roles."""
+        return {name: role for name, role in cls.path_fields().items() if role.kind in ("write", "save")}
+
+    @classmethod
+    def path_fields(cls) -> dict[str, PathRole]:
+        """The fields that hold paths, with their roles."""
+        roles: dict[str, PathRole] = {}
+        for name, field in cls.model_fields.items():
+            found = [*field.metadata, *_metadata(field.annotation)]
+            roles |= {name: item for item in found if isinstance(item, PathRole)}
+        return roles
+
+    def _paths(self) -> Iterator[tuple[str, str | Mapping[str, str], PathRole]]:
+        for name, role in self.path_fields().items():
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value, role
+
+    def _named_columns_at(self) -> Iterator[tuple[str, ColumnAt]]:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, ColumnAt):
+                yield name, value
+
+    def _columns_at(self) -> list[ColumnAt]:
+        return [at for _, at in self._named_columns_at()]
+
+    def _uses(self, kind: str) -> list[Use]:
+        uses = []
+        columns = tuple(getattr(self, self.feature_key, None) or ())
+        for name, value, role in self._paths():
+            if role.kind != kind:
+                continue
+            if isinstance(value, Mapping):
+                uses += [Use(party, path, columns, name) for party, path in value.items()]
+            elif role.at and getattr(self, role.at):
+                uses.append(Use(getattr(self, role.at), value, columns, name))
+            else:
+                uses += [Use(party, value, columns, name) for party in self.parties()]
+        return uses
+
+
+def _metadata(annotation: Any) -> list[Any]:
+    """What `Annotated` carries in the members of an optional type."""
+    return [item for member in get_args(annotation) for item in getattr(member, "__metadata__", ())]
+
+
+def parse(model: type[Strict], value: Any, where: str) -> Any:
+    """Validate ``value`` as ``model``.
+
+    Raises:
+        InvalidTaskConfig: with every problem in one sentence each, and the nearest known key for an unknown one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems = [_explain(problem, model) for problem in error.errors(include_url=False, include_input=False)]
+        raise InvalidTaskConfig(f"{where}: " + "; ".join(dict.fromkeys(problems)) + ".") from None
+
+
+def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"unknown key {place!r}" + (f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})")
+    if problem["type"] == "missing":
+        return f"{place!r} is missing"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {text[0].lower()}{text[1:]}" if place else text
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that a model takes at a place inside it."""
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        inner = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        model = inner[0] if inner else model
+    return list(model.model_fields)

@@ -1,0 +1,130 @@
+"""One execution at one party, from its checked input to its result, in the job process."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import time
+from typing import Any, Callable
+
+from secretflow_task.cluster_initializer import cluster
+from secretflow_task.device_manager import create_devices
+from secretflow_task.errors import (
+    AlgorithmError,
+    DeviceInitError,
+    MemoryLimitExceeded,
+    OutputNotWritable,
+    PeerLost,
+    WorkerError,
+)
+from secretflow_task.job_spec import JobSpec
+from secretflow_task.messages import Stage, Status
+from secretflow_task.requests import Plan
+from secretflow_task.run import Channel, Run
+from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.utils.status_notifier import _publish_status
+
+
+def execute_secretflow_task(
+    spec: JobSpec, channel: Channel, on_result: Callable[[dict[str, Any], dict[str, str]], None]
+) -> dict[str, Any]:
+    """Run the task of ``spec`` and return the own party's result.
+
+    ``on_result(result, outputs)`` is called with the staged outputs, ``{staged: target}``, before the closing
+    barrier with the peers, so that the node knows the result even if the barrier fails.
+
+    Raises:
+        WorkerError: the public error of whatever went wrong.
+    """
+    plan = Plan.of(spec.request)
+    run = Run(
+        spec.request.execution_id,
+        spec.request.task_request_id,
+        spec.party,
+        plan.parties,
+        spec.rules,
+        spec.folder,
+        spec.staging,
+        channel,
+        plan.protocol,
+        spec.several,
+    )
+    run.prepare(plan.task, plan.config)
+    if plan.task.own_cluster:
+        return _finish(plan, run, TaskDispatcher.dispatch(plan.task.task_type, run, plan.config), on_result)
+    started = time.monotonic()
+    with cluster(spec.fed_addresses, spec.party, spec.request.execution_id):
+        run.timings[Stage.CLUSTER_INIT.value] = round(time.monotonic() - started, 3)
+        return _in_cluster(plan, run, spec, on_result)
+
+
+def _in_cluster(
+    plan: Plan, run: Run, spec: JobSpec, on_result: Callable[[dict[str, Any], dict[str, str]], None]
+) -> dict[str, Any]:
+    _report(run, Stage.CLUSTER_INIT)
+    with run.timed(Stage.DEVICE_CREATION.value):
+        devices = create_devices(run, plan.task.needs, spec.spu_addresses, plan.heu)
+    _report(run, Stage.DEVICE_CREATION)
+    with run.timed(Stage.TASK_EXECUTION.value):
+        _report(run, Stage.TASK_EXECUTION)
+        result = TaskDispatcher.dispatch(plan.task.task_type, devices, plan.config)
+    return _finish(plan, run, result, on_result)
+
+
+def _finish(
+    plan: Plan,
+    run: Run,
+    result: dict[str, Any],
+    on_result: Callable[[dict[str, Any], dict[str, str]], None],
+) -> dict[str, Any]:
+    if "spu" in plan.task.needs:
+        note = plan.protocol.note(run.parties)
+        result |= {"protocol": plan.protocol.name, "field": plan.protocol.field}
+        result |= {"protocol_note": note} if note else {}
+    result |= {"timings": dict(run.timings)}
+    on_result(result, dict(run.outputs))
+    return result
+
+
+def _report(run: Run, stage: Stage) -> None:
+    data = {"stage": stage.value, "progress": stage.progress}
+    _publish_status(run.task_request_id, Status.RUNNING.value, data)
+
+
+def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool]:
+    """The public error for anything that a task can raise, and whether the fault began at another party.
+
+    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``.
+    """
+    cause = _unwrapped(error)
+    if isinstance(cause, WorkerError):
+        cause.party = cause.party or party
+        return cause, False
+    detail = f"{type(cause).__name__}: {cause}"
+    if _name(cause) in _PEER_FAILURES or isinstance(cause, pickle.UnpicklingError):
+        return PeerLost(party=party, detail=detail), True
+    kind = next((kind for test, kind in _FOREIGN if test(cause)), AlgorithmError)
+    return kind(party=party, detail=detail), False
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What SecretFlow wrapped: a failure in a device task arrives as a ``FedLocalError`` around it."""
+    while _name(error) == "FedLocalError":
+        error = error.cause()  # type: ignore[attr-defined]
+    return error
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
+
+
+_PEER_FAILURES = frozenset({"FedRemoteError", "_InactiveRpcError"})
+_FOREIGN: tuple[tuple[Callable[[BaseException], bool], type[WorkerError]], ...] = (
+    (lambda error: isinstance(error, MemoryError), MemoryLimitExceeded),
+    (
+        lambda error: isinstance(error, OSError)
+        and error.errno in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR),
+        OutputNotWritable,
+    ),
+    (lambda error: _name(error) == "YACLError", DeviceInitError),
+)
