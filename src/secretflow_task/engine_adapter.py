@@ -51,7 +51,12 @@ ALLOWED_CLASSES = frozenset(
         "numpy.core.multiarray._reconstruct",
         "numpy.core.multiarray.scalar",
         "numpy.core.numeric._frombuffer",
+        "numpy.bool_",
         "numpy.dtype",
+        "numpy.float32",
+        "numpy.float64",
+        "numpy.int32",
+        "numpy.int64",
         "numpy.ndarray",
         "secretflow.device.device.spu.SPUIOInfo",
         "secretflow.device.device.spu.SPUValueMeta",
@@ -181,7 +186,7 @@ def _refuse_foreign_classes() -> None:
 
     def find_class(self: Any, module: str, name: str) -> Any:
         if f"{module}.{name}" not in ALLOWED_CLASSES:
-            raise pickle.UnpicklingError("a message names a class that is not allowed")
+            raise pickle.UnpicklingError(f"a message names a class that is not allowed: {module}.{name}")
         return pickle.Unpickler.find_class(self, module, name)
 
     secure_pickle.SecureUnpickler.find_class = find_class

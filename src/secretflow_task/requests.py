@@ -107,6 +107,11 @@ class Plan:
     protocol: Protocol
     heu: HeuConfig | None = None
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The devices besides the PYUs that the task needs."""
+        return needed_devices(self.task, self.config)
+
     @staticmethod
     def of(request: TaskRequest) -> Plan:
         """Validate a request.
@@ -121,8 +126,13 @@ class Plan:
         task = TaskDispatcher.get(task_type)
         config = task.parse(params.task_config)
         parties = named_parties(params.sf_init_config, config)
-        protocol = _protocol(params.spu_config, len(parties), "spu" in task.needs)
+        protocol = _protocol(params.spu_config, len(parties), "spu" in needed_devices(task, config))
         return Plan(request, task, config, parties, protocol, params.heu_config)
+
+
+def needed_devices(task: Task, config: Any) -> tuple[str, ...]:
+    """The devices besides the PYUs that a task needs; a workflow's config knows them from its steps."""
+    return tuple(getattr(config, "needs", task.needs))
 
 
 def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:

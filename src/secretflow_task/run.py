@@ -51,16 +51,22 @@ class Run:
     inputs: Any = None
     outputs: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
-    _prepared: Any = None
+    _ready: dict[int, Any] = field(default_factory=dict)
     _span: tuple[float, float] = (0.5, 1.0)
     _step: str | None = None
 
     def prepare(self, task: Task, config: Any) -> None:
-        """Check the own input of a task and agree with the peers, once per config."""
-        if self._prepared is not config:
-            with self.timed("prepare"):
-                self.inputs = task.prepare(self, config) if task.prepare else self.channel.agree({})
-            self._prepared = config
+        """Check the own input of a task and agree with the peers, ahead of its dispatch."""
+        self._ready[id(config)] = self._prepared(task, config)
+
+    def open(self, task: Task, config: Any) -> None:
+        """Set `inputs` for a task, from `prepare` or now."""
+        ready = id(config) in self._ready
+        self.inputs = self._ready.pop(id(config)) if ready else self._prepared(task, config)
+
+    def _prepared(self, task: Task, config: Any) -> Any:
+        with self.timed("prepare"):
+            return task.prepare(self, config) if task.prepare else self.channel.agree({})
 
     def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
         """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""
@@ -75,8 +81,12 @@ class Run:
         return Table.read(self.source(path, purpose), self.party, purpose)
 
     def source(self, path: str, purpose: str) -> Path:
-        """Where an input of the own party lies."""
-        return self._intermediate(path) or self.rules.resolve(path, purpose)
+        """Where an input of the own party lies; an output of an earlier step is still staged."""
+        inside = self._intermediate(path)
+        if inside:
+            return inside
+        target = str(self.rules.resolve(path, purpose))
+        return Path(next((staged for staged, final in self.outputs.items() if final == target), target))
 
     def write(self, table: Table, path: str, purpose: str) -> str:
         """Stage a table as an output of the own party; returns the path that it will have."""
@@ -122,16 +132,20 @@ class Run:
     def step(self, name: str, index: int, count: int) -> Iterator[None]:
         """Run one step of a workflow: its progress fills its share, its errors carry its name."""
         self._span = (0.5 + 0.5 * index / count, 0.5 + 0.5 * (index + 1) / count)
-        self._step = name
-        started = time.monotonic()
-        try:
+        with self.named_step(name), self.timed(name):
             self.progress(0.0, "started")
+            yield
+
+    @contextmanager
+    def named_step(self, name: str) -> Iterator[None]:
+        """Give the errors and models of the block the name of a workflow's step."""
+        self._step = name
+        try:
             yield
         except WorkerError as error:
             error.step = error.step or name
             raise
         finally:
-            self.timings[name] = round(time.monotonic() - started, 3)
             self._step = None
 
     def progress(self, share: float, stage: str, **detail: Any) -> None:

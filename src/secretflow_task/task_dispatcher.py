@@ -103,7 +103,7 @@ class TaskDispatcher:
         task = cls.get(task_type)
         config = task.parse(task_config)
         if task.prepare is not None:
-            devices.run.prepare(task, config)
+            devices.run.open(task, config)
         return task.function(devices, config)
 
     @classmethod

@@ -63,7 +63,7 @@ def _in_cluster(
 ) -> dict[str, Any]:
     _report(run, Stage.CLUSTER_INIT)
     with run.timed(Stage.DEVICE_CREATION.value):
-        devices = create_devices(run, plan.task.needs, spec.spu_addresses, plan.heu)
+        devices = create_devices(run, plan.needs, spec.spu_addresses, plan.heu)
     _report(run, Stage.DEVICE_CREATION)
     with run.timed(Stage.TASK_EXECUTION.value):
         _report(run, Stage.TASK_EXECUTION)
@@ -77,7 +77,7 @@ def _finish(
     result: dict[str, Any],
     on_result: Callable[[dict[str, Any], dict[str, str]], None],
 ) -> dict[str, Any]:
-    if "spu" in plan.task.needs:
+    if "spu" in plan.needs:
         note = plan.protocol.note(run.parties)
         result |= {"protocol": plan.protocol.name, "field": plan.protocol.field}
         result |= {"protocol_note": note} if note else {}

@@ -56,6 +56,11 @@ class WorkflowConfig(TaskConfig):
         """The steps, ready to run."""
         return self._bound
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The devices that the steps need."""
+        return tuple(sorted({device for step in self.bound for device in step.task.needs}))
+
     def parties(self) -> list[str]:
         """The parties of all steps, sorted."""
         return sorted({party for step in self.bound for party in step.config.parties()})
@@ -157,7 +162,7 @@ def prepare_workflow(run: Run, config: WorkflowConfig) -> None:
         run.prepare(first.task, first.config)
 
 
-@TaskDispatcher.register_task("workflow", config=WorkflowConfig, needs=("spu",), prepare=prepare_workflow)
+@TaskDispatcher.register_task("workflow", config=WorkflowConfig, prepare=prepare_workflow)
 def execute_workflow(devices: Devices, task_config: WorkflowConfig) -> dict[str, Any]:
     """Run several tasks one after another as one execution; later steps use what earlier ones wrote."""
     run, steps = devices.run, task_config.bound
