@@ -2,7 +2,7 @@
 
     WorkerError
       RequestError        the request itself is wrong
-        UnknownTaskType, InvalidTaskConfig, UnsupportedProtocol, PathNotAllowed, PolicyDenied, RequestMismatch
+        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied, RequestMismatch
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, BadLabel, FeatureRange, ValueRange,
@@ -109,6 +109,12 @@ class UnsupportedProtocol(RequestError):
     """The SPU protocol or field does not exist or cannot do what the request asks."""
 
     default_hint = "Use SEMI2K (2 or more parties on one node), CHEETAH (2 parties) or ABY3 (3 parties)."
+
+
+class BadSetting(RequestError):
+    """An SFWORKER_* variable has a value that cannot be used."""
+
+    default_hint = "`sfworker doctor` shows the settings in force."
 
 
 class PathNotAllowed(RequestError):

@@ -182,7 +182,7 @@ def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key {place!r}" + (f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})")
     if problem["type"] == "missing":
         return f"{place!r} is missing"
-    text = problem["msg"].removeprefix("Value error, ")
+    text = problem["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{place}: {text[0].lower()}{text[1:]}" if place else text
 
 

@@ -33,7 +33,10 @@ class Settings(BaseSettings):
         default_factory=socket.gethostname, description="Name of this node in events (`worker_container`)."
     )
     parties: CommaSeparated = Field(
-        (), description="Parties that this node hosts, separated by commas. Their queues are consumed."
+        (), description="Parties that this node hosts, separated by commas."
+    )
+    queues: CommaSeparated = Field(
+        ("secretflow_queue",), description="Celery queues that this node consumes, separated by commas."
     )
     data_root: Path = Field(
         Path("data"), description="Where relative paths start, in `<data root>/<party>` if that folder exists."
@@ -71,7 +74,7 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(False, description="Write the node's log as JSON lines.")
 
-    @field_validator("parties", "allowed_roots", mode="before")
+    @field_validator("parties", "queues", "allowed_roots", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

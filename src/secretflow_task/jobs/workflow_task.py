@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -67,15 +67,23 @@ class WorkflowConfig(TaskConfig):
 
     def inputs(self) -> list[Use]:
         """The files that the steps read and no step writes."""
-        return [use for step in self.bound for use in step.config.inputs() if not use.path.startswith(STEP_PREFIX)]
+        return self._outside([step.config.inputs() for step in self.bound], but_written=True)
 
     def outputs(self) -> list[Use]:
         """The files that stay when the workflow has ended."""
-        return [use for step in self.bound for use in step.config.outputs() if not use.path.startswith(STEP_PREFIX)]
+        return self._outside([step.config.outputs() for step in self.bound])
 
     def models(self) -> list[Use]:
-        """The model folders that the steps load from outside or leave behind."""
-        return [use for step in self.bound for use in step.config.models() if not use.path.startswith(STEP_PREFIX)]
+        """The model folders that the steps leave behind, or load and no step saves."""
+        saved = self._outside([step.config.models() for step in self.bound])
+        return list({(use.party, use.path): use for use in reversed(saved)}.values())[::-1]
+
+    def _outside(self, uses: list[list[Use]], but_written: bool = False) -> list[Use]:
+        written = {(use.party, use.path) for use in self.outputs()} if but_written else set()
+        flat = [use for some in uses for use in some]
+        return [
+            use for use in flat if not use.path.startswith(STEP_PREFIX) and (use.party, use.path) not in written
+        ]
 
     def reveals(self) -> list[Use]:
         """What the steps reveal."""
@@ -88,6 +96,7 @@ def bind_steps(steps: list[Step]) -> list[BoundStep]:
     Raises:
         RequestError: with the name of the step.
     """
+    wanted = set(_references([step.task_config for step in steps]))
     outputs: dict[str, dict[str, Any]] = {}
     bound: list[BoundStep] = []
     ids: Mapping[str, Any] | None = None
@@ -100,7 +109,7 @@ def bind_steps(steps: list[Step]) -> list[BoundStep]:
             fields = task.config.model_fields if task.config else {}
             if ids and "ids" in fields:
                 values.setdefault("ids", ids)
-            config = task.parse(_with_outputs(step.name, task, values))
+            config = task.parse(_with_outputs(step.name, task, values, wanted))
         except RequestError as error:
             error.step = step.name
             raise
@@ -119,7 +128,7 @@ def _task_of(step: Step) -> Task:
 
 def _resolve(value: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     """Put an earlier step's paths in the place of every reference to them."""
-    if isinstance(value, Mapping) and set(value) == {"step", "output"}:
+    if _is_reference(value):
         found = outputs.get(value["step"], {}).get(value["output"])
         if found is None:
             known = [f"{step}.{name}" for step, names in outputs.items() for name in names]
@@ -132,12 +141,28 @@ def _resolve(value: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     return [_resolve(item, outputs) for item in value] if isinstance(value, list) else value
 
 
-def _with_outputs(step: str, task: Task, values: dict[str, Any]) -> dict[str, Any]:
-    """Name the outputs that the task needs and the step leaves open."""
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"step", "output"}
+
+
+def _references(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every ``(step, output)`` that is referred to."""
+    if _is_reference(value):
+        yield value["step"], value["output"]
+    elif isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _references(item)
+
+
+def _with_outputs(
+    step: str, task: Task, values: dict[str, Any], wanted: set[tuple[Any, Any]]
+) -> dict[str, Any]:
+    """Name the outputs that the step leaves open, and that the task needs or a later step refers to."""
     assert task.config is not None
     parties = _parties_of(values)
     for name, role in task.config.output_fields().items():
-        if name not in values and task.config.model_fields[name].is_required():
+        needed = task.config.model_fields[name].is_required() or (step, name) in wanted
+        if name not in values and needed:
             values[name] = _intermediate(f"{STEP_PREFIX}{step}.{name}", role, parties)
     return values
 

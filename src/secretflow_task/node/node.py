@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
+from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
 from secretflow_task.errors import NodeLost, PeerUnreachable, WorkerError
@@ -27,7 +28,6 @@ from secretflow_task.run import STEP_PREFIX, staging_folder
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
-TASK_NAME = "tasks.secretflow.execute_task"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Outcome:
 class Node:
     """Runs executions; a context manager over its store and its template.
 
-    ``on_event`` is called, from any thread, with every event after it is stored.
+    ``on_event`` is called, from any thread, with every event after it is stored; it may be set later.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Node:
         template: Template | None = None,
     ) -> None:
         self.settings = settings
-        self._on_event = on_event
+        self.on_event = on_event
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
 
@@ -82,10 +82,29 @@ class Node:
         with execution_context(execution_id=request.execution_id, task_type=request.task_type):
             try:
                 plan = Plan.of(request)
-                self._check(plan)
             except WorkerError as error:
                 return self._refuse(request, error)
-            return self._run(plan)
+            return self.run(plan)
+
+    def run(self, plan: Plan) -> Outcome:
+        """Run a validated request to its end at all its parties."""
+        request = plan.request
+        try:
+            self._check(plan)
+        except WorkerError as error:
+            return self._refuse(request, error)
+        claimed = [party for party in plan.parties if self.store.claim(request, party)]
+        if len(claimed) < len(plan.parties):
+            return self._repeat(request, plan.parties)
+        log.info("The execution starts.", action="execution_started", parties=plan.parties)
+        try:
+            failures = self._run_parties(plan)
+        except WorkerError as error:
+            failures = [self._settle(request, party, error) for party in plan.parties]
+        failure = next((failure for failure in failures if failure), None)
+        status = Status.FAILURE if failure else Status.SUCCESS
+        log.info("The execution ended.", action="execution_ended", status=status.value, code=failure and failure.code)
+        return Outcome(request.execution_id, status, failure)
 
     @property
     def _logs(self) -> Path:
@@ -104,21 +123,6 @@ class Node:
     def _rules(self, party: str) -> PathRules:
         roots = tuple(Path(root) for root in self.settings.allowed_roots)
         return PathRules(party, self.settings.data_root.absolute(), roots)
-
-    def _run(self, plan: Plan) -> Outcome:
-        request = plan.request
-        claimed = [party for party in plan.parties if self.store.claim(request, party)]
-        if len(claimed) < len(plan.parties):
-            return self._repeat(request, plan.parties)
-        log.info("The execution starts.", action="execution_started", parties=plan.parties)
-        try:
-            failures = self._run_parties(plan)
-        except WorkerError as error:
-            failures = [self._settle(request, party, error) for party in plan.parties]
-        failure = next((failure for failure in failures if failure), None)
-        status = Status.FAILURE if failure else Status.SUCCESS
-        log.info("The execution ended.", action="execution_ended", status=status.value, code=failure and failure.code)
-        return Outcome(request.execution_id, status, failure)
 
     def _run_parties(self, plan: Plan) -> list[WorkerError | None]:
         with ExitStack() as stack:
@@ -199,7 +203,7 @@ class Node:
             )
         )
         if event is not None:
-            self._on_event(event)
+            self.on_event(event)
 
     def _refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
         """Settle a request that cannot run, at every party that it seems to be for."""

@@ -1,0 +1,42 @@
+"""The Celery task: one request in, one settled execution out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from celery import Celery
+
+from secretflow_task.celery_app import TASK_NAME
+from secretflow_task.errors import WorkerError
+from secretflow_task.messages import Status
+
+
+class ExecutionFailed(Exception):
+    """How a failed execution ends as a Celery task; the status events say more."""
+
+
+class Outcome(Protocol):
+    """What an execution's end is known by."""
+
+    execution_id: str
+    status: Status
+    failure: WorkerError | None
+
+
+class Executor(Protocol):
+    """What runs a request to its end: the node."""
+
+    def execute(self, *arguments: Any) -> Outcome:
+        """Run ``(task_request_id, params)`` or ``(params,)``."""
+
+
+def register(app: Celery, executor: Executor) -> None:
+    """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``."""
+
+    @app.task(name=TASK_NAME)
+    def execute_task(*arguments: Any) -> dict[str, str]:
+        """Run one request; the result and the error carry nothing but ids, status and the public message."""
+        outcome = executor.execute(*arguments)
+        if outcome.failure is not None:
+            raise ExecutionFailed(f"{outcome.failure.code}: {outcome.failure.public_message}") from None
+        return {"execution_id": outcome.execution_id, "status": outcome.status.value}

@@ -1,0 +1,149 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from secretflow_task import __version__
+from secretflow_task.cli import files
+from secretflow_task.cli.exits import Exit, guarded
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+app = typer.Typer(
+    name="sfworker",
+    help="Private multi-party computation behind a task queue: SecretFlow as a supervised Celery worker.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 success, 1 the execution failed, 2 usage, 3 the request is wrong, "
+    "4 something is not available here, 5 no end was seen in time.",
+)
+RequestFile = Annotated[Path, typer.Argument(help="The request, YAML or JSON.", metavar="FILE")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.", min=1)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sfworker {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+@guarded
+def start() -> None:
+    """Run the node: take requests from the queue until SIGTERM. Settings come from SFWORKER_* variables."""
+    if os.environ.get("_SFWORKER_NODE") != "1":
+        # Again with the plain main module: every job process imports the main module of its node.
+        os.environ["_SFWORKER_NODE"] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "secretflow_task", "start"])
+    from secretflow_task.node.service import serve
+    from secretflow_task.utils import log
+
+    settings = files.settings()
+    log.configure(settings.log_level, settings.log_json)
+    raise typer.Exit(serve(settings))
+
+
+@app.command()
+@guarded
+def run(
+    file: RequestFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON only.")] = False,
+) -> None:
+    """Run one request on this machine, all its parties as processes here, without a broker."""
+    from secretflow_task.cli.local import run_here
+
+    raise typer.Exit(run_here(files.read_request(file), as_json))
+
+
+@app.command()
+@guarded
+def submit(
+    file: RequestFile,
+    queue: Annotated[Optional[str], typer.Option(help="The queue, if not the first of SFWORKER_QUEUES.")] = None,
+    follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay until the execution has ended.")] = True,
+    timeout: Timeout = 3600.0,
+) -> None:
+    """Send a request to the nodes through Redis."""
+    from secretflow_task.cli.remote import submit_and_follow
+
+    raise typer.Exit(submit_and_follow(files.read_request(file), queue, follow, timeout))
+
+
+@app.command()
+@guarded
+def watch(
+    execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
+    timeout: Timeout = 3600.0,
+) -> None:
+    """Follow an execution, from its first event to its end."""
+    from secretflow_task.cli.remote import follow_execution
+
+    raise typer.Exit(follow_execution(execution_id, "0", timeout))
+
+
+@app.command()
+@guarded
+def tasks(
+    task_type: Annotated[Optional[str], typer.Argument(help="One task type, for its request.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a request to start from.")] = False,
+) -> None:
+    """List the task types, or show what one takes."""
+    from secretflow_task.cli import describe
+
+    if task_type is None:
+        if schema or example:
+            raise typer.BadParameter("name a task type: sfworker tasks TYPE --schema")
+        describe.print_tasks()
+        return
+    task = TaskDispatcher.get(task_type)
+    if schema:
+        typer.echo(json.dumps(task.config.model_json_schema() if task.config else {}, indent=2))
+    elif example:
+        typer.echo(files.example(task_type), nl=False)
+    else:
+        describe.print_task(task)
+
+
+@app.command()
+@guarded
+def check(file: RequestFile) -> None:
+    """Validate a request without running it: what would be read and written, and who learns what."""
+    from secretflow_task.cli import describe
+
+    describe.print_plan(files.read_request(file), files.settings())
+
+
+@app.command()
+@guarded
+def doctor() -> None:
+    """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
+    from secretflow_task.cli.doctor import examine
+
+    raise typer.Exit(Exit.OK if examine(files.settings()) else Exit.UNAVAILABLE)
+
+
+@app.command()
+@guarded
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where data and outputs go.")] = Path("sfworker-demo"),
+) -> None:
+    """Two parties find their common customers and train a model that neither could train alone."""
+    from secretflow_task.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(folder))

@@ -1,0 +1,110 @@
+"""`sfworker tasks` and `sfworker check`: what a task takes, and what a request would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from secretflow_task.cli.display import console
+from secretflow_task.config.settings import Settings
+from secretflow_task.data_loader import PathRules
+from secretflow_task.errors import PathNotAllowed
+from secretflow_task.messages import TaskRequest
+from secretflow_task.requests import Plan
+from secretflow_task.task_config import Use
+from secretflow_task.task_dispatcher import Task, TaskDispatcher
+
+
+def print_tasks() -> None:
+    """A table of all task types."""
+    table = Table("task type", "what it does")
+    for name in TaskDispatcher.list_supported_tasks():
+        table.add_row(name, TaskDispatcher.get(name).summary)
+    console.print(table)
+    console.print("sfworker tasks TYPE shows a request, --example prints one, --schema its JSON Schema.")
+
+
+def print_task(task: Task) -> None:
+    """A table of the keys of a task's ``task_config``."""
+    console.print(f"[bold]{task.task_type}[/]: {task.summary}")
+    schema = task.config.model_json_schema() if task.config else {}
+    table = Table("key", "type", "default", "meaning")
+    _add_keys(table, schema, schema.get("$defs", {}), "")
+    console.print(table)
+
+
+def _add_keys(table: Table, schema: dict[str, Any], parts: dict[str, Any], prefix: str) -> None:
+    required = schema.get("required", [])
+    for name, field in schema.get("properties", {}).items():
+        default = "required" if name in required else _default(field)
+        table.add_row(f"{prefix}{name}", _type(field), default, escape(field.get("description", "")))
+        part = _part(field)
+        if part in parts:
+            _add_keys(table, parts[part], parts, f"{prefix}{name}.")
+
+
+def _default(field: dict[str, Any]) -> str:
+    value = field.get("default")
+    return "" if value is None or isinstance(value, dict) else str(value)
+
+
+def _part(field: dict[str, Any]) -> str:
+    options = [field, *field.get("anyOf", []), field.get("items", {})]
+    return next((option["$ref"].rsplit("/", 1)[1] for option in options if "$ref" in option), "")
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return " | ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
+    if field.get("type") == "object":
+        return "{party: " + _type(next(iter(field.get("patternProperties", {"": {}}).values()))) + "}"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    return str(field.get("type", "object"))
+
+
+def print_plan(request: TaskRequest, settings: Settings) -> None:
+    """Say what a request would do, and who would learn what; nothing is run.
+
+    Raises:
+        RequestError: what is wrong with it.
+    """
+    plan = Plan.of(request)
+    console.print(f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}")
+    if plan.needs:
+        note = plan.protocol.note(plan.parties)
+        console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
+    table = Table("party", "does", "path", "here")
+    for use in plan.config.inputs():
+        table.add_row(use.party, f"reads {use.purpose}", use.path, _state(use, settings))
+    for use in plan.config.outputs() + plan.config.models():
+        table.add_row(use.party, use.purpose.replace("_", " "), use.path, _state(use, settings))
+    console.print(table)
+    _print_reveals(plan)
+
+
+def _print_reveals(plan: Plan) -> None:
+    reveals = list(dict.fromkeys(plan.config.reveals()))
+    if not reveals:
+        console.print("No party learns anything about another's rows.")
+        return
+    table = Table("party", "learns")
+    for use in reveals:
+        columns = f" ({', '.join(use.columns)})" if use.columns else ""
+        table.add_row(use.party, f"{use.purpose}{columns}")
+    console.print(table)
+
+
+def _state(use: Use, settings: Settings) -> str:
+    """Whether a path lies in the allowed folders of this machine, and exists."""
+    roots = tuple(Path(root) for root in settings.allowed_roots)
+    try:
+        path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(use.path, use.purpose)
+    except PathNotAllowed:
+        return "[red]not in an allowed folder[/]"
+    return "exists" if path.exists() else "does not exist"

@@ -1,0 +1,111 @@
+"""What a person sees of an execution: a bar per party while it runs, a table when it has ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Iterable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from secretflow_task.cli.exits import Exit
+from secretflow_task.messages import Status, StatusEvent
+
+console = Console()
+
+
+class ExecutionDisplay:
+    """One progress bar per party, fed with events from any thread."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.fields[party]:<10}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}% {task.description}"),
+            TimeElapsedColumn(),
+            console=Console(file=sys.stderr),
+            disable=quiet,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self.last: dict[str, StatusEvent] = {}
+
+    def __enter__(self) -> ExecutionDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: StatusEvent) -> None:
+        """Move the bar of the event's party."""
+        self.last[event.party] = event
+        if event.party not in self._bars:
+            self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
+        bar = self._bars[event.party]
+        self._progress.update(bar, completed=float(event.data["progress"]), description=_describe(event))
+        if event.status.terminal:
+            self._progress.stop_task(bar)
+
+    def ended(self, parties: Iterable[str] = ()) -> bool:
+        """Whether every party that was heard of, and each of ``parties``, has its terminal event."""
+        wanted = {*self.last, *parties}
+        return bool(wanted) and all(
+            party in self.last and self.last[party].status.terminal for party in wanted
+        )
+
+
+def _describe(event: StatusEvent) -> str:
+    if event.status.terminal:
+        return event.status.value
+    step = f"{event.data['step']}: " if "step" in event.data else ""
+    count = f" {event.data['epoch']}/{event.data['epochs']}" if "epochs" in event.data else ""
+    return f"{step}{str(event.data['stage']).replace('_', ' ')}{count}"
+
+
+def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
+    """Print the parties' results, or why there are none; returns the exit code."""
+    failed = [event for event in last.values() if event.status is Status.FAILURE]
+    if failed:
+        data = failed[0].data
+        console.print(f"[red]{data['error_code']}[/]: {data['error']}", highlight=False)
+        console.print(f"  {data['hint']}", highlight=False)
+        return Exit.FAILED
+    for party, event in sorted(last.items()):
+        console.print(_result_table(party, event.data["result"]))
+    return Exit.OK
+
+
+def print_json(last: Mapping[str, StatusEvent]) -> Exit:
+    """Print the terminal events as one JSON object by party; returns the exit code."""
+    print(json.dumps({party: json.loads(event.to_json()) for party, event in sorted(last.items())}, indent=2))
+    return Exit.FAILED if any(event.status is Status.FAILURE for event in last.values()) else Exit.OK
+
+
+def _result_table(party: str, result: Mapping[str, Any]) -> Table:
+    table = Table(title=party, title_justify="left", show_header=False, title_style="bold")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(result):
+        table.add_row(name, value)
+    return table
+
+
+def _rows(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in result.items():
+        if isinstance(value, Mapping) and name in ("steps", "timings") or prefix == "steps." and value:
+            yield from _rows(value, f"{name}." if prefix != "steps." else f"{name}: ")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield f"{prefix}{name}", f"{len(value)} rows (see --json)"
+        else:
+            yield f"{prefix}{name}", _cell(value)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+    return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)

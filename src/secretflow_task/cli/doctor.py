@@ -1,0 +1,147 @@
+"""`sfworker doctor`: what a node needs, what is wrong with it here, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Callable
+
+from redis import Redis, RedisError
+from rich.markup import escape
+from rich.table import Table
+
+from secretflow_task.cli.display import console
+from secretflow_task.config.settings import Settings
+
+ENGINE = ("secretflow", "1.14.0b0")
+_DISK_BYTES = 5 * 1024**3
+_CLOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: how it is, and what to do if it is not well."""
+
+    state: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> bool:
+    """Run all checks and print them as a table; whether all is well."""
+    table = Table("check", "", "found", "what to do")
+    findings = {name: check(settings) for name, check in _CHECKS.items()}
+    for name, finding in findings.items():
+        mark = "[red]wrong[/]" if finding.mend else "[green]ok[/]"
+        table.add_row(name, mark, escape(finding.state), escape(finding.mend))
+    console.print(table)
+    return not any(finding.mend for finding in findings.values())
+
+
+def _python(_settings: Settings) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] == (3, 10):
+        return Finding(version)
+    return Finding(version, "A node needs Python 3.10; a client or the command line runs on this one.")
+
+
+def _engine(_settings: Settings) -> Finding:
+    name, wanted = ENGINE
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding("not installed", "pip install 'secretflow-worker[engine]' on Python 3.10.")
+    return Finding(found, "" if found == wanted else f"Install {name}=={wanted}; the worker is built for it.")
+
+
+def _redis(settings: Settings) -> Finding:
+    try:
+        with _connect(settings) as redis:
+            version = str(redis.info("server")["redis_version"])
+    except (RedisError, OSError, ValueError) as error:
+        return Finding(type(error).__name__, "Start Redis 6.2 or newer, or correct SFWORKER_REDIS_URL.")
+    major, minor = map(int, version.split(".")[:2])
+    return Finding(version, "" if (major, minor) >= (6, 2) else "Use Redis 6.2 or newer.")
+
+
+def _redis_memory(settings: Settings) -> Finding:
+    try:
+        with _connect(settings) as redis:
+            policy = str(redis.info("memory").get("maxmemory_policy", "unknown"))
+    except (RedisError, OSError, ValueError):
+        return Finding("unknown: Redis cannot be reached")
+    evicts = policy.startswith("allkeys")
+    return Finding(policy, "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else "")
+
+
+def _clock(settings: Settings) -> Finding:
+    try:
+        with _connect(settings) as redis:
+            before = time.time()
+            seconds, micros = redis.time()  # type: ignore[misc]
+            behind = (before + time.time()) / 2 - (seconds + micros / 1e6)
+    except (RedisError, OSError, ValueError):
+        return Finding("unknown: Redis cannot be reached")
+    wrong = abs(behind) > _CLOCK_SECONDS
+    return Finding(f"{behind:+.3f} s against Redis", "Synchronise the clocks (NTP)." if wrong else "")
+
+
+def _ports(settings: Settings) -> Finding:
+    sample = settings.ports[:: max(1, len(settings.ports) // 200)]
+    free = sum(_is_free(port) for port in sample) / len(sample)
+    enough = free * len(settings.ports) >= 8 * settings.concurrency
+    state = f"{settings.port_range}, {free:.0%} free"
+    return Finding(state, "" if enough else "Choose another SFWORKER_PORT_RANGE below 32768.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _folder(field: str) -> Callable[[Settings], Finding]:
+    def check(settings: Settings) -> Finding:
+        path = Path(getattr(settings, field)).absolute()
+        present = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        variable = f"SFWORKER_{field.upper()}"
+        if not os.access(present, os.W_OK):
+            return Finding(f"{path} cannot be written", f"Give this user the right, or set {variable}.")
+        free = shutil.disk_usage(present).free
+        state = f"{path}, {free / 1024**3:.0f} GiB free"
+        return Finding(state, "" if free > _DISK_BYTES else f"Free some space, or set {variable}.")
+
+    return check
+
+
+def _data_root(settings: Settings) -> Finding:
+    path = settings.data_root.absolute()
+    if path.is_dir():
+        return _folder("data_root")(settings)
+    return Finding(f"{path} does not exist", "Make the folder, or set SFWORKER_DATA_ROOT.")
+
+
+def _connect(settings: Settings) -> Redis:
+    url = settings.redis_url.get_secret_value()
+    return Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, decode_responses=True)
+
+
+_CHECKS: dict[str, Callable[[Settings], Finding]] = {
+    "Python": _python,
+    "SecretFlow": _engine,
+    "Redis": _redis,
+    "Redis memory": _redis_memory,
+    "clock": _clock,
+    "ports": _ports,
+    "data folder": _data_root,
+    "state folder": _folder("state_dir"),
+    "work folder": _folder("work_dir"),
+}

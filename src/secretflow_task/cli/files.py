@@ -1,0 +1,62 @@
+"""Request files, examples and settings for the commands."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from secretflow_task.config.settings import Settings
+from secretflow_task.errors import BadSetting, InvalidTaskConfig, MissingFile
+from secretflow_task.messages import TaskRequest
+
+
+def settings() -> Settings:
+    """The settings of this process; raises `BadSetting` naming the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"SFWORKER_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadSetting("; ".join(problems) + ".") from None
+
+
+def read_request(path: Path) -> TaskRequest:
+    """Read a request file; its name stands in for an id that it does not have.
+
+    Raises:
+        MissingFile, InvalidTaskConfig: it cannot be read.
+    """
+    if not path.is_file():
+        raise MissingFile(f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one.")
+    values = _load(path)
+    if not isinstance(values, dict) or "task_config" not in values:
+        raise InvalidTaskConfig(
+            f"{path} holds no request: a request is an object with the key task_config.",
+            hint="`sfworker tasks psi --example` prints one.",
+        )
+    values.setdefault("task_request_id", "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem))
+    return TaskRequest.from_arguments(values)
+
+
+def example(task_type: str) -> str:
+    """The example request of a task type, as YAML."""
+    return (resources.files("secretflow_task") / "examples" / f"{task_type}.yaml").read_text(encoding="utf-8")
+
+
+def _load(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix.lower() == ".json":
+            return json.loads(text)
+        return yaml.safe_load(text)
+    except ValueError as error:
+        raise InvalidTaskConfig(f"{path} is not JSON: {error}.") from None
+    except yaml.YAMLError as error:
+        raise InvalidTaskConfig(f"{path} is not YAML: {' '.join(str(error).split())}.") from None

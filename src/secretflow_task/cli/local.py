@@ -1,0 +1,32 @@
+"""`sfworker run`: one request on this machine, without a broker."""
+
+from __future__ import annotations
+
+import shutil
+
+from secretflow_task.cli import files
+from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
+from secretflow_task.cli.exits import Exit
+from secretflow_task.messages import TaskRequest
+from secretflow_task.node.node import Node
+from secretflow_task.requests import Plan
+from secretflow_task.utils import log
+
+
+def run_here(request: TaskRequest, as_json: bool) -> Exit:
+    """Start a node for one new execution of ``request`` and show how it goes; returns the exit code."""
+    request = request.renewed()
+    plan = Plan.of(request)  # a wrong request is refused before the engine starts
+    settings = files.settings()
+    own_state = settings.state_dir / "runs" / request.execution_id
+    settings = settings.model_copy(update={"state_dir": own_state, "parties": tuple(plan.parties)})
+    log.configure("ERROR")
+    with ExecutionDisplay(quiet=as_json) as display, console.status("Loading SecretFlow ..."):
+        with Node(settings, on_event=display.show) as node:
+            node.run(plan)
+    code = print_json(display.last) if as_json else print_outcome(display.last)
+    if code is Exit.OK:
+        shutil.rmtree(own_state)
+    else:
+        console.print(f"  Logs of the jobs: {own_state / 'logs'}", highlight=False)
+    return code

@@ -1,0 +1,61 @@
+"""Sending requests and following them, for a web application or the command line."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Iterator, Mapping
+
+from redis import Redis
+
+from secretflow_task.celery_app import TASK_NAME, create_app
+from secretflow_task.config.settings import Settings
+from secretflow_task.messages import StatusEvent
+from secretflow_task.utils.status_notifier import STREAM
+
+_BATCH = 1000
+
+
+class Client:
+    """Talks to nodes through their Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = create_app(settings)
+        self._redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._redis.close()
+        self._app.close()
+
+    def submit(self, task_request_id: str, params: Mapping[str, Any], queue: str | None = None) -> None:
+        """Send a request to a queue; raises `redis.RedisError` or `kombu.exceptions.OperationalError`."""
+        self._app.send_task(
+            TASK_NAME, args=[task_request_id, dict(params)], queue=queue, argsrepr="(...)", retry=False
+        )
+
+    def position(self) -> str:
+        """The present end of the status stream, from which `events` can follow what comes."""
+        newest: Any = self._redis.xrevrange(STREAM, count=1)
+        return str(newest[0][0]) if newest else "0"
+
+    def events(
+        self, execution_id: str, since: str = "0", timeout_seconds: float = 3600.0
+    ) -> Iterator[StatusEvent | None]:
+        """The events of an execution as they come, and None after a second without one.
+
+        Raises:
+            TimeoutError: nothing ended the iteration within the timeout.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            answer: Any = self._redis.xread({STREAM: since}, count=_BATCH, block=1000)
+            entries = answer[0][1] if answer else []
+            for since, fields in entries:
+                event = StatusEvent.from_json(fields["event"])
+                if event.execution_id == execution_id:
+                    yield event
+            if len(entries) < _BATCH:
+                yield None
+        raise TimeoutError(f"No end of {execution_id} was seen within {timeout_seconds:g} s.")
