@@ -10,7 +10,7 @@ import csv
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, TextIO
 
 from secretflow_task.errors import (
     AmbiguousColumn,
@@ -88,7 +88,9 @@ class Table:
         """
         check_format(path, party, purpose)
         if not path.is_file():
-            raise MissingFile(f"{party}: the file of {purpose} does not exist.", party=party, detail=str(path))
+            raise MissingFile(
+                f"{party}: the file of {purpose} does not exist.", party=party, detail=str(path)
+            )
         table = Table(_read_arrow(path, party, purpose), party, purpose)
         if len(set(table.columns)) < len(table.columns):
             raise DuplicateColumn(f"{party}: the file of {purpose} has two columns of one name.", party=party)
@@ -174,7 +176,7 @@ class Table:
             pq.write_table(self.data, path)
         else:
             with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
+                writer = csv.writer(_UnixLines(file))
                 writer.writerow(self.columns)
                 for batch in self.data.to_batches(max_chunksize=65536):
                     writer.writerows(zip(*(column.to_pylist() for column in batch.columns)))
@@ -203,8 +205,21 @@ class Table:
                 column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
             column = column.cast(pa.float64(), safe=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise BadColumnType(self._about(name, "holds text"), party=self.party, detail=str(error)) from None
+            raise BadColumnType(
+                self._about(name, "holds text"), party=self.party, detail=str(error)
+            ) from None
         return column.to_numpy()
+
+
+class _UnixLines:
+    """Ends the rows of a `csv.writer` with ``\\n``; told so itself, Python 3.10's leaves a lone ``\\r`` unquoted."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """Write one row, which ends with ``\\r\\n``."""
+        return self._file.write(row[:-2] + "\n")
 
 
 def _read_arrow(path: Path, party: str, purpose: str) -> pa.Table:

@@ -120,7 +120,9 @@ class BadSetting(RequestError):
 class PathNotAllowed(RequestError):
     """A path of the request lies outside the folders that its party allows."""
 
-    default_hint = "Use a path below the party's data root, or add its folder to SFWORKER_ALLOWED_ROOTS there."
+    default_hint = (
+        "Use a path below the party's data root, or add its folder to SFWORKER_ALLOWED_ROOTS there."
+    )
 
 
 class PolicyDenied(RequestError):

@@ -65,7 +65,9 @@ class TaskRequest:
         request_id, params = arguments if len(arguments) == 2 else (None, *arguments, None)[:2]
         if len(arguments) not in (1, 2) or not isinstance(params, Mapping):
             raise InvalidTaskConfig("The task takes [task_request_id, params] or [params], params an object.")
-        ids = {name: params.get(name) for name in ("task_request_id", "execution_id", "task_id", "subtask_id")}
+        ids = {
+            name: params.get(name) for name in ("task_request_id", "execution_id", "task_id", "subtask_id")
+        }
         request_id = request_id if request_id is not None else ids["task_request_id"]
         execution_id = ids["execution_id"] or request_id
         if execution_id is None:
@@ -92,7 +94,9 @@ class TaskRequest:
 def _checked_id(value: Any) -> str:
     text = str(value)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
-        raise InvalidTaskConfig("An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit.")
+        raise InvalidTaskConfig(
+            "An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit."
+        )
     return text
 
 

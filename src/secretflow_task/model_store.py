@@ -39,7 +39,9 @@ class Manifest:
         shared = {key: value for key, value in asdict(self).items() if key != "files"}
         return _sha256(json.dumps(shared, sort_keys=True).encode())
 
-    def check_use(self, model_type: str, parties: list[str], protocol: str, field_name: str, party: str) -> None:
+    def check_use(
+        self, model_type: str, parties: list[str], protocol: str, field_name: str, party: str
+    ) -> None:
         """Raise `ModelMismatch` unless the model fits the execution that wants to use it."""
         wanted = {
             "kind of model": (model_type, self.model_type),

@@ -45,7 +45,9 @@ class SpuConfig(Strict):
     @classmethod
     def _older_form(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and isinstance(value.get("cluster_def"), Mapping):
-            return {key: item for key, item in value.items() if key != "cluster_def"} | dict(value["cluster_def"])
+            return {key: item for key, item in value.items() if key != "cluster_def"} | dict(
+                value["cluster_def"]
+            )
         return value
 
     @field_validator("protocol", "field")
@@ -145,7 +147,9 @@ def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
     listed = sorted(init.parties or used)
     outsiders = sorted(set(used) - set(listed))
     if outsiders:
-        raise InvalidTaskConfig(f"task_config names {outsiders[0]!r}, which sf_init_config.parties leaves out.")
+        raise InvalidTaskConfig(
+            f"task_config names {outsiders[0]!r}, which sf_init_config.parties leaves out."
+        )
     if not listed or len(set(listed)) < len(listed):
         raise InvalidTaskConfig("The request must name each of its parties once.")
     return listed
@@ -162,5 +166,7 @@ def _protocol(spu: SpuConfig, parties: int, needed: bool) -> Protocol:
         raise UnsupportedProtocol(f"There is no field {field_name!r} here.", hint="Use FM128 or FM64.")
     fewest, most = PROTOCOLS[name]
     if needed and not fewest <= parties <= most:
-        raise UnsupportedProtocol(f"{name} takes {fewest if fewest == most else '2 or more'} parties, not {parties}.")
+        raise UnsupportedProtocol(
+            f"{name} takes {fewest if fewest == most else '2 or more'} parties, not {parties}."
+        )
     return Protocol(name, field_name, runtime, dict(spu.link_desc))

@@ -170,7 +170,9 @@ def parse(model: type[Strict], value: Any, where: str) -> Any:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [_explain(problem, model) for problem in error.errors(include_url=False, include_input=False)]
+        problems = [
+            _explain(problem, model) for problem in error.errors(include_url=False, include_input=False)
+        ]
         raise InvalidTaskConfig(f"{where}: " + "; ".join(dict.fromkeys(problems)) + ".") from None
 
 
@@ -179,7 +181,9 @@ def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        return f"unknown key {place!r}" + (f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})")
+        return f"unknown key {place!r}" + (
+            f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
+        )
     if problem["type"] == "missing":
         return f"{place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ").rstrip(".")

@@ -32,17 +32,17 @@ class Settings(BaseSettings):
     name: str = Field(
         default_factory=socket.gethostname, description="Name of this node in events (`worker_container`)."
     )
-    parties: CommaSeparated = Field(
-        (), description="Parties that this node hosts, separated by commas."
-    )
+    parties: CommaSeparated = Field((), description="Parties that this node hosts, separated by commas.")
     queues: CommaSeparated = Field(
         ("secretflow_queue",), description="Celery queues that this node consumes, separated by commas."
     )
     data_root: Path = Field(
-        Path("data"), description="Where relative paths start, in `<data root>/<party>` if that folder exists."
+        Path("data"),
+        description="Where relative paths start, in `<data root>/<party>` if that folder exists.",
     )
     allowed_roots: CommaSeparated = Field(
-        (), description="Folders that absolute paths must lie in, separated by commas; the data root if empty."
+        (),
+        description="Folders that absolute paths must lie in, separated by commas; the data root if empty.",
     )
     state_dir: Path = Field(
         default_factory=_state_dir, description="Folder of the node's own store and of the job logs."
@@ -77,13 +77,19 @@ class Settings(BaseSettings):
     @field_validator("parties", "queues", "allowed_roots", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("work_dir")
     @classmethod
     def _safe(cls, value: Path) -> Path:
         if not _SAFE_PATH.fullmatch(str(value)):
-            raise ValueError("SecretFlow passes this path to a shell: only letters, digits and _/.- are allowed")
+            raise ValueError(
+                "SecretFlow passes this path to a shell: only letters, digits and _/.- are allowed"
+            )
         return value.absolute()
 
     @field_validator("port_range")

@@ -14,12 +14,17 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*(?=@)")
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Take user names and passwords out of every URL that a record holds."""
-    return {key: _CREDENTIALS.sub("***", value) if isinstance(value, str) else value for key, value in event.items()}
+    return {
+        key: _CREDENTIALS.sub("***", value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 def configure(level: str = "INFO", as_json: bool = False) -> None:
     """Send this process's log to standard error, for people or as JSON lines."""
-    last: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    last: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -99,9 +99,7 @@ class Publisher:
         for number, event in events:
             keys = [f"sfworker:seq:{event.execution_id}:{event.party}", STREAM, CHANNEL, LIST]
             text = event.to_json()
-            self._script(
-                keys, [event.seq, text, _SEQ_LIFETIME_SECONDS, self._maxlen, int(self._also_list)]
-            )
+            self._script(keys, [event.seq, text, _SEQ_LIFETIME_SECONDS, self._maxlen, int(self._also_list)])
             self._outbox.mark_sent([number])
         return len(events)
 
@@ -119,7 +117,9 @@ class Publisher:
             except (RedisError, OSError) as error:
                 if not pause:
                     problem = type(error).__name__
-                    log.warning("Redis cannot be reached; events wait.", action="outbox_waits", problem=problem)
+                    log.warning(
+                        "Redis cannot be reached; events wait.", action="outbox_waits", problem=problem
+                    )
                 pause = min(max(pause * 2, 0.1), 2.0)
             if self._closing.is_set():
                 return
