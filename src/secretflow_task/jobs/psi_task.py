@@ -1,14 +1,17 @@
 """Private set intersection.
 
-SecretFlow's PSI sees a file of our own making with two columns, an encoded key and the row's number, and tells
-which rows match. The rows themselves are taken here, from the party's own table, so that every format and every
-order of columns works, only keys pass through native code, and the alignment can be checked on what is written.
+SecretFlow's PSI sees a file of our own making with two columns, an encoded key and the row's number, and
+tells which rows match. The rows themselves are taken here, from the party's own table, so that every format
+and every order of columns works, only keys pass through native code, and the alignment can be checked on
+what is written.
 (`spu.psi` on the original files joins the wrong rows, silently, when the key is not the first column.)
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence
@@ -38,6 +41,8 @@ _OLDER_PROTOCOLS = {
     "ECDH_PSI_3PC": "ECDH",
 }
 _CURVES = {"25519": "CURVE_25519", "fourq": "CURVE_FOURQ", "sm2": "CURVE_SM2", "secp256k1": "CURVE_SECP256K1"}
+_NO_ROW = "NULL"  # native PSI takes an empty text for this, its default
+_OWN_SALT = -1  # row number of the random key
 _JOINS = {
     "inner": "JOIN_TYPE_INNER_JOIN",
     "left": "JOIN_TYPE_LEFT_JOIN",
@@ -59,9 +64,12 @@ class PsiConfig(TaskConfig):
     )
     broadcast_result: bool = Field(True, description="Whether the other parties get the rows too.")
     join: Literal["inner", "left", "right", "full", "difference"] = Field(
-        "inner", description="Which rows are kept; left keeps all of the receiver's, right all of the other party's."
+        "inner",
+        description="Which rows are kept; left keeps all of the receiver's, right all of the other party's.",
     )
-    curve: Literal["25519", "fourq", "sm2", "secp256k1"] = Field("fourq", description="Elliptic curve of ECDH.")
+    curve: Literal["25519", "fourq", "sm2", "secp256k1"] = Field(
+        "fourq", description="Elliptic curve of ECDH."
+    )
     allow_duplicates: bool = Field(False, description="Join every pair of rows with equal keys.")
 
     @field_validator("protocol", mode="before")
@@ -87,7 +95,9 @@ class PsiConfig(TaskConfig):
         if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):
             raise ValueError("with three or more parties join must be inner and protocol ECDH")
         if self.join != "inner" and not self.broadcast_result:
-            raise ValueError("a join other than inner gives rows to both parties: leave broadcast_result true")
+            raise ValueError(
+                "a join other than inner gives rows to both parties: leave broadcast_result true"
+            )
         return self
 
     @property
@@ -137,17 +147,15 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
     own: PsiInput = run.inputs
     _write_keys(own.keys, run.folder / "psi_in.csv")
     run.progress(0.1, "intersection")
-    counts = _run_psi(devices, config)
+    count = _run_psi(devices, config)
     if run.party not in config.getters:
         return {"psi_protocol": config.used_protocol, "original_count": own.table.rows, "columns_used": []}
-    indices = _read_indices(run.folder / "psi_out.csv")
-    order = _order(own.keys, indices, config)
-    rows = own.table.take(order)
+    rows = own.table.take(_output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv")))
     run.progress(0.8, "alignment")
     check_alignment(devices, config, rows)
     path = run.write(rows, config.output_paths[run.party], "output_paths")
     return {
-        "intersection_count": counts,
+        "intersection_count": count,
         "rows": rows.rows,
         "original_count": own.table.rows,
         "output_paths": {run.party: path},
@@ -177,7 +185,7 @@ def encode_keys(table: Table, columns: Sequence[str]) -> list[str]:
 
 
 def alignment_digest(keys: Sequence[str], matched: Sequence[bool] | None = None) -> str:
-    """SHA-256 over the position and the key of every matched row, the same at all parties if they are aligned."""
+    """SHA-256 over position and key of every matched row, the same at all parties if they are aligned."""
     digest = hashlib.sha256()
     for position, key in enumerate(keys):
         if matched is None or matched[position]:
@@ -200,18 +208,26 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
         return
     run = devices.run
     keys, present = _written_keys(rows, config.keys[run.party])
-    # Who lacks a row is known to all parties of an outer join, and to none that the inner join leaves out.
-    masks = {
-        party: devices[party](lambda bits=np.packbits(present): bits)() for party in config.getters
-    } if config.join != "inner" else {}
     matched = np.ones(rows.rows, dtype=bool)
-    for mask in sf.reveal(masks).values():
-        bits = np.unpackbits(mask).astype(bool)[: rows.rows]
-        matched &= bits if len(bits) == rows.rows else False
+    for mask in _masks(devices, config, present).values():
+        matched &= mask if len(mask) == rows.rows else False
     digest = f"{rows.rows}:{alignment_digest(keys, matched.tolist())}"
     digests = sf.reveal({party: devices[party](lambda own=digest: own)() for party in config.getters})
     if len(set(digests.values())) > 1:
         raise Misaligned()
+
+
+def _masks(devices: Devices, config: PsiConfig, present: np.ndarray) -> dict[str, np.ndarray]:
+    """Which rows each party has, told to all; empty for the inner join, where every row is everyone's."""
+    import numpy as np
+    import secretflow as sf
+
+    if config.join == "inner":
+        return {}
+    bits = np.packbits(present)
+    masks = sf.reveal({party: devices[party](lambda own=bits: own)() for party in config.getters})
+    counts = sf.reveal({party: devices[party](lambda own=len(present): own)() for party in config.getters})
+    return {party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()}
 
 
 def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -230,13 +246,19 @@ def _encode(cell: str | None) -> str:
 
 
 def _write_keys(keys: Sequence[str], path: Path) -> None:
+    """Write the input of native PSI: the keys, and one that no other party can have.
+
+    Native PSI swaps a plain hash of each party's whole set of keys and says when they are equal: from it a
+    peer could guess a small set, and learn the size of an intersection that it must not get. A random key
+    hides both. It is never an encoded key, where two digits follow on a percent sign.
+    """
     with path.open("w", encoding="ascii") as file:
-        file.write("key,row\n")
+        file.write(f"key,row\n%~{secrets.token_hex(16)},{_OWN_SALT}\n")
         file.writelines(f"{key},{row}\n" for row, key in enumerate(keys))
 
 
 def _run_psi(devices: Devices, config: PsiConfig) -> int:
-    """Run SecretFlow's PSI at every party; returns the number of own rows that matched, at the parties that get it.
+    """Run SecretFlow's PSI at every party; returns the number of own rows that matched, where it is told.
 
     The SPU's actors are driven one by one: `spu.psi` reveals every party's counts to all.
     """
@@ -252,7 +274,7 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
             receiver=config.receiver,
             # Always: unless keys are said to be duplicated the outputs are sorted by the wrong columns.
             table_keys_duplicated=True,
-            output_csv_na_rep="",
+            output_csv_na_rep=_NO_ROW,
             broadcast_result=config.broadcast_result,
             protocol=_native_protocol(config),
             ecdh_curve=_CURVES[config.curve],
@@ -282,14 +304,53 @@ def _read_indices(path: Path) -> list[int | None]:
     import pyarrow.csv as pa_csv
 
     types = {"key": pa.string(), "row": pa.int64()}
-    table = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[""]))
+    table = pa_csv.read_csv(
+        path, convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[_NO_ROW])
+    )
     return list(table.column("row").to_pylist())
 
 
-def _order(keys: Sequence[str], indices: list[int | None], config: PsiConfig) -> Any:
-    """The rows to take; sorted by key where every party has every row, so that the order says nothing else."""
+def _output_rows(
+    devices: Devices, config: PsiConfig, keys: Sequence[str], indices: Sequence[int | None]
+) -> Any:
+    """The own rows to write: matches by key, then the rest of each side, None for what only the other has."""
+    import numpy as np
     import pyarrow as pa
 
-    if config.join == "inner":
-        indices = sorted(indices, key=lambda index: keys[index or 0])
-    return pa.array(indices, type=pa.int64())
+    own = np.array([index is not None for index in indices], dtype=bool)
+    masks = _masks(devices, config, own)
+    if len({len(mask) for mask in masks.values()} | {len(indices)}) > 1:
+        raise Misaligned()
+    matched = np.logical_and.reduce([own, *masks.values()])
+    rows: list[int | None] = []
+    rows += _paired(
+        keys, [index for index, both in zip(indices, matched) if both], config.receiver == devices.run.party
+    )
+    for party, mask in sorted(masks.items()):
+        alone = [indices[place] for place in np.flatnonzero(mask & ~matched)]
+        if party == devices.run.party:
+            rows += sorted(
+                (index for index in alone if index != _OWN_SALT), key=lambda index: keys[index or 0]
+            )
+        else:
+            rows += alone[:-1]  # one of these is the salt of that party
+    return pa.array(rows, type=pa.int64())
+
+
+def _paired(keys: Sequence[str], indices: Sequence[int | None], receiver: bool) -> list[int]:
+    """The matched own rows by key, so that every pair of rows with equal keys is there exactly once.
+
+    Native PSI repeats a row as often as the other party has its key, but when both have it several times it
+    pairs some rows twice and others never. The receiver repeats each row, the other the sequence of rows.
+    """
+    times = Counter(index for index in indices if index is not None)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(times):
+        groups[keys[index]].append(index)
+    rows: list[int] = []
+    for _, group in sorted(groups.items()):
+        if receiver:
+            rows += [index for index in group for _ in range(times[index])]
+        else:
+            rows += group * times[group[0]]
+    return rows
