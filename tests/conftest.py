@@ -1,0 +1,12 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import sys
+
+# A forkserver imports its parent's main module again in every child. Under pytest that would be pytest
+# itself: half a second per job process, and modules that no job of a real node has.
+_main = sys.modules["__main__"]
+_main.__spec__ = None
+if hasattr(_main, "__file__"):
+    del _main.__file__

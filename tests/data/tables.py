@@ -1,0 +1,81 @@
+"""Tables with a known answer."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+Table = dict[str, list[Any]]
+
+# Keys that a text file, a shell or native code could take apart.
+AWKWARD_KEYS = [
+    "007",
+    "7",
+    "7.0",
+    "+7",
+    " 7",
+    "7 ",
+    'say "no"',
+    '"',
+    '""',
+    "a,b",
+    "a;b",
+    "a\tb",
+    "a\nb",
+    "a\r\nb",
+    "a\rb",
+    "a/b",
+    "a%2Cb",
+    "a%2fb",
+    "%",
+    "NULL",
+    "null",
+    "NaN",
+    "None",
+    "-1",
+    "key,row",
+    "$(touch /tmp/sfworker-was-here)",
+    "`id`; '",
+    "\\",
+    "\\n",
+    "é",  # composed
+    "e\u0301",  # decomposed: another text
+    "张伟",
+    "Ω≈ç√",
+    "🙂",
+    "zero\u200bwidth",
+    "\u00a0",
+    "123456789012345678901234567890",
+    "1e5",
+    "100000",
+    "TRUE",
+    "true",
+    "x" * 5000,
+]
+
+
+def columns_in_order(table: Mapping[str, Sequence[Any]], order: Sequence[str]) -> Table:
+    """The same table with its columns in another order."""
+    return {name: list(table[name]) for name in order}
+
+
+def rows_in_order(table: Mapping[str, Sequence[Any]], order: Sequence[int]) -> Table:
+    """The same table with its rows in another order."""
+    return {name: [cells[row] for row in order] for name, cells in table.items()}
+
+
+def overlapping(rows: int, common: int, seed: int = 0) -> tuple[Table, Table]:
+    """Two shuffled tables of ``rows`` rows each that have ``common`` values of ``uid`` in common."""
+    rng = np.random.default_rng(seed)
+    first = {
+        "age": [str(value) for value in rng.integers(18, 90, rows)],
+        "uid": [f"{number:06d}" for number in range(rows)],
+        "city": [f"c,{value}" for value in rng.integers(0, 9, rows)],
+    }
+    second = {
+        "uid": [f"{number:06d}" for number in range(rows - common, 2 * rows - common)],
+        "income": [f"{value:.2f}" for value in rng.normal(50_000, 9_000, rows)],
+        "note": [f'"{value}"' for value in rng.integers(0, 9, rows)],
+    }
+    return rows_in_order(first, rng.permutation(rows)), rows_in_order(second, rng.permutation(rows))
