@@ -1,8 +1,9 @@
-"""The values that cross a boundary: requests, status events, and what a node and a job process say to each other."""
+"""The values that cross a boundary: requests, status events, and what node and job say to each other."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,9 @@ from enum import Enum
 from typing import Any, Mapping
 
 from secretflow_task.errors import InvalidTaskConfig
+
+# Party names become parts of file names and of queue names.
+PARTY_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 
 
 class Status(str, Enum):
@@ -74,10 +78,10 @@ class TaskRequest:
             raise InvalidTaskConfig("The request has neither a task_request_id nor an execution_id.")
         return TaskRequest(
             execution_id=_checked_id(execution_id),
-            task_request_id=str(request_id if request_id is not None else execution_id),
+            task_request_id=_text(request_id if request_id is not None else execution_id),
             params={key: value for key, value in params.items() if key not in ids},
-            task_id=None if ids["task_id"] is None else str(ids["task_id"]),
-            subtask_id=None if ids["subtask_id"] is None else str(ids["subtask_id"]),
+            task_id=None if ids["task_id"] is None else _text(ids["task_id"]),
+            subtask_id=None if ids["subtask_id"] is None else _text(ids["subtask_id"]),
         )
 
     @property
@@ -88,7 +92,7 @@ class TaskRequest:
 
     def renewed(self) -> TaskRequest:
         """The same request as a new execution, as `sfworker run` starts one every time."""
-        return replace(self, execution_id=f"{self.execution_id}-{uuid.uuid4().hex[:8]}")
+        return replace(self, execution_id=f"{self.execution_id[:119]}-{uuid.uuid4().hex[:8]}")
 
 
 def _checked_id(value: Any) -> str:
@@ -98,6 +102,20 @@ def _checked_id(value: Any) -> str:
             "An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit."
         )
     return text
+
+
+def _text(value: Any) -> str:
+    """As text that UTF-8 can hold: JSON can carry half a surrogate pair, SQLite and Redis cannot."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """The value as strict JSON: NaN and the infinities, which JSON lacks, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -118,8 +136,9 @@ class StatusEvent:
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def to_json(self) -> str:
-        """The event as one line of JSON."""
-        return json.dumps(asdict(self) | {"status": self.status.value}, ensure_ascii=False)
+        """The event as one line of strict JSON."""
+        fields = _plain(asdict(self) | {"status": self.status.value})
+        return _text(json.dumps(fields, ensure_ascii=False, allow_nan=False))
 
     @staticmethod
     def from_json(text: str | bytes) -> StatusEvent:
@@ -143,7 +162,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class PipeMessage:
-    """One message on the pipe, sent as JSON: a job process that a peer took over must not reach a deserialiser."""
+    """One message on the pipe, sent as JSON: a job that a peer took over must not reach a deserialiser."""
 
     kind: Kind
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -155,5 +174,11 @@ class PipeMessage:
     @staticmethod
     def from_bytes(data: bytes) -> PipeMessage:
         """Read back `to_bytes`; raises `ValueError` for anything else."""
-        fields = json.loads(data)
-        return PipeMessage(Kind(fields["kind"]), fields["body"])
+        try:
+            fields = json.loads(data)
+            kind, body = Kind(fields["kind"]), fields["body"]
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError("not a message") from error
+        if not isinstance(body, dict):
+            raise ValueError("a message's body is an object")
+        return PipeMessage(kind, body)
