@@ -1,4 +1,4 @@
-"""One frozen `Settings`, built at the entry point and passed down. Every field is one environment variable."""
+"""One frozen `Settings`, built at the entry point and passed down. A field is an environment variable."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 import socket
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from secretflow_task.messages import PARTY_NAME
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_/.\-]+")
@@ -34,7 +36,9 @@ class Settings(BaseSettings):
     )
     parties: CommaSeparated = Field((), description="Parties that this node hosts, separated by commas.")
     queues: CommaSeparated = Field(
-        ("secretflow_queue",), description="Celery queues that this node consumes, separated by commas."
+        ("secretflow_queue",),
+        min_length=1,
+        description="Celery queues that this node consumes, separated by commas.",
     )
     data_root: Path = Field(
         Path("data"),
@@ -42,7 +46,7 @@ class Settings(BaseSettings):
     )
     allowed_roots: CommaSeparated = Field(
         (),
-        description="Folders that absolute paths must lie in, separated by commas; the data root if empty.",
+        description="Folders that paths may lie in besides the data root, separated by commas.",
     )
     state_dir: Path = Field(
         default_factory=_state_dir, description="Folder of the node's own store and of the job logs."
@@ -71,7 +75,9 @@ class Settings(BaseSettings):
     status_list: bool = Field(
         False, description="Also push events to the list `task_status_queue`, for older web applications."
     )
-    log_level: str = Field("INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR."
+    )
     log_json: bool = Field(False, description="Write the node's log as JSON lines.")
 
     @field_validator("parties", "queues", "allowed_roots", mode="before")
@@ -82,6 +88,20 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("parties")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(PARTY_NAME, name) for name in value) or len(set(value)) < len(value):
+            raise ValueError(
+                "each party once; a name has up to 32 letters, digits, _ and -, and a letter first"
+            )
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("work_dir")
     @classmethod
