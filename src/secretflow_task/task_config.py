@@ -1,12 +1,13 @@
 """What every task's config has in common: strict words, path roles, and the four declarations.
 
-A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`); `inputs`, `outputs`
-and `models` follow from that, once, for every task. What a task reveals it must say itself, in `reveals`.
+A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`); `inputs`,
+`outputs` and `models` follow from that, once, for every task. What a task reveals it says in `reveals`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Iterator, Literal, Mapping, get_args
 
@@ -14,8 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from secretflow_task.errors import InvalidTaskConfig
+from secretflow_task.messages import PARTY_NAME
 
-PartyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
+PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
+# How pydantic names, in the place of a problem, the form of a value that may have several.
+_FORM = re.compile(r"(list|dict)\[.*\]|constrained-str|str|\[key\]")
+_SHOWN = 8  # problems of one request in its error
+
+PathText = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -48,27 +55,27 @@ class PathRole:
     at: str | None = None
 
 
-PartyPaths = dict[PartyName, str]
+PartyPaths = dict[PartyName, PathText]
 Reads = Annotated[PartyPaths, PathRole("read"), Field(min_length=1)]
 Writes = Annotated[PartyPaths, PathRole("write"), Field(min_length=1)]
-LoadsModel = Annotated[str | PartyPaths, PathRole("load")]
-SavesModel = Annotated[str | PartyPaths, PathRole("save")]
-Report = Annotated[str, PathRole("write")]
+LoadsModel = Annotated[PathText | PartyPaths, PathRole("load")]
+SavesModel = Annotated[PathText | PartyPaths, PathRole("save")]
+Report = Annotated[PathText, PathRole("write")]
 PartyColumns = dict[PartyName, list[str]]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Strict(BaseModel):
-    """A part of a request: unknown keys and numbers written as text are refused."""
+    """A part of a request: unknown keys, numbers written as text, NaN and infinity are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ColumnAt(Strict):
     """One column of one party's file."""
 
     party: PartyName
-    path: str
+    path: PathText
     column: str
 
     @model_validator(mode="before")
@@ -76,7 +83,7 @@ class ColumnAt(Strict):
     def _own_path(cls, value: Any) -> Any:
         """Take the party's own path where a workflow step's whole mapping is given."""
         if isinstance(value, Mapping) and isinstance(value.get("path"), Mapping):
-            return {**value, "path": value["path"].get(value.get("party"), "")}
+            return {**value, "path": value["path"].get(str(value.get("party")), "")}
         return value
 
 
@@ -91,9 +98,7 @@ class TaskConfig(Strict):
         for _, value, role in self._paths():
             named |= set(value) if isinstance(value, Mapping) else set()
             named |= {getattr(self, role.at)} if role.at and getattr(self, role.at) else set()
-        for value in self._columns_at():
-            named.add(value.party)
-        return sorted(named)
+        return sorted(named.union(at.party for _, at in self._named_columns_at()))
 
     def inputs(self) -> list[Use]:
         """The files that the task reads."""
@@ -138,9 +143,6 @@ class TaskConfig(Strict):
             if isinstance(value, ColumnAt):
                 yield name, value
 
-    def _columns_at(self) -> list[ColumnAt]:
-        return [at for _, at in self._named_columns_at()]
-
     def _uses(self, kind: str) -> list[Use]:
         uses = []
         columns = tuple(getattr(self, self.feature_key, None) or ())
@@ -165,22 +167,34 @@ def parse(model: type[Strict], value: Any, where: str) -> Any:
     """Validate ``value`` as ``model``.
 
     Raises:
-        InvalidTaskConfig: with every problem in one sentence each, and the nearest known key for an unknown one.
+        InvalidTaskConfig: with the problems, and the nearest known key for an unknown one.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [
-            _explain(problem, model) for problem in error.errors(include_url=False, include_input=False)
-        ]
-        raise InvalidTaskConfig(f"{where}: " + "; ".join(dict.fromkeys(problems)) + ".") from None
+        found = error.errors(include_url=False, include_input=False)
+        problems = list(
+            dict.fromkeys(_explain(problem, model) for problem in found if not _beside(problem, found))
+        )
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise InvalidTaskConfig(f"{where}: " + "; ".join(problems[:_SHOWN]) + f"{more}.") from None
+
+
+def _beside(problem: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether a problem says only that a value is not of one form, where it was read as another."""
+    *above, last = problem["loc"] or ("",)
+    if not _FORM.fullmatch(str(last)):
+        return False
+    forms = [other["loc"] for other in found if list(other["loc"][: len(above)]) == above]
+    return any(len(form) > len(above) + 1 for form in forms)
 
 
 def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    path = tuple(part for part in problem["loc"] if not _FORM.fullmatch(str(part)))
+    place = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
         return f"unknown key {place!r}" + (
             f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
         )
