@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, Mapping
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Mapping
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,12 +25,17 @@ class PartyAddress(Strict):
     listen_addr: str | None = None
 
 
+Listed = Annotated[list[PartyName], Field(min_length=1)]
+Addressed = Annotated[dict[PartyName, PartyAddress], Field(min_length=1)]
+Parties = Listed | Addressed
+
+
 class SfInitConfig(Strict):
     """``sf_init_config``."""
 
-    parties: list[PartyName] | dict[PartyName, PartyAddress] | None = None
+    parties: Parties | None = None
     self_party: PartyName | None = None
-    address: str | None = Field(None, description="Accepted for older web applications and not used.")
+    address: str | None = Field(default=None, description="Accepted for older web applications and not used.")
 
 
 class SpuConfig(Strict):
@@ -66,12 +72,19 @@ class HeuConfig(Strict):
 
 
 class Params(Strict):
-    """The four parts of a request."""
+    """The four parts of a request; null stands for a part that is left out."""
 
     sf_init_config: SfInitConfig = SfInitConfig()
     spu_config: SpuConfig = SpuConfig()
     heu_config: HeuConfig | None = None
     task_config: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,8 @@ class Protocol:
 
     name: str
     field: str
-    runtime: Mapping[str, Any] = field(default_factory=dict)
-    link_desc: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    link_desc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def note(self, parties: list[str]) -> str | None:
         """What a reader of the result must know about the protocol's safety."""
