@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Callable, ClassVar, Mapping
 
-from secretflow_task.errors import InvalidTaskConfig, UnknownTaskType
+from secretflow_task.errors import DeviceInitError, InvalidTaskConfig, UnknownTaskType
 from secretflow_task.task_config import TaskConfig, parse
 
 TaskFunction = Callable[[Any, Any], dict[str, Any]]
@@ -23,7 +23,7 @@ class Task:
         function: ``(devices, config) -> result`` of the own party.
         config: the model that its ``task_config`` must fit; None takes any mapping.
         needs: the devices besides the PYUs, of ``spu`` and ``heu``.
-        prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers before cryptography.
+        prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers, first of all.
         own_cluster: the task brings its own cluster; none is made for it.
     """
 
@@ -68,7 +68,7 @@ class TaskDispatcher:
         prepare: PrepareFunction | None = None,
         own_cluster: bool = False,
     ) -> Callable[[TaskFunction], TaskFunction]:
-        """Register the decorated function as ``task_type``; a second registration of a name is a `ValueError`."""
+        """Register the decorated function as ``task_type``; `ValueError` if the name is taken."""
 
         def register(function: TaskFunction) -> TaskFunction:
             if task_type in cls.TASK_REGISTRY:
@@ -96,13 +96,21 @@ class TaskDispatcher:
     def dispatch(cls, task_type: str, devices: Any, task_config: Any) -> dict[str, Any]:
         """Validate ``task_config`` and run the task on ``devices``; returns the own party's result.
 
+        Args:
+            devices: a mapping of devices by name; with the attribute ``run`` for a task with ``prepare``.
+
         Raises:
-            UnknownTaskType, InvalidTaskConfig: before anything runs.
+            UnknownTaskType, InvalidTaskConfig, DeviceInitError: before anything runs.
             WorkerError: what the task raises.
         """
         task = cls.get(task_type)
         config = task.parse(task_config)
+        lacking = [name for name in getattr(config, "needs", task.needs) if name not in devices]
+        if lacking:
+            raise DeviceInitError(f"{task_type} needs the device {lacking[0]!r}.")
         if task.prepare is not None:
+            if not hasattr(devices, "run"):
+                raise DeviceInitError(f"{task_type} needs the devices of an execution, not a plain mapping.")
             devices.run.open(task, config)
         return task.function(devices, config)
 
