@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -32,7 +33,7 @@ class Manifest:
     params: dict[str, Any]
     label: str | None = None
     label_party: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def digest(self) -> str:
         """SHA-256 of the part that all parties share."""
@@ -75,11 +76,11 @@ def load_manifest(folder: Path, party: str) -> Manifest:
         raise MissingFile(f"{party}: model_path holds no model.", party=party, detail=str(folder))
     damaged = ModelDamaged(f"{party}: the model's manifest was changed.", party=party)
     try:
-        fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        fields = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         if fields.pop("digest") != _digest(fields):
             raise damaged
         manifest = Manifest(**fields)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None
     for name, digest in manifest.files.items():
         path = folder / name
