@@ -1,7 +1,7 @@
 """Status events: from a task to its node, and from the node's outbox to Redis.
 
 In a job process `_publish_status` hands an event to the sink that the process bound (its pipe to the node).
-The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when Redis can be reached:
+The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when Redis is there:
 a status that cannot be sent never fails a task, and is never lost.
 """
 
@@ -36,7 +36,7 @@ _sink: Sink | None = None
 
 def bind_status_sink(sink: Sink | None) -> None:
     """Set where `_publish_status` sends to in this process; a job process has one sink for its whole life."""
-    global _sink  # pylint: disable=global-statement  # one process is one job: there is nothing to share it with
+    global _sink  # pylint: disable=global-statement  # one process is one job: nothing to share it with
     _sink = sink
 
 
@@ -45,7 +45,7 @@ def _publish_status(task_request_id: str, status: str, data: Mapping[str, Any]) 
     try:
         if _sink is not None:
             _sink(status, data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         log.warning(
             "A status could not be reported.",
             action="status_not_reported",
@@ -94,7 +94,7 @@ class Publisher:
         self._thread.join(timeout_seconds)
 
     def send_batch(self, limit: int = 100) -> int:
-        """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis cannot be reached."""
+        """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis is away."""
         events = self._outbox.unsent(limit)
         for number, event in events:
             keys = [f"sfworker:seq:{event.execution_id}:{event.party}", STREAM, CHANNEL, LIST]
@@ -104,8 +104,6 @@ class Publisher:
         return len(events)
 
     def _loop(self) -> None:
-        from redis import RedisError
-
         pause = 0.0
         while True:
             self._wake.wait(pause or 1.0)
@@ -114,12 +112,10 @@ class Publisher:
                 while self.send_batch():
                     pass
                 pause = 0.0
-            except (RedisError, OSError) as error:
+            except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
                 if not pause:
                     problem = type(error).__name__
-                    log.warning(
-                        "Redis cannot be reached; events wait.", action="outbox_waits", problem=problem
-                    )
+                    log.warning("Events cannot be sent; they wait.", action="outbox_waits", problem=problem)
                 pause = min(max(pause * 2, 0.1), 2.0)
             if self._closing.is_set():
                 return
