@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, TextIO
@@ -28,15 +29,22 @@ from secretflow_task.errors import (
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 # What pandas reads as missing too, so that a file means the same here and in a data scientist's notebook.
 _MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass(frozen=True)
 class PathRules:
-    """Where one party's paths start and which folders they must lie in."""
+    """Where one party's paths start and which folders they must lie in.
+
+    Attributes:
+        data_root: relative paths start in its folder of the party's name if there is one, else in itself.
+        allowed_roots: what absolute paths may lie in, besides the folder in which relative ones start.
+    """
 
     party: str
     data_root: Path
@@ -45,14 +53,21 @@ class PathRules:
     def resolve(self, text: str, purpose: str) -> Path:
         """Absolute path of ``text``, links followed; ``purpose`` is the request key, for the error.
 
+        A root itself, or a folder that contains one, is refused too: an output replaces what it names.
+
         Raises:
-            PathNotAllowed: the path leaves the allowed folders.
+            PathNotAllowed: the path is not inside one of the allowed folders.
         """
         own_folder = self.data_root / self.party
         base = own_folder if own_folder.is_dir() else self.data_root
-        path = Path(os.path.realpath(base / text))
-        roots = [Path(os.path.realpath(root)) for root in self.allowed_roots or (self.data_root,)]
-        if "\0" in text or not any(path.is_relative_to(root) for root in roots):
+        try:
+            path = Path(os.path.realpath(base / text))
+            roots = [Path(os.path.realpath(root)) for root in (base, *self.allowed_roots)]
+        except ValueError:  # a NUL, or half a surrogate pair
+            roots = []
+        if not any(path.is_relative_to(root) for root in roots) or any(
+            root.is_relative_to(path) for root in roots
+        ):
             raise PathNotAllowed(
                 f"The path of {purpose} lies outside the folders that {self.party} allows.", party=self.party
             )
@@ -87,7 +102,7 @@ class Table:
             MissingFile, UnsupportedFormat, UnreadableFile, DuplicateColumn, EmptyInput: as their names say.
         """
         check_format(path, party, purpose)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise MissingFile(
                 f"{party}: the file of {purpose} does not exist.", party=party, detail=str(path)
             )
@@ -119,12 +134,24 @@ class Table:
             )
 
     def text(self, name: str) -> list[str | None]:
-        """A column as text, cell by cell; a missing cell is an empty text or None."""
+        """A column as text, cell by cell; a missing cell is an empty text or None.
+
+        Raises:
+            BadColumnType: the cells are bytes that are no text.
+        """
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        return list(self.data.column(name).cast(pa.string()).to_pylist())
+        column = self.data.column(name)
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, type=column.type), column)
+        try:
+            return list(column.cast(pa.string()).to_pylist())
+        except pa.ArrowException as error:
+            problem = self._about(name, "cannot be read as text")
+            raise BadColumnType(problem, party=self.party, detail=str(error)) from None
 
-    def numbers(self, names: Sequence[str], missing: bool = False) -> np.ndarray:
+    def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)).
 
         Raises:
@@ -145,7 +172,8 @@ class Table:
 
     def numeric_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
         """Columns in which every cell that is not empty is a number."""
-        return [name for name in self.columns if name not in set(leave_out) and self._is_numeric(name)]
+        left_out = set(leave_out)
+        return [name for name in self.columns if name not in left_out and self._is_numeric(name)]
 
     def take(self, indices: Any) -> Table:
         """The rows at ``indices`` (a pyarrow or numpy integer array; null gives an empty row)."""
@@ -193,7 +221,8 @@ class Table:
             return False
         return True
 
-    def _column_numbers(self, name: str) -> np.ndarray:
+    def _column_numbers(self, name: str) -> npt.NDArray[np.float64]:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -204,15 +233,15 @@ class Table:
                 missing = pc.is_in(column, value_set=pa.array(_MISSING_TEXT, type=column.type))
                 column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
             column = column.cast(pa.float64(), safe=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except pa.ArrowException as error:
             raise BadColumnType(
                 self._about(name, "holds text"), party=self.party, detail=str(error)
             ) from None
-        return column.to_numpy()
+        return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
 class _UnixLines:
-    """Ends the rows of a `csv.writer` with ``\\n``; told so itself, Python 3.10's leaves a lone ``\\r`` unquoted."""
+    """Ends the rows of a `csv.writer` with a line feed; by itself it would leave a lone ``\\r`` unquoted."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -224,27 +253,60 @@ class _UnixLines:
 
 def _read_arrow(path: Path, party: str, purpose: str) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.csv as pa_csv
-    import pyarrow.parquet as pq
 
+    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
     try:
-        if path.suffix.lower() == ".parquet":
-            return pq.read_table(path)
-        # Names first: pyarrow needs them to be told that every column is text.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            names = next(csv.reader(file), [])
-        return pa_csv.read_csv(
-            path,
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:
-        if path.stat().st_size == 0:
-            raise EmptyInput(f"{party}: the file of {purpose} is empty.", party=party) from None
+        empty = path.stat().st_size == 0
+        table = None if empty else read(path)
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
         message = f"{party}: the file of {purpose} cannot be read as a table."
         raise UnreadableFile(message, party=party, detail=str(error)) from None
+    if table is None or not table.column_names:
+        raise EmptyInput(f"{party}: the file of {purpose} is empty.", party=party)
+    return table
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # `read_table` would add columns from folder names such as `year=2024`.
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    for index, name in enumerate(table.column_names):
+        if pa.types.is_nested(table.schema.field(index).type):
+            raise pa.ArrowInvalid(f"column {name!r} is nested")
+        if pa.types.is_dictionary(table.schema.field(index).type):
+            table = table.set_column(index, name, _decoded(table.column(index)))
+    # What pandas writes for an index without a name and does not show as a column either.
+    return table.select([i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)])
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+
+
+def _read_csv(path: Path) -> pa.Table | None:
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    # Names first: pyarrow needs them to be told that every column is text. Both skip empty lines.
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        names = next((row for row in csv.reader(file, strict=True) if row), [])
+    if not names:
+        return None
+    table = pa_csv.read_csv(
+        path,
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}, strings_can_be_null=False
+        ),
+    )
+    if table.column_names != names:
+        raise pa.ArrowInvalid("the header can be read in two ways")
+    return table
 
 
 def owners(names: Sequence[str], held: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
