@@ -2,11 +2,13 @@
 
     WorkerError
       RequestError        the request itself is wrong
-        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied, RequestMismatch
+        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied,
+        RequestMismatch
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, BadLabel, FeatureRange, ValueRange,
-        TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged, OutputNotWritable
+        TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged,
+        OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
       ExecutionStopped    it ran and was ended from outside
