@@ -176,3 +176,8 @@ def staging_folder(target: Path, name: str) -> Path:
     while not above.is_dir():
         above = above.parent
     return above / name
+
+
+def staging_folders(target: Path, name: str) -> list[Path]:
+    """Where `staging_folder` may have been for ``target`` or a folder in it, before others were made between."""
+    return [above / name for above in (target, *target.parents)]

@@ -24,7 +24,8 @@ from secretflow_task.node.store import EventStore, Execution
 from secretflow_task.node.supervisor import Supervisor
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
-from secretflow_task.run import STEP_PREFIX, staging_folder
+from secretflow_task.run import STEP_PREFIX, staging_folders
+from secretflow_task.task_config import TaskConfig, Use
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
@@ -103,7 +104,12 @@ class Node:
             failures = [self._settle(request, party, error) for party in plan.parties]
         failure = next((failure for failure in failures if failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
-        log.info("The execution ended.", action="execution_ended", status=status.value, code=failure and failure.code)
+        log.info(
+            "The execution ended.",
+            action="execution_ended",
+            status=status.value,
+            code=failure and failure.code,
+        )
         return Outcome(request.execution_id, status, failure)
 
     @property
@@ -116,8 +122,8 @@ class Node:
         strangers = set() if listed else set(plan.parties) - set(self.settings.parties)
         if strangers:
             raise PeerUnreachable(f"This node does not host {sorted(strangers)[0]} and has no link to it.")
-        for use in plan.config.inputs() + plan.config.outputs() + plan.config.models():
-            if use.party in plan.parties and not use.path.startswith(STEP_PREFIX):
+        for use in _paths_of(plan):
+            if use.party in plan.parties:
                 self._rules(use.party).resolve(use.path, use.purpose)
 
     def _rules(self, party: str) -> PathRules:
@@ -132,7 +138,9 @@ class Node:
             for spec in specs:
                 stack.callback(self._clean, plan, spec)
             threads = stack.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
-            return list(threads.map(lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs))
+            return list(
+                threads.map(lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs)
+            )
 
     def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> WorkerError | None:
         with execution_context(execution_id=plan.request.execution_id, party=spec.party):
@@ -182,10 +190,11 @@ class Node:
     def _clean(self, plan: Plan, spec: JobSpec) -> None:
         """Delete everything that a job wrote outside its outputs and its log."""
         shutil.rmtree(spec.folder, ignore_errors=True)
-        for use in plan.config.outputs() + plan.config.models():
-            if use.party == spec.party and not use.path.startswith(STEP_PREFIX):
-                target = spec.rules.resolve(use.path, use.purpose)
-                shutil.rmtree(staging_folder(target, spec.staging), ignore_errors=True)
+        targets = [
+            spec.rules.resolve(use.path, use.purpose) for use in _paths_of(plan) if use.party == spec.party
+        ]
+        for folder in {folder for target in targets for folder in staging_folders(target, spec.staging)}:
+            shutil.rmtree(folder, ignore_errors=True)
         remove_traces(spec.log_path)
 
     def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
@@ -221,7 +230,9 @@ class Node:
         """A second delivery: say what is known of the first."""
         log.info("The request was delivered before.", action="duplicate_delivery")
         statuses = {self.store.status(request.execution_id, party) for party in parties}
-        return Outcome(request.execution_id, statuses.pop() or Status.RUNNING if len(statuses) == 1 else Status.RUNNING)
+        return Outcome(
+            request.execution_id, statuses.pop() or Status.RUNNING if len(statuses) == 1 else Status.RUNNING
+        )
 
     def _settle_what_was_left(self) -> None:
         """An earlier process of this node was killed: what it ran has ended with it."""
@@ -237,6 +248,13 @@ class Node:
         for folder in self.settings.work_dir.iterdir():
             if folder.is_dir() and folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _paths_of(plan: Plan) -> list[Use]:
+    """The files and folders that a request names; none for a task without a config model."""
+    config = plan.config
+    uses = config.inputs() + config.outputs() + config.models() if isinstance(config, TaskConfig) else []
+    return [use for use in uses if not use.path.startswith(STEP_PREFIX)]
 
 
 def _staging_name(execution_id: str, party: str) -> str:
