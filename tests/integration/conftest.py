@@ -6,15 +6,25 @@ from typing import Iterator
 
 import pytest
 
+from secretflow_task.task_dispatcher import TaskDispatcher
 from tests.integration.bench import Bench, Workspace, start_bench
+from tests.integration.probes import TASKS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A node that hosts alice, bob and carol."""
-    node, bench = start_bench(tmp_path_factory.mktemp("bench"), port_range="21000-21999")
+    """A node that hosts alice, bob and carol, and has the probes as tasks."""
+    node, bench = start_bench(
+        tmp_path_factory.mktemp("bench"),
+        port_range="21000-21999",
+        preload=("secretflow_task.template_process", "tests.integration.preload"),
+    )
+    TaskDispatcher.list_supported_tasks()
+    TaskDispatcher.TASK_REGISTRY.update(TASKS)
     with node:
         yield bench
+    for name in TASKS:
+        del TaskDispatcher.TASK_REGISTRY[name]
 
 
 @pytest.fixture

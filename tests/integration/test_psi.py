@@ -251,3 +251,15 @@ def test_an_existing_output_is_replaced_whole(workspace: Workspace) -> None:
         tables = {"alice": rows_in_order(alice, rows), "bob": bob}
         joined_as_pandas(workspace, tables)
     assert read_csv(workspace.path("alice", "in.csv"))["uid"] == alice["uid"][:5]
+
+
+@pytest.mark.parametrize(
+    "wrong, join",
+    [("psi_swapped", "inner"), ("psi_swapped", "full"), ("psi_foreign_row", "inner"), ("psi_foreign_row", "right")],
+)
+def test_rows_that_do_not_belong_together_are_never_written(workspace: Workspace, wrong: str, join: str) -> None:
+    alice, bob = overlapping(12, 8)
+    request = psi(workspace, {"alice": alice, "bob": bob}, join=join) | {"task_type": wrong}
+    execution = workspace.fail(request, "Misaligned", None)
+    assert execution.stages("bob")[-1][0] == "alignment"
+    assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == ["in.csv"] * 2

@@ -1,0 +1,237 @@
+"""Tasks that look at a job process from inside, or go wrong in it on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from secretflow_task.errors import ValueRange
+from secretflow_task.jobs import psi_task
+from secretflow_task.task_config import Reads, TaskConfig
+from secretflow_task.task_dispatcher import Task
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.run import Run
+
+FOREIGN_TEXT = "customer 4711 has 12,345.67"  # what an error inside a device task must not tell the peers
+
+
+class ProbeConfig(TaskConfig):
+    """``what`` is the name of a function below; ``at`` the party where it does what the others do not."""
+
+    where: Reads
+    what: str
+    at: str = "bob"
+    times: int = 1
+
+
+def prepare(run: Run, config: ProbeConfig) -> None:
+    """Do nothing, or go wrong before cryptography starts."""
+    if config.what.startswith("early_") and run.party == config.at:
+        _FUNCTIONS[config.what](run, config)
+    run.agree()
+
+
+def probe(devices: Devices, task_config: ProbeConfig) -> dict[str, Any]:
+    """Call the function that the request names."""
+    if task_config.what.startswith("early_"):
+        return {}
+    return _FUNCTIONS[task_config.what](devices, task_config) or {}
+
+
+def modules(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
+    """What the job process has imported."""
+    return {"modules": sorted({name.partition(".")[0] for name in sys.modules}), "threads": threading.active_count()}
+
+
+def place(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
+    """Where and how the job process lives."""
+    files = [os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)]
+    return {
+        "pid": os.getpid(),
+        "session": os.getsid(0),
+        "group": os.getpgid(0),
+        "folder": os.getcwd(),
+        "temporary": os.environ["TMPDIR"],
+        "files": files,
+        "main_thread": threading.current_thread() is threading.main_thread(),
+    }
+
+
+def arrays(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
+    """Work that hangs in a child of a process whose JAX backend was started, and a compilation for the SPU."""
+    import jax.numpy as jnp
+    import numpy as np
+    import secretflow as sf
+
+    numbers = np.random.default_rng(0).permutation(300_000)
+    for _ in range(config.times):
+        sorted_all = np.asarray(jnp.sort(jnp.asarray(numbers)))
+        assert (sorted_all == np.arange(300_000)).all()
+        spu = devices["spu"]
+        own = devices["alice"](lambda: np.arange(100.0).reshape(10, 10))().to(spu)
+        total = sf.reveal(spu(lambda x: jnp.max(x) + (x @ x.T).sum())(own))
+    return {"total": float(total)}
+
+
+def adapter(devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
+    """What the bends of the engine adapter have become in a real job."""
+    import pickle
+
+    from secretflow.device.device import spu as sf_spu
+    from secretflow.distributed.fed.exception import FedRemoteError
+    from secretflow.utils import secure_pickle
+    from spu import libspu
+
+    try:
+        secure_pickle.loads(pickle.dumps(RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)
+        refused = False
+    except pickle.UnpicklingError:
+        refused = True
+    description = libspu.link.Desc()
+    sf_spu._fill_link_desc_attrs(link_desc={}, tls_opts=None, desc=description)
+    error = pickle.loads(pickle.dumps(FedRemoteError("bob", ValueError(FOREIGN_TEXT))))
+    return {
+        "refused": refused and "SFWORKER_WAS_HERE" not in os.environ,
+        "retries": description.retry_opts.max_retry,
+        "retry_pause": description.retry_opts.retry_interval_ms,
+        "error": str(error),
+        "interrupt": signal.getsignal(signal.SIGINT).__module__,
+        "listens": _listens(),
+    }
+
+
+class RunsCode:
+    """Unpickled where nothing stops it, it runs code."""
+
+    def __reduce__(self) -> Any:
+        return exec, ("import os; os.environ['SFWORKER_WAS_HERE'] = '1'",)
+
+
+def sends_code(devices: Devices, config: ProbeConfig) -> None:
+    """One party sends another an object that runs code when it is unpickled."""
+    import secretflow as sf
+
+    sf.reveal(devices[config.at](RunsCode)())
+
+
+def _listens() -> list[str]:
+    import psutil
+
+    connections = psutil.Process().connections("tcp")
+    return sorted({connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN})
+
+
+def fails_in_device(devices: Devices, config: ProbeConfig) -> None:
+    """A device task of one party raises, with data in the text."""
+    import secretflow as sf
+
+    def fail() -> None:
+        raise ValueError(FOREIGN_TEXT)
+
+    sf.reveal(devices[config.at](fail)())
+
+
+def fails_in_driver(devices: Devices, config: ProbeConfig) -> None:
+    """The driver of one party raises while the others wait for a value of it."""
+    import secretflow as sf
+
+    if devices.self_party == config.at:
+        raise ValueError(FOREIGN_TEXT)
+    sf.reveal(devices[config.at](lambda: 1)())
+
+
+def fails_last(devices: Devices, config: ProbeConfig) -> None:
+    """One party fails while the other has its output ready."""
+    run = devices.run
+    run.stage(f"{config.where[run.party]}.out.csv", "where").write_text("ready\n")
+    if devices.self_party == config.at:
+        time.sleep(0.5)  # the other one's result is with its node now
+        raise ValueRange(party=run.party)
+
+
+def waits(devices: Devices, config: ProbeConfig) -> None:
+    """Both parties wait for a value that does not come, with an output half written."""
+    import secretflow as sf
+
+    run = devices.run
+    run.stage(f"{config.where[run.party]}.out.csv", "where").write_text("half")
+    run.progress(0.5, "waiting")
+    sf.reveal(devices[config.at](lambda: time.sleep(60))())
+
+
+def early_waits(run: Run, _config: ProbeConfig) -> None:
+    """One party's check of its input takes long."""
+    time.sleep(60)
+
+
+def early_dies(run: Run, _config: ProbeConfig) -> None:
+    """One party's process is killed before it is prepared."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaves(devices: Devices, config: ProbeConfig) -> None:
+    """One party's process ends itself, as SecretFlow does."""
+    if devices.self_party == config.at:
+        os._exit(1)
+    time.sleep(60)
+
+
+def swapped_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[str, Any]:
+    """`psi` in which one party writes two of its rows in each other's place."""
+    output_rows = psi_task._output_rows
+
+    def swapped(*arguments: Any) -> Any:
+        rows = output_rows(*arguments).to_pylist()
+        rows[0], rows[1] = rows[1], rows[0]
+        return rows
+
+    with mock.patch.object(psi_task, "_output_rows", swapped if devices.self_party == "bob" else output_rows):
+        return psi_task.execute_psi(devices, task_config)
+
+
+def foreign_row_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[str, Any]:
+    """`psi` in which one party writes a row without a match in the place of one with a match."""
+    output_rows = psi_task._output_rows
+
+    def replaced(*arguments: Any) -> Any:
+        rows = output_rows(*arguments).to_pylist()
+        others = set(range(devices.run.inputs.table.rows)) - set(rows)
+        return [min(others), *rows[1:]]
+
+    with mock.patch.object(psi_task, "_output_rows", replaced if devices.self_party == "alice" else output_rows):
+        return psi_task.execute_psi(devices, task_config)
+
+
+_FUNCTIONS = {
+    function.__name__: function
+    for function in (
+        modules,
+        place,
+        arrays,
+        adapter,
+        sends_code,
+        fails_in_device,
+        fails_in_driver,
+        fails_last,
+        waits,
+        early_waits,
+        early_dies,
+        leaves,
+    )
+}
+TASKS = {
+    task.task_type: task
+    for task in (
+        Task("probe", probe, ProbeConfig, ("spu",), prepare),
+        Task("psi_swapped", swapped_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
+        Task("psi_foreign_row", foreign_row_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
+        Task("plain", lambda devices, task_config: {"got": dict(task_config), "devices": sorted(devices)}),
+    )
+}
