@@ -94,11 +94,11 @@ def _report(run: Run, stage: Stage) -> None:
 def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool]:
     """The public error for anything that a task can raise, and whether the fault began at another party.
 
-    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``.
+    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``. An error of our own
+    without a party was found by all of them alike and began at none.
     """
     cause = _unwrapped(error)
     if isinstance(cause, WorkerError):
-        cause.party = cause.party or party
         return cause, False
     detail = f"{type(cause).__name__}: {cause}"
     if _name(cause) in _PEER_FAILURES or isinstance(cause, pickle.UnpicklingError):

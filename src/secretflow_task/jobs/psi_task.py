@@ -94,6 +94,8 @@ class PsiConfig(TaskConfig):
             raise ValueError(f"output_paths must name {' and '.join(sorted(getters))}, who get the rows")
         if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):
             raise ValueError("with three or more parties join must be inner and protocol ECDH")
+        if len(parties) > 2 and self.allow_duplicates:
+            raise ValueError("with three or more parties the keys must be unique: leave allow_duplicates out")
         if self.join != "inner" and not self.broadcast_result:
             raise ValueError(
                 "a join other than inner gives rows to both parties: leave broadcast_result true"
