@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -94,6 +95,8 @@ def preload() -> None:
 
     if xla_bridge._backends:  # pylint: disable=protected-access
         raise RuntimeError("JAX's backend was started in the template process")
+    # JAX warns of every fork, whether it has started its backend or not.
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 
 
 def is_preloaded() -> bool:
