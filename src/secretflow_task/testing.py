@@ -1,0 +1,176 @@
+"""In-memory twins of what a test would otherwise need SQLite, a node or SecretFlow for.
+
+Each keeps the contract of the real one; `tests/contract` runs one suite on both.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Iterable, Mapping, NoReturn
+
+from secretflow_task.errors import WorkerError
+from secretflow_task.job_process import Aborted, PipeChannel
+from secretflow_task.messages import Kind, Stage, Status, StatusEvent, TaskRequest
+from secretflow_task.node.store import Execution
+from secretflow_task.node.template import JobProcess
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+class MemoryChannel:
+    """A `Channel` to peers that have answered already.
+
+    Attributes:
+        offered: the own facts of every round so far.
+    """
+
+    def __init__(self, party: str, *rounds: Facts) -> None:
+        """``rounds`` are the peers' facts, ``{party: facts}``, for one call of `agree` after another."""
+        self._party = party
+        self._rounds = list(rounds)
+        self.offered: list[dict[str, Any]] = []
+
+    def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The peers' facts of this round with the own ones, as JSON carries them."""
+        self.offered.append(_as_json(facts))
+        peers = self._rounds.pop(0) if self._rounds else {}
+        return dict(sorted(_as_json({**peers, self._party: facts}).items()))
+
+
+class MemoryOutbox:
+    """An `EventStore` that is gone with its process."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._executions: dict[tuple[str, str], Execution] = {}
+        self._last_seq: dict[tuple[str, str], int] = {}
+        self._unsent: dict[int, str] = {}
+        self._last_number = 0
+
+    def claim(self, request: TaskRequest, party: str) -> bool:
+        """Take an execution for a party; False when it was taken before."""
+        key = (request.execution_id, party)
+        with self._mutex:
+            if key in self._executions:
+                return False
+            known = replace(request, params={})
+            self._executions[key] = Execution(known, party, request.task_type, Status.RUNNING)
+            return True
+
+    def status(self, execution_id: str, party: str) -> Status | None:
+        """The status of an execution at a party; None when it was never claimed."""
+        with self._mutex:
+            execution = self._executions.get((execution_id, party))
+            return execution.status if execution else None
+
+    def unfinished(self) -> list[Execution]:
+        """What was claimed and has no terminal event."""
+        with self._mutex:
+            return [item for item in self._executions.values() if not item.status.terminal]
+
+    def append(self, event: StatusEvent) -> StatusEvent | None:
+        """Number an event of a claimed execution and keep it until sent; None after a terminal event."""
+        key = (event.execution_id, event.party)
+        with self._mutex:
+            execution = self._executions.get(key)
+            if execution is None or execution.status.terminal:
+                return None
+            self._executions[key] = replace(execution, status=event.status)
+            self._last_seq[key] = self._last_seq.get(key, 0) + 1
+            self._last_number += 1
+            numbered = replace(event, seq=self._last_seq[key])
+            self._unsent[self._last_number] = numbered.to_json()
+            return numbered
+
+    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
+        """The oldest unsent events with their numbers, in order."""
+        with self._mutex:
+            oldest = sorted(self._unsent.items())[:limit]
+        return [(number, StatusEvent.from_json(body)) for number, body in oldest]
+
+    def mark_sent(self, numbers: Iterable[int]) -> None:
+        """Forget that these are unsent."""
+        with self._mutex:
+            for number in numbers:
+                self._unsent.pop(number, None)
+
+
+class JobSide(PipeChannel):
+    """What a scripted job can do: everything that a job process says to its node, and every way to end."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.connection = connection
+
+    def report(self, progress: float, stage: str = Stage.TASK_EXECUTION.value) -> None:
+        """Send a RUNNING event."""
+        self.send(Kind.EVENT, {"stage": stage, "progress": progress})
+
+    def refuse(self, error: WorkerError, from_peer: bool = False) -> None:
+        """Say that the own input does not fit."""
+        self.send(Kind.REFUSED, {"error": error.to_dict(), "from_peer": from_peer})
+
+    def fail(self, error: WorkerError, from_peer: bool = False) -> None:
+        """Say that the execution failed."""
+        self.send(Kind.FAILED, {"error": error.to_dict(), "from_peer": from_peer})
+
+    def finish(self, result: Mapping[str, Any], outputs: Mapping[str, str] | None = None) -> None:
+        """Send the result, with ``{staged: target}``, and say that all is done."""
+        self.send(Kind.RESULT, {"result": dict(result), "outputs": dict(outputs or {})})
+        self.send(Kind.DONE, {})
+
+    def die(self, number: int = signal.SIGKILL) -> NoReturn:
+        """End by a signal."""
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        os._exit(70)  # not reached
+
+    def leave(self, code: int = 0) -> NoReturn:
+        """End with an exit code."""
+        os._exit(code)
+
+    def hang(self) -> NoReturn:
+        """Do nothing until the process is killed."""
+        while True:
+            signal.pause()
+
+
+def scripted_job(script: Callable[[JobSide], None]) -> JobProcess:
+    """A job process without an engine: forked from the test, it plays ``script`` and ends.
+
+    It has its own process group, as a real one has. Start the jobs of an execution before any thread.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_play, args=(script, ours, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return JobProcess(process, ours)
+
+
+def _play(script: Callable[[JobSide], None], ours: Connection, theirs: Connection) -> NoReturn:
+    ours.close()
+    os.setsid()
+    code = 1
+    try:
+        script(JobSide(theirs))
+        code = 0
+    except (Aborted, EOFError):
+        pass
+    except (
+        BaseException
+    ):  # pylint: disable=broad-exception-caught  # a fork must not go on as a second test run
+        traceback.print_exc()
+    os._exit(code)
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
