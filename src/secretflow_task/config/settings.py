@@ -24,9 +24,11 @@ def _state_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Everything that an operator can set, from ``SFWORKER_*`` variables."""
+    """Everything that an operator can set, from ``SFWORKER_*`` variables; an empty one counts as absent."""
 
-    model_config = SettingsConfigDict(env_prefix="SFWORKER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="SFWORKER_", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries requests and status events."
