@@ -65,8 +65,8 @@ class SpuConfig(Strict):
 class HeuConfig(Strict):
     """``heu_config``."""
 
-    scheme: Literal["ou", "paillier", "zpaillier"] = Field("ou", alias="schema")
-    key_size: int = Field(2048, ge=2048, le=4096)
+    scheme: Literal["ou", "paillier", "zpaillier"] = Field(default="ou", alias="schema")
+    key_size: int = Field(default=2048, ge=2048, le=4096)
     sk_keeper: PartyName | None = None
     evaluators: list[PartyName] | None = None
 
@@ -141,6 +141,7 @@ class Plan:
         task = TaskDispatcher.get(task_type)
         config = task.parse(params.task_config)
         parties = named_parties(params.sf_init_config, config)
+        _check_roles(params, parties)
         protocol = _protocol(params.spu_config, len(parties), "spu" in needed_devices(task, config))
         return Plan(request, task, config, parties, protocol, params.heu_config)
 
@@ -166,6 +167,20 @@ def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
     if not listed or len(set(listed)) < len(listed):
         raise InvalidTaskConfig("The request must name each of its parties once.")
     return listed
+
+
+def _check_roles(params: Params, parties: list[str]) -> None:
+    """Refuse a role for someone who is no party of the request."""
+    heu = params.heu_config or HeuConfig()
+    roles: dict[str, list[PartyName | None]] = {
+        "sf_init_config.self_party": [params.sf_init_config.self_party],
+        "heu_config.sk_keeper": [heu.sk_keeper],
+        "heu_config.evaluators": [*(heu.evaluators or [])],
+    }
+    for role, names in roles.items():
+        for name in names:
+            if name is not None and name not in parties:
+                raise InvalidTaskConfig(f"{role} names {name!r}, which is no party of the request.")
 
 
 def _protocol(spu: SpuConfig, parties: int, needed: bool) -> Protocol:
