@@ -1,0 +1,1 @@
+"""One suite for each seam, run on the in-memory twin and on the real part."""

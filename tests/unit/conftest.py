@@ -1,0 +1,73 @@
+"""Fixtures of the unit tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+import pytest
+from hypothesis import settings
+
+from secretflow_task.data_loader import PathRules
+from secretflow_task.messages import TaskRequest
+from secretflow_task.requests import Protocol
+from secretflow_task.run import Run
+from secretflow_task.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.testing import MemoryChannel
+
+RunOf = Callable[..., Run]
+
+settings.register_profile("unit", max_examples=40, deadline=None, database=None)
+settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def _default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the shell that it is started from."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("SFWORKER_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
+    """The registry of task types; what a test registers is gone afterwards."""
+    TaskDispatcher.list_supported_tasks()
+    own = dict(TaskDispatcher.TASK_REGISTRY)
+    monkeypatch.setattr(TaskDispatcher, "TASK_REGISTRY", own)
+    return own
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> RunOf:
+    """Makes a `Run` of a party whose peers have answered already; its data root is ``tmp_path / "data"``."""
+
+    def make(
+        party: str = "alice", *rounds: Mapping[str, Any], parties: tuple[str, ...] = ("alice", "bob")
+    ) -> Run:
+        data_root = tmp_path / "data"
+        (data_root / party).mkdir(parents=True, exist_ok=True)
+        folder = tmp_path / f"job.{party}"
+        folder.mkdir(exist_ok=True)
+        return Run(
+            execution_id="e-1",
+            task_request_id="r-1",
+            party=party,
+            parties=sorted(parties),
+            rules=PathRules(party, data_root),
+            folder=folder,
+            staging=".staging",
+            channel=MemoryChannel(party, *rounds),
+            protocol=Protocol("SEMI2K", "FM128"),
+        )
+
+    return make
+
+
+@pytest.fixture
+def request_of() -> Callable[[Mapping[str, Any]], TaskRequest]:
+    """Makes the `TaskRequest` of a ``task_config``."""
+    return lambda task_config, **parts: TaskRequest.from_arguments(
+        "r-1", {"task_config": task_config, **parts}
+    )

@@ -1,0 +1,155 @@
+"""Settings come from the environment, once, and a wrong one is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from secretflow_task.config.settings import Settings
+
+
+def test_the_defaults_suit_a_laptop() -> None:
+    settings = Settings()
+    assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert settings.parties == () and settings.queues == ("secretflow_queue",)
+    assert settings.ports == range(20000, 30000)
+    assert (settings.concurrency, settings.job_timeout_seconds, settings.prepare_timeout_seconds) == (
+        2,
+        3600,
+        120,
+    )
+    assert (settings.stream_maxlen, settings.status_list) == (1_000_000, False)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_field_has_a_description(name: str) -> None:
+    assert re.fullmatch(r"[A-Z][^\n]+\.", Settings.model_fields[name].description or "")
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_an_empty_variable_counts_as_absent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Settings()
+    monkeypatch.setenv(f"SFWORKER_{name.upper()}", "")
+    assert Settings() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("NAME", "node-7", "node-7"),
+        ("DATA_ROOT", "/data", Path("/data")),
+        ("STATE_DIR", "/state", Path("/state")),
+        ("CONCURRENCY", "8", 8),
+        ("JOB_TIMEOUT_SECONDS", "1.5", 1.5),
+        ("STATUS_LIST", "true", True),
+        ("LOG_JSON", "1", True),
+    ],
+)
+def test_a_field_is_one_variable(
+    name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SFWORKER_{name}", text)
+    assert getattr(Settings(), name.lower()) == value
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_a_field_that_is_a_time_names_its_unit(name: str) -> None:
+    assert ("timeout" in name or "grace" in name) is name.endswith("_seconds")
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_PARTIES", " alice, bob ,,")
+    monkeypatch.setenv("SFWORKER_ALLOWED_ROOTS", "/models,/data/in")
+    monkeypatch.setenv("SFWORKER_QUEUES", "a,b")
+    settings = Settings()
+    assert settings.parties == ("alice", "bob")
+    assert settings.allowed_roots == ("/models", "/data/in")
+    assert settings.queues == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["al ice", "alice,alice", "../bob", "1st", "a" * 33, "a\nb", "é"])
+def test_a_party_name_that_is_no_file_name_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_PARTIES", text)
+    with pytest.raises(ValidationError, match="each party once"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"), [("1024-1025", range(1024, 1026)), ("31000-32767", range(31000, 32768))]
+)
+def test_a_port_range_includes_both_ends(text: str, ports: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_PORT_RANGE", text)
+    assert Settings().ports == ports
+
+
+@pytest.mark.parametrize("text", ["20000", "20000-", "30000-20000", "80-90", "32000-33000", "1-2-3", "a-b"])
+def test_a_wrong_port_range_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_PORT_RANGE", text)
+    with pytest.raises(ValidationError, match="first-last, both from 1024 to 32767"):
+        Settings()
+
+
+@pytest.mark.parametrize("text", ["/tmp/a b", "/tmp/$(id)", "/tmp/é", "/tmp/a;b", "/tmp/'"])
+def test_a_work_folder_that_a_shell_would_take_apart_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFWORKER_WORK_DIR", text)
+    with pytest.raises(ValidationError, match="only letters, digits"):
+        Settings()
+
+
+def test_a_work_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFWORKER_WORK_DIR", "work")
+    assert Settings().work_dir == tmp_path / "work"
+
+
+def test_the_state_folder_follows_the_desktop_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert Settings().state_dir == Path("/state/sfworker")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert Settings().state_dir == Path("/home/someone/.local/state/sfworker")
+
+
+def test_the_log_level_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_LOG_LEVEL", "warning")
+    assert Settings().log_level == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOG_LEVEL", "loud"),
+        ("CONCURRENCY", "0"),
+        ("JOB_TIMEOUT_SECONDS", "-1"),
+        ("STREAM_MAXLEN", "9"),
+        ("LOG_JSON", "?"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SFWORKER_{name}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert [problem["loc"] for problem in caught.value.errors()] == [(name.lower(),)]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().concurrency = 5  # type: ignore[misc]
+
+
+def test_an_unknown_keyword_is_refused() -> None:
+    with pytest.raises(ValidationError, match="concurency"):
+        Settings(concurency=5)  # type: ignore[call-arg]
+
+
+def test_the_password_of_redis_is_not_shown() -> None:
+    settings = Settings(redis_url="redis://user:hunter2@host/0")  # type: ignore[arg-type]
+    assert "hunter2" not in repr(settings) and "hunter2" not in str(settings)
+    assert "hunter2" not in settings.model_dump_json()
