@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Mapping, Sequence, TextIO
 
 from secretflow_task.errors import (
     AmbiguousColumn,
@@ -295,8 +295,8 @@ def _read_csv(path: Path) -> pa.Table | None:
     # Names first: pyarrow needs them to be told that every column is text. Both skip empty lines.
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next((row for row in csv.reader(file, strict=True) if row), [])
-    if not names:
-        return None
+        if not any(line.strip("\r\n") for line in file):
+            return pa.table([pa.array([], pa.string()) for _ in names], names) if names else None
     table = pa_csv.read_csv(
         path,
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
@@ -306,7 +306,31 @@ def _read_csv(path: Path) -> pa.Table | None:
     )
     if table.column_names != names:
         raise pa.ArrowInvalid("the header can be read in two ways")
+    if not _ends_with_cell(path, table.column(len(names) - 1)[-1].as_py()):
+        raise pa.ArrowInvalid("the last cell is not as it was written: a quote is open")
     return table
+
+
+def _ends_with_cell(path: Path, cell: str) -> bool:
+    """Whether the file's last cell is ``cell``, plain or in quotes.
+
+    pyarrow lets the end of the file close a quote, so that one stray quote swallows all rows after it.
+    """
+    plain = cell.encode()
+    quoted = b'"' + plain.replace(b'"', b'""') + b'"'
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        while file.tell() and _byte_before(file) in b"\r\n":
+            file.seek(-1, os.SEEK_CUR)
+        end = file.tell()
+        file.seek(max(0, end - len(quoted)))
+        tail = file.read(end - file.tell())
+    return tail == quoted or tail.endswith((b"," + plain, b"\n" + plain, b"\r" + plain))
+
+
+def _byte_before(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_CUR)
+    return file.read(1)
 
 
 def owners(names: Sequence[str], held: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
