@@ -213,6 +213,9 @@ def test_a_path_is_a_text_per_party(values: dict[str, Any], problem: str) -> Non
 def test_of_a_value_with_several_forms_only_the_meant_one_is_explained() -> None:
     message = refusal({"train_data": BOTH, "model_path": {"alice": 5}})
     assert message == "sample: model_path.alice: input should be a valid string."
+
+
+def test_a_value_of_none_of_its_forms_is_told_them_all() -> None:
     message = refusal({"train_data": BOTH, "model_path": 5})
     assert (
         message
