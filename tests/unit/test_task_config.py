@@ -216,11 +216,8 @@ def test_of_a_value_with_several_forms_only_the_meant_one_is_explained() -> None
 
 
 def test_a_value_of_none_of_its_forms_is_told_them_all() -> None:
-    message = refusal({"train_data": BOTH, "model_path": 5})
-    assert (
-        message
-        == "sample: model_path: input should be a valid string; model_path: input should be a valid dictionary."
-    )
+    problems = [f"model_path: input should be a valid {form}" for form in ("string", "dictionary")]
+    assert refusal({"train_data": BOTH, "model_path": 5}) == f"sample: {'; '.join(problems)}."
 
 
 def test_a_model_folder_is_one_text_or_one_per_party() -> None:
