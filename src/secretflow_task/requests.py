@@ -10,12 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from secretflow_task.errors import InvalidTaskConfig, UnsupportedProtocol
 from secretflow_task.messages import TaskRequest
-from secretflow_task.task_config import PartyName, Strict, TaskConfig, parse
+from secretflow_task.task_config import STEP_PREFIX, PartyName, Strict, TaskConfig, parse
 from secretflow_task.task_dispatcher import Task, TaskDispatcher
 
 # How many parties each SPU protocol takes.
 PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
 FIELDS = ("FM64", "FM128")
+_REFERENCE = 'Name an earlier step\'s output by {"step": NAME, "output": KEY}.'
 
 
 class PartyAddress(Strict):
@@ -135,6 +136,7 @@ class Plan:
             RequestError: of the kind that says what is wrong with it.
         """
         params = parse(Params, dict(request.params), "request")
+        _refuse_step_paths(params.task_config)
         task_type = params.task_config.get("task_type")
         if not isinstance(task_type, str):
             raise InvalidTaskConfig("'task_config.task_type' is missing.")
@@ -167,6 +169,15 @@ def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
     if not listed or len(set(listed)) < len(listed):
         raise InvalidTaskConfig("The request must name each of its parties once.")
     return listed
+
+
+def _refuse_step_paths(value: Any) -> None:
+    """Only a workflow itself names intermediate files; elsewhere they would lead past the allowed folders."""
+    if isinstance(value, str) and value.startswith(STEP_PREFIX):
+        raise InvalidTaskConfig(f"No text may begin with {STEP_PREFIX!r}.", hint=_REFERENCE)
+    if isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _refuse_step_paths(item)
 
 
 def _check_roles(params: Params, parties: list[str]) -> None:

@@ -22,6 +22,9 @@ PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
 _FORM = re.compile(r"(list|dict)\[.*\]|constrained-str|str|\[key\]")
 _SHOWN = 8  # problems of one request in its error
 
+# Begins the path of a workflow's intermediate file, which lies in the job's own folder.
+STEP_PREFIX = "step:"
+
 PathText = Annotated[str, Field(min_length=1)]
 
 
