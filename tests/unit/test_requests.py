@@ -127,6 +127,15 @@ def test_a_wrong_request_is_refused(params: Mapping[str, Any], problem: str) -> 
     assert caught.value.message == problem
 
 
+@pytest.mark.parametrize("path", ["step:x.csv", "step:/etc/passwd.csv", "step:../../x.csv"])
+def test_a_path_inside_a_workflow_is_not_for_requests(path: str, plan_of: Callable[..., Plan]) -> None:
+    """It is not held against the allowed folders."""
+    step = {"name": "train", "task_config": {**LR, "train_data": {"alice": path, "bob": "b.csv"}}}
+    for config in (step["task_config"], {"task_type": "workflow", "steps": [step]}):
+        with pytest.raises(InvalidTaskConfig, match="^No text may begin with 'step:'"):
+            plan_of(config)
+
+
 def test_an_empty_list_of_parties_is_not_a_way_round_the_list(plan_of: Callable[..., Plan]) -> None:
     for empty in ([], {}):
         with pytest.raises(InvalidTaskConfig, match="should have at least 1 item"):

@@ -89,6 +89,16 @@ def test_an_intermediate_file_lies_in_the_jobs_own_folder_and_is_no_output(
     assert run.read_path("step:psi.output_paths.parquet", "x").text("a") == ["1"]
 
 
+@pytest.mark.parametrize(
+    "rest", ["../x.csv", "a/../../x.csv", "/etc/x.csv", "..", "a/..", "x/../../../etc/x.csv"]
+)
+def test_an_intermediate_path_does_not_leave_the_jobs_own_folder(rest: str, make_run: RunOf) -> None:
+    run = make_run("alice")
+    for use in (run.source, run.stage):
+        with pytest.raises(PathNotAllowed):
+            use(f"step:{rest}", "input_data")
+
+
 def test_a_model_has_one_folder_per_party(make_run: RunOf) -> None:
     run = make_run("alice")
     assert run.model_path({"alice": "m/a", "bob": "m/b"}) == "m/a"
