@@ -1,0 +1,236 @@
+"""The figures of an evaluation are scikit-learn's, also for ties and few distinct scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from secretflow_task.errors import BadLabel, BadColumnType, InvalidTaskConfig, MissingValues, RowCountMismatch
+from secretflow_task.jobs.evaluation_task import (
+    BiclassificationEvalConfig,
+    biclassification_figures,
+    biclassification_tables,
+    prepare_biclassification,
+)
+from secretflow_task.task_config import Use, parse
+from tests.unit.conftest import RunOf
+
+REQUEST = {
+    "label": {"party": "alice", "path": "test.csv", "column": "y"},
+    "prediction": {"party": "alice", "path": "prediction.csv", "column": "prediction"},
+}
+ROWS = 200
+Sample = tuple[np.ndarray, np.ndarray]
+
+
+def sample_of(name: str) -> Sample:
+    """Labels and scores of a kind that is often got wrong."""
+    rng = np.random.default_rng(7)
+    label = (rng.random(ROWS) < 0.3).astype(float)
+    score = np.clip(0.5 * label + rng.normal(0.3, 0.3, ROWS), 0, 1)
+    return {
+        "continuous": (label, score),
+        "ties": (label, score.round(1)),
+        "two scores": (label, (score > 0.6).astype(float)),
+        "one score": (label, np.full(ROWS, 0.4)),
+        "perfect": (label, label),
+        "inverted": (label, 1 - label),
+        "beyond 0 and 1": (label, 10 * score - 3),
+        "two rows": (np.array([1.0, 0.0]), np.array([0.2, 0.7])),
+        "rare": (np.eye(1, ROWS).ravel(), score),
+        "at the threshold": (label, np.where(score > 0.4, 0.5, 0.1)),
+    }[name]
+
+
+SAMPLES = [
+    "continuous",
+    "ties",
+    "two scores",
+    "one score",
+    "perfect",
+    "inverted",
+    "beyond 0 and 1",
+    "two rows",
+    "rare",
+    "at the threshold",
+]
+samples = st.lists(
+    st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.1, 0.5, 0.50001, 1.0])),
+    min_size=2,
+    max_size=30,
+)
+
+
+def evaluation(**values: Any) -> BiclassificationEvalConfig:
+    """The request with other values."""
+    config = parse(BiclassificationEvalConfig, {**REQUEST, **values}, "biclassification_eval")
+    assert isinstance(config, BiclassificationEvalConfig)
+    return config
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_figures_are_those_of_scikit_learn(name: str, threshold: float) -> None:
+    label, score = sample_of(name)
+    predicted = score >= threshold
+    auc = metrics.roc_auc_score(label, score)
+    (tn, fp), (fn, tp) = metrics.confusion_matrix(label, predicted, labels=[0, 1])
+    f1_at = {cut: metrics.f1_score(label, score >= cut) for cut in np.unique(score)}
+    expected = {
+        "auc": auc,
+        "gini": 2 * auc - 1,
+        "ks": max(
+            (score[label == 1] >= cut).mean() - (score[label == 0] >= cut).mean() for cut in [*f1_at, np.inf]
+        ),
+        "accuracy": metrics.accuracy_score(label, predicted),
+        "precision": metrics.precision_score(label, predicted, zero_division=0),
+        "recall": metrics.recall_score(label, predicted),
+        "f1": metrics.f1_score(label, predicted),
+        "log_loss": None if name == "beyond 0 and 1" else metrics.log_loss(label, score),
+        "threshold": threshold,
+        "best_f1": max(f1_at.values()),
+    }
+    figures = biclassification_figures(label, score, threshold)
+    assert figures.pop("confusion_matrix") == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
+    assert f1_at[figures.pop("best_f1_threshold")] == pytest.approx(expected["best_f1"], abs=1e-12)
+    assert figures == pytest.approx(expected, abs=1e-12)
+
+
+def test_ks_is_that_of_the_two_samples() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    label, score = sample_of("ties")
+    expected = stats.ks_2samp(
+        score[label == 0], score[label == 1], alternative="greater", method="asymp"
+    ).statistic
+    assert biclassification_figures(label, score, 0.5)["ks"] == pytest.approx(expected, abs=1e-12)
+
+
+@given(samples)
+def test_auc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[float, float]]) -> None:
+    label, score = (np.array(column) for column in zip(*rows))
+    assume(0 < label.sum() < len(label))
+    pairs = score[label == 1][:, None] - score[label == 0][None, :]
+    expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    assert biclassification_figures(label, score, 0.5)["auc"] == pytest.approx(expected)
+
+
+@given(samples, st.randoms())
+def test_the_order_of_the_rows_does_not_matter(rows: list[tuple[float, float]], random: Any) -> None:
+    label, score = (np.array(column) for column in zip(*rows))
+    assume(0 < label.sum() < len(label))
+    order = np.array(random.sample(range(len(label)), len(label)))
+    before, after = (
+        biclassification_figures(*columns, 0.5) for columns in ((label, score), (label[order], score[order]))
+    )
+    assert after.pop("confusion_matrix") == before.pop("confusion_matrix")
+    assert after == pytest.approx(before)
+    assert biclassification_tables(label[order], score[order], 4) == biclassification_tables(label, score, 4)
+
+
+def test_figures_and_tables_come_back_from_json_as_they_are() -> None:
+    label, score = sample_of("ties")
+    for value in (biclassification_figures(label, score, 0.5), biclassification_tables(label, score, 5)):
+        assert json.loads(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("size", [2, 7, 10, ROWS, 1000])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_row_of_the_table_tells_of_all_rows_down_to_its_threshold(name: str, size: int) -> None:
+    label, score = sample_of(name)
+    table = biclassification_tables(label, score, size)
+    assert 1 <= len(table) <= min(size, len(np.unique(score)))
+    for row in table:
+        above = score >= row["threshold"]
+        assert row["rows"] == above.sum()
+        assert (
+            row["true_positive_rate"]
+            == row["recall"]
+            == row["gain"]
+            == pytest.approx(above[label == 1].mean())
+        )
+        assert row["false_positive_rate"] == pytest.approx(above[label == 0].mean())
+        assert row["precision"] == pytest.approx(label[above].mean())
+        assert row["lift"] == pytest.approx(label[above].mean() / label.mean())
+    assert (table[-1]["rows"], table[-1]["recall"], table[-1]["lift"]) == (len(label), 1, 1)
+
+
+def test_buckets_of_distinct_scores_have_equal_sizes() -> None:
+    label, score = sample_of("continuous")
+    score = score + np.arange(ROWS) * 1e-9
+    assert [row["rows"] for row in biclassification_tables(label, score, 10)] == list(range(20, ROWS + 1, 20))
+
+
+def write_inputs(folder: Path, label: str, prediction: str) -> None:
+    """Alice's two files."""
+    (folder / "data/alice").mkdir(parents=True, exist_ok=True)
+    (folder / "data/alice/test.csv").write_text("y\n" + label)
+    (folder / "data/alice/prediction.csv").write_text("prediction\n" + prediction)
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "error"),
+    [
+        ("1\n0\n", "0.5\n", RowCountMismatch),
+        ("1\n1\n", "0.5\n0.5\n", BadLabel),
+        ("0\n0\n", "0.5\n0.5\n", BadLabel),
+        ("1\n2\n", "0.5\n0.5\n", BadLabel),
+        ("-1\n1\n", "0.5\n0.5\n", BadLabel),
+        ("1\nNA\n", "0.5\n0.5\n", MissingValues),
+        ("1\n0\n", "0.5\nNaN\n", MissingValues),
+        ("1\n0\n", "0.5\nhigh\n", BadColumnType),
+    ],
+)
+def test_bad_columns_are_refused_before_any_agreement(
+    label: str, prediction: str, error: type[Exception], make_run: RunOf, tmp_path: Path
+) -> None:
+    write_inputs(tmp_path, label, prediction)
+    run = make_run("alice")
+    with pytest.raises(error) as caught:
+        prepare_biclassification(run, evaluation())
+    assert getattr(caught.value, "party") == "alice"
+    assert run.channel.offered == []  # type: ignore[attr-defined]
+
+
+def test_only_the_label_party_reads_and_no_one_is_told(make_run: RunOf, tmp_path: Path) -> None:
+    write_inputs(tmp_path, "1\n0\n1\n", "0.9\n0.2\n0.4\n")
+    runs = {party: make_run(party) for party in ("alice", "bob")}
+    own, others = (prepare_biclassification(run, evaluation()) for run in runs.values())
+    assert own is not None and others is None
+    assert (own.label.tolist(), own.score.tolist()) == ([1, 0, 1], [0.9, 0.2, 0.4])
+    assert [run.channel.offered for run in runs.values()] == [[{}], [{}]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (
+            {"prediction": {"party": "bob", "path": "p.csv", "column": "p"}},
+            "prediction must lie at the label's party: make it the receiver of the prediction",
+        ),
+        ({"bucket_size": 1}, "bucket_size: input should be greater than or equal to 2"),
+        ({"threshold": "0.5"}, "threshold: input should be a valid number"),
+        ({"treshold": 0.5}, "unknown key 'treshold', did you mean 'threshold'?"),
+    ],
+)
+def test_a_wrong_request_is_refused(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidTaskConfig) as caught:
+        evaluation(**values)
+    assert caught.value.message == f"biclassification_eval: {problem}."
+
+
+def test_figures_are_revealed_only_when_they_are_shared() -> None:
+    assert evaluation().reveals() == []
+    shared = evaluation(share=True).reveals()
+    assert shared == [Use("every other party", "", ("y",), "AUC, KS and the other figures of the evaluation")]
+    assert evaluation().parties() == ["alice"]
+    assert evaluation().inputs() == [
+        Use("alice", "test.csv", ("y",), "label"),
+        Use("alice", "prediction.csv", ("prediction",), "prediction"),
+    ]
