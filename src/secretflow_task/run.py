@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 import typing
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterable, Iterator, Mapping
 
 from secretflow_task.data_loader import PathRules, Table, check_format
-from secretflow_task.errors import WorkerError
+from secretflow_task.errors import InvalidTaskConfig, OutputNotWritable, PathNotAllowed, WorkerError
 from secretflow_task.messages import Status
+from secretflow_task.model_store import MANIFEST
 from secretflow_task.requests import Protocol
+from secretflow_task.task_config import STEP_PREFIX, TaskConfig
 from secretflow_task.task_dispatcher import Task
 from secretflow_task.utils.status_notifier import _publish_status
-
-STEP_PREFIX = "step:"  # path of an intermediate file inside a workflow; it lies in the job's temporary folder
 
 
 class Channel(typing.Protocol):
@@ -66,7 +67,40 @@ class Run:
 
     def _prepared(self, task: Task, config: Any) -> Any:
         with self.timed("prepare"):
+            if isinstance(config, TaskConfig):
+                self.check_outputs([config])
             return task.prepare(self, config) if task.prepare else self.channel.agree({})
+
+    def check_outputs(self, configs: Iterable[TaskConfig]) -> None:
+        """Refuse outputs of the own party that could not be moved to their places, before anything is computed.
+
+        Raises:
+            OutputNotWritable: something that an output must not replace, or no folder, is in its way.
+            InvalidTaskConfig: two outputs have one path.
+        """
+        targets: set[Path] = set()
+        for purpose, path, is_folder in (
+            output for config in configs for output in self._own_outputs(config)
+        ):
+            target = self.rules.resolve(path, purpose)
+            _check_target(target, is_folder, self.party, purpose)
+            if target in targets:
+                raise InvalidTaskConfig(f"Two outputs of {self.party} have the path of {purpose}.")
+            targets.add(target)
+
+    def _own_outputs(self, config: TaskConfig) -> Iterator[tuple[str, str, bool]]:
+        """``(request key, path, whether it is a folder)`` of every output of the own party that stays."""
+        roles = config.output_fields()
+        for use in config.outputs() + config.models():
+            role = roles.get(use.purpose)
+            if role is None or use.party != self.party or use.path.startswith(STEP_PREFIX):
+                continue
+            if role.at and not getattr(config, role.at):
+                continue  # whose it is follows from the model
+            is_folder = role.kind == "save"
+            yield use.purpose, (
+                self.model_path(getattr(config, use.purpose)) if is_folder else use.path
+            ), is_folder
 
     def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
         """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""
@@ -74,6 +108,8 @@ class Run:
 
     def read(self, paths: Mapping[str, str], purpose: str) -> Table:
         """Read the own party's file of ``{party: path}``."""
+        if self.party not in paths:
+            raise InvalidTaskConfig(f"{purpose} names no file of {self.party}, which is a party of the request.")
         return self.read_path(paths[self.party], purpose)
 
     def read_path(self, path: str, purpose: str) -> Table:
@@ -167,7 +203,31 @@ class Run:
     def _intermediate(self, path: str) -> Path | None:
         if not path.startswith(STEP_PREFIX):
             return None
-        return self.folder / "steps" / path.removeprefix(STEP_PREFIX)
+        folder = self.folder / "steps"
+        inside = folder / path.removeprefix(STEP_PREFIX)
+        if ".." in inside.parts or not inside.is_relative_to(folder):
+            raise PathNotAllowed(f"{self.party}: no step writes such a file.", party=self.party)
+        return inside
+
+
+def _check_target(target: Path, is_folder: bool, party: str, purpose: str) -> None:
+    above = target.parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise OutputNotWritable(f"{party}: {purpose} cannot be written where it should lie.", party=party)
+    in_the_way = target.is_dir() if not is_folder else target.exists() and not _may_be_replaced(target)
+    if in_the_way:
+        what = "is a folder" if not is_folder else "holds something that is not a model"
+        raise OutputNotWritable(
+            f"{party}: {purpose} {what} and is left as it is.",
+            party=party,
+            hint="Name another path, or remove it.",
+        )
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
 
 
 def staging_folder(target: Path, name: str) -> Path:

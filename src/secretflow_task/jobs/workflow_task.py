@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 from pydantic import Field, PrivateAttr, model_validator
 
 from secretflow_task.errors import InvalidTaskConfig, RequestError
-from secretflow_task.run import STEP_PREFIX
-from secretflow_task.task_config import PathRole, Strict, TaskConfig, Use
+from secretflow_task.task_config import STEP_PREFIX, PathRole, Strict, TaskConfig, Use
 from secretflow_task.task_dispatcher import Task, TaskDispatcher
 
 if TYPE_CHECKING:
@@ -82,7 +81,9 @@ class WorkflowConfig(TaskConfig):
         written = {(use.party, use.path) for use in self.outputs()} if but_written else set()
         flat = [use for some in uses for use in some]
         return [
-            use for use in flat if not use.path.startswith(STEP_PREFIX) and (use.party, use.path) not in written
+            use
+            for use in flat
+            if not use.path.startswith(STEP_PREFIX) and (use.party, use.path) not in written
         ]
 
     def reveals(self) -> list[Use]:
@@ -181,7 +182,8 @@ def _parties_of(values: Mapping[str, Any]) -> list[str]:
 
 
 def prepare_workflow(run: Run, config: WorkflowConfig) -> None:
-    """Prepare the first step; the later ones are prepared when their turn comes."""
+    """Check all outputs and prepare the first step; the later ones are prepared when their turn comes."""
+    run.check_outputs(step.config for step in config.bound)
     first = config.bound[0]
     with run.named_step(first.name):
         run.prepare(first.task, first.config)

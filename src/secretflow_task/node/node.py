@@ -24,8 +24,8 @@ from secretflow_task.node.store import EventStore, Execution
 from secretflow_task.node.supervisor import Supervisor
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
-from secretflow_task.run import STEP_PREFIX, staging_folders
-from secretflow_task.task_config import TaskConfig, Use
+from secretflow_task.run import staging_folders
+from secretflow_task.task_config import STEP_PREFIX, TaskConfig, Use
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
