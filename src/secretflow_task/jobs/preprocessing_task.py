@@ -140,6 +140,10 @@ class StandardScalerConfig(TaskConfig):
             raise ValueError("give columns, or ids or label so that they are not scaled")
         return self
 
+    def reveals(self) -> list[Use]:
+        """Column names and row count; the parameters stay with the owner of the column."""
+        return [Use(party, "", (), "names of the scaled columns, number of rows") for party in self.parties()]
+
 
 @dataclass(frozen=True)
 class ScalerInput(Features):
@@ -157,13 +161,14 @@ def prepare_scaler(run: Run, config: StandardScalerConfig) -> ScalerInput:
         manifest.check_use("standard_scaler", run.parties, manifest.protocol, manifest.field, run.party)
         own = manifest.features[run.party]
         values = table.numbers(own, missing=True)
-        answers = run.agree(model=manifest.digest())
+        answers = run.agree(model=manifest.digest(), rows=table.rows)
+        check_rows(answers)
         check_same_model({party: answer["model"] for party, answer in answers.items()})
         parameters = json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
         return ScalerInput(table, manifest.features, values, None, parameters)
     own = own_features(table, config.columns, config.ids, config.label)
     values = table.numbers(own, missing=True)
-    names, _ = agree_on_features(run, own, config.columns)
+    names, _ = agree_on_features(run, own, config.columns, rows=table.rows)
     return ScalerInput(table, names, values)
 
 
