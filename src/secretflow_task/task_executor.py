@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable
 
 from secretflow_task.cluster_initializer import cluster
-from secretflow_task.device_manager import create_devices
+from secretflow_task.device_manager import Devices, create_devices
 from secretflow_task.errors import (
     AlgorithmError,
     DeviceInitError,
@@ -51,7 +51,8 @@ def execute_secretflow_task(
     )
     run.prepare(plan.task, plan.config)
     if plan.task.own_cluster:
-        return _finish(plan, run, TaskDispatcher.dispatch(plan.task.task_type, run, plan.config), on_result)
+        result = TaskDispatcher.dispatch(plan.task.task_type, Devices(run), plan.config)
+        return _finish(plan, run, result, on_result)
     started = time.monotonic()
     with cluster(spec.fed_addresses, spec.party, spec.request.execution_id):
         run.timings[Stage.CLUSTER_INIT.value] = round(time.monotonic() - started, 3)
@@ -101,8 +102,13 @@ def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool
     if isinstance(cause, WorkerError):
         return cause, False
     detail = f"{type(cause).__name__}: {cause}"
-    if _name(cause) in _PEER_FAILURES or isinstance(cause, pickle.UnpicklingError):
-        return PeerLost(party=party, detail=detail), True
+    if _name(cause) in _PEER_FAILURES:
+        peer = cause.party() if _name(cause) == "FedRemoteError" else None  # type: ignore[attr-defined]
+        return PeerLost(party=peer, detail=detail), True
+    if isinstance(cause, pickle.UnpicklingError):
+        message = f"{party}: a message was refused, since it names a class that no message may name."
+        hint = "Ask the operators of the other parties what they run: SecretFlow does not send such messages."
+        return AlgorithmError(message, hint=hint, party=party, detail=detail), False
     kind = next((kind for test, kind in _FOREIGN if test(cause)), AlgorithmError)
     return kind(party=party, detail=detail), False
 
@@ -123,7 +129,8 @@ _FOREIGN: tuple[tuple[Callable[[BaseException], bool], type[WorkerError]], ...] 
     (lambda error: isinstance(error, MemoryError), MemoryLimitExceeded),
     (
         lambda error: isinstance(error, OSError)
-        and error.errno in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR),
+        and error.errno
+        in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR),
         OutputNotWritable,
     ),
     (lambda error: _name(error) == "YACLError", DeviceInitError),
