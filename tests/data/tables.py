@@ -79,3 +79,26 @@ def overlapping(rows: int, common: int, seed: int = 0) -> tuple[Table, Table]:
         "note": [f'"{value}"' for value in rng.integers(0, 9, rows)],
     }
     return rows_in_order(first, rng.permutation(rows)), rows_in_order(second, rng.permutation(rows))
+
+
+def two_halves(rows: int, seed: int = 0, label_at: str = "alice") -> dict[str, Table]:
+    """Aligned, scaled tables: features a1 a2 a3 at alice, b1 b2 b3 at bob, an id at both, and a label y."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 6))
+    x[:, 4] += 0.5 * x[:, 1]
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    score = x @ [1.2, -0.8, 0.5, 0.9, -0.4, 0.3] - 0.5
+    y = (rng.random(rows) < 1 / (1 + np.exp(-score))).astype(int)
+    ids = [f"{row:05d}" for row in range(rows)]
+    tables: dict[str, Table] = {
+        "alice": {"uid": ids, **{f"a{i + 1}": x[:, i].tolist() for i in range(3)}},
+        "bob": {**{f"b{i + 1}": x[:, 3 + i].tolist() for i in range(3)}, "uid": ids},
+    }
+    tables[label_at]["y"] = y.tolist()
+    return tables
+
+
+def numbers(tables: Mapping[str, Mapping[str, Sequence[Any]]], names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """The named columns, wherever they are, as one array."""
+    held = {name: cells for table in tables.values() for name, cells in table.items()}
+    return np.array([[float(cell) for cell in held[name]] for name in names]).T

@@ -250,8 +250,8 @@ def check_events(execution: Execution) -> None:
 
 
 def check_sentence(text: str) -> None:
-    """A helpful text starts with a capital or a name, ends with a full stop, and is longer than a word."""
-    assert text.endswith(".") and len(text.split()) > 3, text
+    """A helpful text is a sentence of several words and not that of a foreign exception."""
+    assert text.endswith((".", "?")) and len(text.split()) > 3, text
     assert "Traceback" not in text and "Error(" not in text
 
 

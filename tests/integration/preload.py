@@ -1,4 +1,4 @@
-"""What the template of the integration tests preloads: what every template does, the probes, and a listener."""
+"""What the template of the integration tests preloads: what every template does, probes, and a listener."""
 
 from typing import Any
 

@@ -47,7 +47,10 @@ def probe(devices: Devices, task_config: ProbeConfig) -> dict[str, Any]:
 
 def modules(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
     """What the job process has imported."""
-    return {"modules": sorted({name.partition(".")[0] for name in sys.modules}), "threads": threading.active_count()}
+    return {
+        "modules": sorted({name.partition(".")[0] for name in sys.modules}),
+        "threads": threading.active_count(),
+    }
 
 
 def place(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def place(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
 
 
 def arrays(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
-    """Work that hangs in a child of a process whose JAX backend was started, and a compilation for the SPU."""
+    """Work that hangs in a child of a process whose JAX backend was started, and a program for the SPU."""
     import jax.numpy as jnp
     import numpy as np
     import secretflow as sf
@@ -84,11 +87,14 @@ def adapter(devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
     """What the bends of the engine adapter have become in a real job."""
     import pickle
 
+    import secretflow as sf
     from secretflow.device.device import spu as sf_spu
     from secretflow.distributed.fed.exception import FedRemoteError
     from secretflow.utils import secure_pickle
     from spu import libspu
 
+    # The SPU's link is made when it is first used.
+    sf.reveal(devices["spu"](lambda x: x + 1)(devices["alice"](lambda: 1.0)().to(devices["spu"])))
     try:
         secure_pickle.loads(pickle.dumps(RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)
         refused = False
@@ -124,8 +130,10 @@ def sends_code(devices: Devices, config: ProbeConfig) -> None:
 def _listens() -> list[str]:
     import psutil
 
-    connections = psutil.Process().connections("tcp")
-    return sorted({connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN})
+    connections = psutil.Process().net_connections("tcp")
+    return sorted(
+        {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    )
 
 
 def fails_in_device(devices: Devices, config: ProbeConfig) -> None:
@@ -205,7 +213,9 @@ def foreign_row_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[s
         others = set(range(devices.run.inputs.table.rows)) - set(rows)
         return [min(others), *rows[1:]]
 
-    with mock.patch.object(psi_task, "_output_rows", replaced if devices.self_party == "alice" else output_rows):
+    with mock.patch.object(
+        psi_task, "_output_rows", replaced if devices.self_party == "alice" else output_rows
+    ):
         return psi_task.execute_psi(devices, task_config)
 
 

@@ -1,4 +1,4 @@
-"""The job process: where it lives, what it has imported, and what it can do that a forked child often cannot."""
+"""The job process: where it lives, what it has imported, and what a forked child often cannot do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def test_a_job_has_the_engine_and_nothing_of_the_command_line(workspace: Workspa
     execution = workspace.run(probe(workspace, "modules"))
     for result in execution.results.values():
         assert {"secretflow", "spu", "jax"} <= set(result["modules"])
-        assert not {"celery", "kombu", "redis", "typer", "click", "pytest", "_pytest"} & set(result["modules"])
+        assert not {"celery", "kombu", "redis", "typer", "click", "pytest", "_pytest"} & set(
+            result["modules"]
+        )
 
 
 def test_a_job_lives_in_its_own_session_folder_and_log(workspace: Workspace, bench: Bench) -> None:

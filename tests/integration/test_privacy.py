@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
 import pytest
 
 from tests.data.tables import overlapping
@@ -36,7 +34,9 @@ def test_without_broadcast_the_other_party_never_gets_the_count(
     }  # fmt: skip
     log = workspace.bench.log_of(execution, other)
     assert "RECEIVED" in log  # the listener was there
-    without_times = re.sub(r"\d\d:\d\d:\d\d\.\d+|\[\d+\.\d+\]|\"timestamp\": \"[^\"]*\"|/tmp/\S+|[.\d]+ s", "", log)
+    without_times = re.sub(
+        r"\d\d:\d\d:\d\d\.\d+|\[\d+\.\d+\]|\"timestamp\": \"[^\"]*\"|/tmp/\S+|[.\d]+ s", "", log
+    )
     assert not re.search(r"\b137\b", without_times)
     assert "Join stat" not in log
     assert not workspace.exists(other, "out.csv")

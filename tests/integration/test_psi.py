@@ -255,11 +255,20 @@ def test_an_existing_output_is_replaced_whole(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "wrong, join",
-    [("psi_swapped", "inner"), ("psi_swapped", "full"), ("psi_foreign_row", "inner"), ("psi_foreign_row", "right")],
+    [
+        ("psi_swapped", "inner"),
+        ("psi_swapped", "full"),
+        ("psi_foreign_row", "inner"),
+        ("psi_foreign_row", "right"),
+    ],
 )
-def test_rows_that_do_not_belong_together_are_never_written(workspace: Workspace, wrong: str, join: str) -> None:
+def test_rows_that_do_not_belong_together_are_never_written(
+    workspace: Workspace, wrong: str, join: str
+) -> None:
     alice, bob = overlapping(12, 8)
     request = psi(workspace, {"alice": alice, "bob": bob}, join=join) | {"task_type": wrong}
     execution = workspace.fail(request, "Misaligned", None)
     assert execution.stages("bob")[-1][0] == "alignment"
-    assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == ["in.csv"] * 2
+    assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == [
+        "in.csv"
+    ] * 2

@@ -1,0 +1,103 @@
+"""Prints, as JSON, what SecretFlow does without our bends, and what two of them change; run as a script.
+
+It ends as SecretFlow does after an error: by itself, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+
+
+class _RunsCode:
+    def __reduce__(self) -> Any:
+        return exec, ("import os; os.environ['SFWORKER_WAS_HERE'] = '1'",)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _cached(adapt: Any = lambda model: model) -> bool:
+    """Whether a regression would train with SPU's beaver cache."""
+    from secretflow.ml.linear import SSRegression
+
+    model = SSRegression(None)
+    model._prepare_dataset = lambda data: (data, data.shape)
+    model = adapt(model)
+    x, y = SimpleNamespace(shape=(9, 2)), SimpleNamespace(shape=(9, 1), partitions={"alice": 0})
+    model._pre_check(x, y, 1, 0.1, 4, "real", "logistic", "None", 0.1, 0.0, None, None, "naive_sgd")
+    return bool(model.enable_spu_cache)
+
+
+def _weights(rows: int) -> list[float]:
+    """Weights after one epoch in batches of 4 over the first ``rows`` of ten rows."""
+    from secretflow.ml.linear.linear_model import RegType
+    from secretflow.ml.linear.ss_sgd import model as ss_sgd
+    from secretflow.utils.sigmoid import SigType
+
+    random = np.random.default_rng(0)
+    x = np.hstack([random.normal(size=(10, 2)), np.ones((10, 1))])[:rows]
+    y = random.integers(0, 2, (10, 1))[:rows]
+    w, _ = ss_sgd._batch_update_w(
+        x,
+        y,
+        np.zeros((3, 1)),
+        0.5,
+        0.3,
+        sig_type=SigType.T1,
+        reg_type=RegType.Logistic,
+        penalty=ss_sgd.Penalty.L2,
+        total_batch=rows // 4,
+        batch_size=4,
+        strategy=ss_sgd.Strategy.NAIVE_SGD,
+        dk_arr=None,
+    )
+    return [float(value) for value in np.asarray(w).ravel()]
+
+
+def main() -> None:
+    """Measure, print, and fail."""
+    import jax._src.xla_bridge
+    import secretflow as sf
+    from secretflow.distributed.fed.exception import FedRemoteError
+    from secretflow.utils import secure_pickle
+    from spu import libspu
+
+    from secretflow_task import engine_adapter
+
+    facts: dict[str, Any] = {"backend_started": bool(jax._src.xla_bridge._backends)}
+    secure_pickle.loads(pickle.dumps(_RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)
+    facts["peer_runs_code"] = "SFWORKER_WAS_HERE" in os.environ
+    facts["error_text"] = str(pickle.loads(pickle.dumps(FedRemoteError("bob", ValueError("4711")))))
+    description = libspu.link.Desc()
+    facts["retries"] = [description.retry_opts.max_retry, description.retry_opts.retry_interval_ms]
+    facts["cache"] = [_cached(), _cached(engine_adapter.without_beaver_cache)]
+    facts["weights"] = {"8": _weights(8), "10": _weights(10)}
+    engine_adapter.train_on_every_row()
+    facts["weights_on_every_row"] = {"8": _weights(8), "10": _weights(10)}
+    address = f"127.0.0.1:{_free_port()}"
+    parties = {"alice": {"address": address, "listen_addr": address}}
+    sf.init(cluster_config={"parties": parties, "self_party": "alice"}, ray_mode=False, logging_level="error")
+    connections = psutil.Process().net_connections("tcp")
+    facts["listens"] = sorted({some.laddr.ip for some in connections if some.status == psutil.CONN_LISTEN})
+    facts["interrupt"] = signal.getsignal(signal.SIGINT).__module__
+    print(json.dumps(facts))
+    sys.stdout.flush()
+    sf.shutdown(on_error=True)
+    print("still here")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Every bend of SecretFlow: what it does with it, and without, which tells when it is no longer needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from secretflow_task import engine_adapter
+from tests.integration.bench import Bench, Workspace
+from tests.integration.probes import FOREIGN_TEXT
+from tests.integration.test_job_process import probe
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def stock() -> dict[str, Any]:
+    """What SecretFlow does as it comes."""
+    script = [sys.executable, "-m", "tests.integration.stock_engine"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=90, check=False)
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("{"), done.stderr
+    return {"exit_code": done.returncode, **json.loads(last)}
+
+
+@pytest.fixture(scope="module")
+def bent(bench: Bench) -> dict[str, Any]:
+    """What it does in a job."""
+    return bench.workspace("adapter").run(probe(bench.workspace("adapter"), "adapter")).results["alice"]
+
+
+def test_importing_it_starts_a_backend_that_forked_children_hang_on(
+    stock: dict[str, Any], bench: Bench
+) -> None:
+    assert stock["backend_started"] is True
+    script = "from secretflow_task import engine_adapter as a; a.preload(); print(a.is_preloaded())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+def test_its_server_listens_on_every_interface_and_ours_on_loopback(
+    stock: dict[str, Any], bent: dict[str, Any]
+) -> None:
+    assert stock["listens"] == ["::"]
+    assert set(bent["listens"]) == {"127.0.0.1", "::ffff:127.0.0.1"}  # the SPU's link, and gRPC
+
+
+def test_it_runs_code_that_a_peer_sends_and_we_do_not(stock: dict[str, Any], bent: dict[str, Any]) -> None:
+    assert stock["peer_runs_code"] is True
+    assert bent["refused"] is True
+
+
+@pytest.mark.parametrize("name", ["exec", "eval", "getattr", "print"])
+def test_no_function_that_could_run_code_is_allowed(name: str) -> None:
+    assert not [allowed for allowed in engine_adapter.ALLOWED_CLASSES if allowed.endswith(f".{name}")]
+
+
+def test_it_sends_the_text_of_an_error_to_the_peers_and_we_do_not(
+    stock: dict[str, Any], bent: dict[str, Any]
+) -> None:
+    assert "4711" in stock["error_text"]
+    assert FOREIGN_TEXT not in bent["error"] and "bob" in bent["error"]
+
+
+def test_its_link_sleeps_a_second_where_ours_tries_again_at_once(
+    stock: dict[str, Any], bent: dict[str, Any]
+) -> None:
+    assert stock["retries"] == [3, 1000]
+    assert [bent["retries"], bent["retry_pause"]] == [20, 20]
+
+
+def test_it_ends_its_own_process_after_an_error(stock: dict[str, Any], bent: dict[str, Any]) -> None:
+    assert stock["exit_code"] == 1
+    assert stock["interrupt"].startswith("secretflow.")
+    assert bent["interrupt"] == "secretflow_task.engine_adapter"
+
+
+def test_it_trains_with_a_cache_that_gives_random_weights_with_the_real_sigmoid(
+    stock: dict[str, Any],
+) -> None:
+    assert stock["cache"] == [True, False]
+
+
+def test_it_drops_the_rows_of_a_last_short_batch(stock: dict[str, Any]) -> None:
+    assert stock["weights"]["10"] == stock["weights"]["8"]
+    assert stock["weights_on_every_row"]["8"] == stock["weights"]["8"]
+    assert stock["weights_on_every_row"]["10"] != stock["weights"]["8"]
+
+
+def test_a_job_finds_its_peer_without_waiting(workspace: Workspace) -> None:
+    execution = workspace.run(probe(workspace, "modules"))
+    assert execution.results["bob"]["timings"]["cluster_init"] < 1.0
