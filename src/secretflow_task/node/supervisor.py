@@ -1,7 +1,7 @@
 """Supervision of one job process: the only place where an execution is settled.
 
-SecretFlow ends its own process, blocks for ever or dies in native code, so nothing can be promised from inside it.
-The supervisor decides from what the process said on its pipe, from its exit, from the clock and from the peers.
+SecretFlow ends its own process, blocks for ever or dies in native code, so nothing can be promised from
+inside it. The supervisor decides from what the process said, from its exit, from the clock and from the peers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ Publish = Callable[[Status, Mapping[str, Any]], None]
 
 # How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
 _CAUSE_SECONDS = 4.0
+# Messages of a job that are read before the clock and the peers have their turn.
+_MESSAGES_AT_ONCE = 100
+# Where the progress of what has not succeeded ends.
+_UNFINISHED = 0.999
 # Exits by which SecretFlow ends its own process when a peer is gone.
 _EXITS_AFTER_PEER = frozenset({255, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPIPE})
 
@@ -99,10 +103,17 @@ class Supervisor:
             return
         ended = self._job.exit_code() is not None  # before the pipe is read, so that its last words count
         try:
-            while self._job.connection.poll():
+            for _ in range(_MESSAGES_AT_ONCE):
+                if self._process_has_ended() or not self._job.connection.poll():
+                    break
                 self._handle(PipeMessage.from_bytes(self._job.connection.recv_bytes()))
-        except (EOFError, OSError, ValueError, KeyError):
-            ended = self._job.wait(1.0) or ended
+            else:
+                return  # there may be more, but the clock and the peers have their turn
+        except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._job.wait(
+                1.0
+            )  # for its exit code; alive or not, nothing that it says can be believed any more
+            ended = True
         if ended and not self._process_has_ended():
             self._job_died(self._job.exit_code())
 
@@ -115,14 +126,14 @@ class Supervisor:
             self._round_deadline = time.monotonic() + self._prepare_timeout_seconds
             self._link.offer(body)
         elif message.kind is Kind.RESULT:
+            self._outputs = _texts(body["outputs"])
             self._result = body["result"]
-            self._outputs = body["outputs"]
             self._link.finish()
         elif message.kind in (Kind.REFUSED, Kind.FAILED):
             self._fail(WorkerError.from_dict(body["error"]), bool(body["from_peer"]))
 
     def _report(self, data: Mapping[str, Any]) -> None:
-        self._progress = max(self._progress, float(data.get("progress", 0.0)))
+        self._progress = min(max(self._progress, float(data.get("progress", 0.0))), _UNFINISHED)
         self._publish(Status.RUNNING, {**data, "progress": self._progress})
 
     def _answer(self) -> None:
@@ -159,16 +170,24 @@ class Supervisor:
             self._link.fail(TaskTimeout("The parties were not prepared in time.", party=self._spec.party))
 
     def _commit(self) -> WorkerError | None:
-        """Move the staged outputs to their places; the job process is not trusted with the choice of either."""
+        """Move the staged outputs to their places; the job is not trusted with the choice of either."""
         try:
             for staged, target in self._outputs.items():
                 if Path(staged).parent.name != self._spec.staging:
                     raise OSError("the job named a file outside its staging folder")
                 _move(Path(staged), self._spec.rules.resolve(target, "output"))
         except (OSError, PathNotAllowed) as error:
-            log.error("An output could not be moved to its place.", action="commit_failed", problem=str(error))
+            log.error(
+                "An output could not be moved to its place.", action="commit_failed", problem=str(error)
+            )
             return OutputNotWritable(party=self._spec.party)
         return None
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ValueError("not texts by their names")
+    return value
 
 
 def _move(staged: Path, target: Path) -> None:
@@ -180,6 +199,9 @@ def _move(staged: Path, target: Path) -> None:
 
 
 def _describe_exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
+    if code is None:
+        return "its pipe broke"
+    if code < 0:
+        names = {item.value: item.name for item in signal.Signals}
+        return f"signal {names.get(-code, -code)}"
     return f"exit code {code}"
