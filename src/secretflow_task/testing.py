@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
 import os
 import signal
 import threading
@@ -22,6 +24,9 @@ from secretflow_task.node.store import Execution
 from secretflow_task.node.template import JobProcess
 
 Facts = Mapping[str, Mapping[str, Any]]
+
+# A fork takes over every open file: another job's end of its pipe must not be among them.
+_FORKING = threading.Lock()
 
 
 class MemoryChannel:
@@ -146,14 +151,25 @@ class JobSide(PipeChannel):
 def scripted_job(script: Callable[[JobSide], None]) -> JobProcess:
     """A job process without an engine: forked from the test, it plays ``script`` and ends.
 
-    It has its own process group, as a real one has. Start the jobs of an execution before any thread.
+    It has its own process group, as a real one has.
     """
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_play, args=(script, ours, theirs), daemon=True)
-    process.start()
-    theirs.close()
+    with _FORKING:
+        ours, theirs = multiprocessing.Pipe()
+        process = _Process(target=_play, args=(script, ours, theirs), daemon=True)
+        process.start()
+        theirs.close()
     return JobProcess(process, ours)
+
+
+class _Process(multiprocessing.context.ForkProcess):
+    """A fork that is reaped, as the forkserver's children are, when its sentinel says that it has ended."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        if multiprocessing.connection.wait([self.sentinel], timeout=0):
+            self.join()
+        return super().exitcode
 
 
 def _play(script: Callable[[JobSide], None], ours: Connection, theirs: Connection) -> NoReturn:
