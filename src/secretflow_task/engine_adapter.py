@@ -1,7 +1,8 @@
 """Every place where we bend SecretFlow 1.14.0b0.
 
-SecretFlow is pinned; nothing outside this module and ``jobs/`` knows its internals. Each bend says what breaks
-without it, and has a test that fails when a release no longer needs it (``tests/integration/test_engine_adapter.py``).
+SecretFlow is pinned; nothing outside this module and ``jobs/`` knows its internals. Each bend says what
+breaks without it, and has a test in ``tests/integration/test_engine_adapter.py`` that fails when a release no
+longer needs it.
 Importing this module imports nothing of the engine.
 """
 
@@ -15,8 +16,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-# SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet, and a dead peer
-# is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
+# SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet, and a dead
+# peer is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
 LINK_RETRIES = {
     "max_retry": 20,
     "retry_interval_ms": 20,
@@ -43,8 +44,8 @@ MESSAGE_OPTIONS = {
     },
 }
 
-# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few names and lets
-# everything else through, so that a peer can run code here; its ``serializing_allowed_list`` is read by nothing.
+# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few names and
+# lets all others through, so that a peer can run code here; nothing reads its ``serializing_allowed_list``.
 ALLOWED_CLASSES = frozenset(
     {
         "builtins.slice",
@@ -74,8 +75,8 @@ ALLOWED_CLASSES = frozenset(
 def preload() -> None:
     """Import the engine without initialising JAX's backend, for the template process.
 
-    ``sml.gaussian_process._gpc`` makes a ``jnp.array`` at import, which starts JAX's CPU backend; a child that is
-    forked afterwards hangs on the first array that is large enough for the backend's thread pool.
+    ``sml.gaussian_process._gpc`` makes a ``jnp.array`` at import, which starts JAX's CPU backend; a child
+    that is forked afterwards hangs on the first array that is large enough for the backend's thread pool.
 
     Raises:
         RuntimeError: the backend was started all the same.
@@ -90,7 +91,7 @@ def preload() -> None:
         import sml.gaussian_process._gpc  # noqa: F401  # pylint: disable=unused-import
     finally:
         jax.numpy.array = jax_array
-    import secretflow.ml.linear
+    import secretflow.ml.linear  # pylint: disable=unused-import
     import secretflow.stats  # noqa: F401  # pylint: disable=unused-import
 
     if xla_bridge._backends:  # pylint: disable=protected-access
@@ -107,7 +108,9 @@ def is_preloaded() -> bool:
 
 def install() -> None:
     """Bend SecretFlow in this process; call it once, before `secretflow.init`."""
-    os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = "1"  # else every error ends the process with os._exit(1), unreported
+    os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = (
+        "1"  # else every error ends the process with os._exit(1), unreported
+    )
     _listen_on_loopback()
     _refuse_foreign_classes()
     _keep_error_texts_home()
@@ -146,7 +149,15 @@ def train_on_every_row() -> None:
         return
 
     def update_on_every_row(
-        x: Any, y: Any, w: Any, learning_rate: Any, l2_norm: Any, *, total_batch: int, batch_size: int, **rest: Any
+        x: Any,
+        y: Any,
+        w: Any,
+        learning_rate: Any,
+        l2_norm: Any,
+        *,
+        total_batch: int,
+        batch_size: int,
+        **rest: Any,
     ) -> Any:
         w, norms = update(
             x, y, w, learning_rate, l2_norm, total_batch=total_batch, batch_size=batch_size, **rest
@@ -156,7 +167,14 @@ def train_on_every_row() -> None:
             share = left / batch_size
             tail = slice(x.shape[0] - left, x.shape[0])
             w, _ = update(
-                x[tail], y[tail], w, learning_rate * share, l2_norm * share, total_batch=1, batch_size=left, **rest
+                x[tail],
+                y[tail],
+                w,
+                learning_rate * share,
+                l2_norm * share,
+                total_batch=1,
+                batch_size=left,
+                **rest,
             )
         return w, norms
 
@@ -165,13 +183,13 @@ def train_on_every_row() -> None:
 
 
 def _listen_on_loopback() -> None:
-    """SecretFlow's gRPC server listens on all interfaces whatever ``listen_addr`` says, without authentication."""
+    """SecretFlow's gRPC server listens on all interfaces whatever ``listen_addr`` says, and trusts anyone."""
     import grpc
     from secretflow.distributed.fed import api
     from secretflow.distributed.fed.proxy.grpc import fed_pb2_grpc
     from secretflow.distributed.fed.proxy.grpc.grpc import GrpcProxy
 
-    class LoopbackGrpcProxy(GrpcProxy):
+    class LoopbackGrpcProxy(GrpcProxy):  # type: ignore[misc]
         """Listens on the address that it was given."""
 
         def _start_server(self) -> None:

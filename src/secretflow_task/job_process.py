@@ -11,7 +11,6 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any, Mapping, NoReturn
 
-from secretflow_task.errors import WorkerError
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status
 from secretflow_task.task_executor import as_worker_error, execute_secretflow_task
@@ -36,7 +35,7 @@ class PipeChannel:
         self._connection.send_bytes(PipeMessage(kind, body).to_bytes())
 
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Say ``prepared``; returns every party's facts after ``go``. The node ends a wait that is too long."""
+        """Say ``prepared``; returns every party's facts after ``go``. The node ends too long a wait."""
         self.send(Kind.PREPARED, facts)
         answer = PipeMessage.from_bytes(self._connection.recv_bytes())
         if answer.kind is not Kind.GO:
@@ -66,7 +65,7 @@ def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
         code = 0
     except Aborted:
         pass
-    except BaseException as error:  # pylint: disable=broad-exception-caught  # the last chance to say anything
+    except BaseException as error:  # pylint: disable=broad-exception-caught  # its last words
         _report_failure(channel, spec, error)
     _leave(code)
 

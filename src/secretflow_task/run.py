@@ -72,7 +72,7 @@ class Run:
             return task.prepare(self, config) if task.prepare else self.channel.agree({})
 
     def check_outputs(self, configs: Iterable[TaskConfig]) -> None:
-        """Refuse outputs of the own party that could not be moved to their places, before anything is computed.
+        """Refuse outputs of the own party that could not be moved to their places, ahead of all computing.
 
         Raises:
             OutputNotWritable: something that an output must not replace, or no folder, is in its way.
@@ -109,7 +109,9 @@ class Run:
     def read(self, paths: Mapping[str, str], purpose: str) -> Table:
         """Read the own party's file of ``{party: path}``."""
         if self.party not in paths:
-            raise InvalidTaskConfig(f"{purpose} names no file of {self.party}, which is a party of the request.")
+            raise InvalidTaskConfig(
+                f"{purpose} names no file of {self.party}, which is a party of the request."
+            )
         return self.read_path(paths[self.party], purpose)
 
     def read_path(self, path: str, purpose: str) -> Table:
@@ -141,7 +143,7 @@ class Run:
         return folder
 
     def stage(self, path: str, purpose: str) -> Path:
-        """Where to write an output of the own party; the node moves it to ``path`` when all parties succeed."""
+        """Where to write an output of the own party; the node moves it to ``path`` when all succeed."""
         inside = self._intermediate(path)
         if inside:
             inside.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +233,7 @@ def _may_be_replaced(folder: Path) -> bool:
 
 
 def staging_folder(target: Path, name: str) -> Path:
-    """The folder ``name`` beside ``target``, or as near above it as a folder exists, on the same file system."""
+    """The folder ``name`` beside ``target``, or as near above it as a folder exists."""
     above = target.parent
     while not above.is_dir():
         above = above.parent
@@ -239,5 +241,5 @@ def staging_folder(target: Path, name: str) -> Path:
 
 
 def staging_folders(target: Path, name: str) -> list[Path]:
-    """Where `staging_folder` may have been for ``target`` or a folder in it, before others were made between."""
+    """Where `staging_folder` was for ``target`` or a folder in it, whatever folders existed then."""
     return [above / name for above in (target, *target.parents)]

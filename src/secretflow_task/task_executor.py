@@ -95,8 +95,8 @@ def _report(run: Run, stage: Stage) -> None:
 def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool]:
     """The public error for anything that a task can raise, and whether the fault began at another party.
 
-    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``. An error of our own
-    without a party was found by all of them alike and began at none.
+    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``. An error
+    of our own without a party was found by all of them alike and began at none.
     """
     cause = _unwrapped(error)
     if isinstance(cause, WorkerError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
     from secretflow_task.run import Run
 
+    Array = np.ndarray[Any, Any]
+
 Facts = Mapping[str, Mapping[str, Any]]
 
 
@@ -30,7 +32,7 @@ class Features:
 
     table: Table
     names: dict[str, list[str]]
-    values: np.ndarray
+    values: Array
     label_party: str | None = None
 
     @property
@@ -53,7 +55,7 @@ def own_features(
     if ids is None and label is None:
         raise InvalidTaskConfig("Give columns or ids: an id column would be taken for a feature.")
     table.require((ids or {}).get(table.party, ()))
-    return table.numeric_columns(left_out - {None})  # type: ignore[arg-type]
+    return table.numeric_columns(left_out - {None})
 
 
 def agree_on_features(
@@ -89,11 +91,13 @@ def find_label_party(label: str, asked: str | None, facts: Facts) -> str:
     if not holders:
         raise MissingColumn(f"No party has a label column {label!r}.")
     if asked is None and len(holders) > 1:
-        raise AmbiguousColumn(f"The label {label!r} exists at {' and '.join(holders)}.", hint="Give label_party.")
+        raise AmbiguousColumn(
+            f"The label {label!r} exists at {' and '.join(holders)}.", hint="Give label_party."
+        )
     return asked or holders[0]
 
 
-def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: np.ndarray) -> Any:
+def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> Any:
     """A vertically split matrix over the parties that have columns, each part in its owner's process.
 
     Args:
@@ -108,7 +112,7 @@ def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: np.ndarray
 
 
 def reveal_to(devices: Devices, party: str, value: Any) -> Any:
-    """Show a device's value to one party: the value there, None at the others. Returns when that party has it."""
+    """Show a device's value to one party, and wait until it has it: the value there, None at the others."""
     import secretflow as sf
 
     shown: list[Any] = []

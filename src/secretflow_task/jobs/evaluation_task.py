@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from secretflow_task.errors import BadLabel, RowCountMismatch
-from secretflow_task.task_config import ColumnAt, Report, TaskConfig, Use
+from secretflow_task.task_config import ColumnAt, TaskConfig, Use
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
 
@@ -34,7 +33,9 @@ class BiclassificationEvalConfig(TaskConfig):
     @model_validator(mode="after")
     def _one_party(self) -> BiclassificationEvalConfig:
         if self.label.party != self.prediction.party:
-            raise ValueError("prediction must lie at the label's party: make it the receiver of the prediction")
+            raise ValueError(
+                "prediction must lie at the label's party: make it the receiver of the prediction"
+            )
         return self
 
     def reveals(self) -> list[Use]:
@@ -47,8 +48,8 @@ class BiclassificationEvalConfig(TaskConfig):
 class EvaluationInput:
     """Label and score, float64 of shape (rows,)."""
 
-    label: np.ndarray
-    score: np.ndarray
+    label: Array
+    score: Array
 
 
 def prepare_biclassification(run: Run, config: BiclassificationEvalConfig) -> EvaluationInput | None:
@@ -64,7 +65,9 @@ def _read_columns(run: Run, config: BiclassificationEvalConfig) -> EvaluationInp
     label = run.read_path(config.label.path, "label").numbers([config.label.column]).ravel()
     score = run.read_path(config.prediction.path, "prediction").numbers([config.prediction.column]).ravel()
     if len(label) != len(score):
-        raise RowCountMismatch(f"{run.party}: label and prediction have different numbers of rows.", party=run.party)
+        raise RowCountMismatch(
+            f"{run.party}: label and prediction have different numbers of rows.", party=run.party
+        )
     if not np.isin(label, (0.0, 1.0)).all() or (label == label[0]).all():
         raise BadLabel(f"{run.party}: label {config.label.column!r} is not 0 and 1.", party=run.party)
     return EvaluationInput(label, score)
@@ -73,7 +76,9 @@ def _read_columns(run: Run, config: BiclassificationEvalConfig) -> EvaluationInp
 @TaskDispatcher.register_task(
     "biclassification_eval", config=BiclassificationEvalConfig, prepare=prepare_biclassification
 )
-def execute_biclassification_eval(devices: Devices, task_config: BiclassificationEvalConfig) -> dict[str, Any]:
+def execute_biclassification_eval(
+    devices: Devices, task_config: BiclassificationEvalConfig
+) -> dict[str, Any]:
     """Evaluate a binary classification: AUC, KS, F1, confusion matrix, ROC, PR, lift and gain."""
     import secretflow as sf
 
@@ -90,7 +95,7 @@ def execute_biclassification_eval(devices: Devices, task_config: Biclassificatio
     return result
 
 
-def biclassification_figures(label: np.ndarray, score: np.ndarray, threshold: float) -> dict[str, Any]:
+def biclassification_figures(label: Array, score: Array, threshold: float) -> dict[str, Any]:
     """The figures of an evaluation with scikit-learn's definitions, exact also for tied scores.
 
     Args:
@@ -102,9 +107,7 @@ def biclassification_figures(label: np.ndarray, score: np.ndarray, threshold: fl
 
     predicted = (score >= threshold).astype(int)
     false_rate, true_rate, _ = metrics.roc_curve(label, score, drop_intermediate=False)
-    precision, recall, thresholds = metrics.precision_recall_curve(label, score)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    best = int(np.argmax(f1[:-1]))
+    best_f1, best_threshold = _best_f1(label, score)
     auc = float(metrics.roc_auc_score(label, score))
     probability = 0.0 <= score.min() and score.max() <= 1.0
     counts = metrics.confusion_matrix(label, predicted).ravel()
@@ -119,15 +122,26 @@ def biclassification_figures(label: np.ndarray, score: np.ndarray, threshold: fl
         "log_loss": float(metrics.log_loss(label, score)) if probability else None,
         "threshold": threshold,
         "confusion_matrix": dict(zip(("tn", "fp", "fn", "tp"), map(int, counts))),
-        "best_f1": float(f1[best]),
-        "best_f1_threshold": float(thresholds[best]),
+        "best_f1": best_f1,
+        "best_f1_threshold": best_threshold,
     }
 
 
-def biclassification_tables(label: np.ndarray, score: np.ndarray, size: int) -> list[dict[str, float]]:
+def _best_f1(label: Array, score: Array) -> tuple[float, float]:
+    """The highest F1 that any threshold gives, and that threshold."""
+    import numpy as np
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(label, score)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    best = int(np.argmax(f1[:-1]))
+    return float(f1[best]), float(thresholds[best])
+
+
+def biclassification_tables(label: Array, score: Array, size: int) -> list[dict[str, float]]:
     """One row per bucket of the rows in falling order of their scores: ROC, PR, lift and gain at its end.
 
-    A bucket ends where the score changes, so that equal scores are never parted: a table of tied scores is shorter.
+    A bucket ends where the score changes, so that equal scores are never parted: with ties there are fewer.
     """
     import numpy as np
 

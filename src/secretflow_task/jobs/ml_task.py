@@ -36,9 +36,8 @@ from secretflow_task.task_config import (
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
 Positive = Annotated[float, Field(gt=0)]
@@ -55,15 +54,23 @@ class SsLrParams(Strict):
     learning_rate: Positive = Field(0.1, description="Step size.")
     batch_size: int = Field(128, ge=1, description="Rows per step; at most the number of rows is used.")
     penalty: Literal["None", "l2"] = Field("None", description="Regularisation.")
-    l2_norm: Positive = Field(0.1, description="Weight of the l2 penalty, divided by batch_size in every step.")
+    l2_norm: Positive = Field(
+        0.1, description="Weight of the l2 penalty, divided by batch_size in every step."
+    )
     sig_type: Literal["real", "t1", "t3", "t5", "df", "sr", "mix"] = Field(
-        "real", description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores to 0 and 1."
+        "real",
+        description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores.",
     )
     reg_type: Literal["logistic", "linear"] = Field("logistic", description="Classification or regression.")
     tol: float = Field(
-        0.0, ge=0, lt=1, description="Stop when no weight changes by more than this share in an epoch; 0 never stops."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Stop when no weight changes by more than this share in an epoch; 0 never stops.",
     )
-    report_metrics: bool = Field(False, description="Tell the label party loss and AUC (or R2) after every epoch.")
+    report_metrics: bool = Field(
+        False, description="Tell the label party loss and AUC (or R2) after every epoch."
+    )
     allow_unscaled: bool = Field(False, description="Train although features are not scaled.")
 
 
@@ -73,9 +80,13 @@ class SsLrConfig(TaskConfig):
     feature_key = "features"
 
     train_data: Reads = Field(description="The aligned table of each party.")
-    features: list[str] | None = Field(None, description="The features; every numeric column but ids and label if absent.")
+    features: list[str] | None = Field(
+        None, description="The features; every numeric column but ids and label if absent."
+    )
     label: str = Field(description="The label column.")
-    label_party: PartyName | None = Field(None, description="Who holds the label; needed if several parties have it.")
+    label_party: PartyName | None = Field(
+        None, description="Who holds the label; needed if several parties have it."
+    )
     ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
     model_output: SavesModel = Field(description="Folder for the model, at every party.")
     params: SsLrParams = Field(default_factory=SsLrParams, description="The algorithm's own parameters.")
@@ -86,7 +97,9 @@ class SsLrConfig(TaskConfig):
         if self.params.tol:
             uses += [Use(party, "", (), "after how many epochs training stopped") for party in self.parties()]
         if self.params.report_metrics:
-            uses.append(Use(self.label_party or "label party", "", (self.label,), "loss and AUC or R2 per epoch"))
+            uses.append(
+                Use(self.label_party or "label party", "", (self.label,), "loss and AUC or R2 per epoch")
+            )
         return uses
 
 
@@ -99,7 +112,7 @@ class TrainingInput(Features):
         target: mean and standard deviation of a regression's target; None elsewhere.
     """
 
-    label: np.ndarray | None = None
+    label: Array | None = None
     target: tuple[float, float] | None = None
 
 
@@ -114,17 +127,17 @@ def prepare_training(run: Run, config: SsLrConfig) -> TrainingInput:
     label, target = None, None
     if has_label and config.label_party in (None, run.party):
         label, target = read_label(table, config)
-    names, facts = agree_on_features(
-        run, own, config.features, rows=table.rows, has_label=has_label
-    )
+    names, facts = agree_on_features(run, own, config.features, rows=table.rows, has_label=has_label)
     label_party = find_label_party(config.label, config.label_party, facts)
     inputs = TrainingInput(table, names, values, label_party, label, target)
     if table.rows <= inputs.count:
-        raise TooFewRows(f"{table.rows} rows are too few for {inputs.count} features: labels could be inferred.")
+        raise TooFewRows(
+            f"{table.rows} rows are too few for {inputs.count} features: labels could be inferred."
+        )
     return inputs
 
 
-def check_scaled(table: Table, names: list[str], values: np.ndarray) -> None:
+def check_scaled(table: Table, names: list[str], values: Array) -> None:
     """Raise `FeatureRange` for a feature whose mean or standard deviation is beyond 5."""
     for name, mean, deviation in zip(names, values.mean(axis=0), values.std(axis=0)):
         if abs(mean) > _SCALED_LIMIT or deviation > _SCALED_LIMIT:
@@ -133,8 +146,8 @@ def check_scaled(table: Table, names: list[str], values: np.ndarray) -> None:
             )
 
 
-def read_label(table: Table, config: SsLrConfig) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """The label as float64 of shape (rows, 1), and the mean and deviation that a regression's was standardised by.
+def read_label(table: Table, config: SsLrConfig) -> tuple[Array, tuple[float, float] | None]:
+    """The label as float64 of shape (rows, 1), and the mean and deviation that standardised a regression's.
 
     A large target overflows the fixed-point numbers without an error; a standardised one cannot.
 
@@ -151,7 +164,9 @@ def read_label(table: Table, config: SsLrConfig) -> tuple[np.ndarray, tuple[floa
         return label, None
     if constant:
         raise BadLabel(
-            f"{table.party}: label {config.label!r} is constant.", party=table.party, hint="There is nothing to learn."
+            f"{table.party}: label {config.label!r} is constant.",
+            party=table.party,
+            hint="There is nothing to learn.",
         )
     target = (float(label.mean()), float(label.std()))
     return (label - target[0]) / target[1], target
@@ -173,7 +188,9 @@ def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) ->
     def after_epoch(epoch: int, _state: Any) -> None:
         if params.report_metrics:
             metrics.append(_metrics(devices, config, model, x))
-        run.progress(0.05 + 0.9 * (epoch + 1) / params.epochs, "training", epoch=epoch + 1, epochs=params.epochs)
+        run.progress(
+            0.05 + 0.9 * (epoch + 1) / params.epochs, "training", epoch=epoch + 1, epochs=params.epochs
+        )
 
     run.progress(0.05, "training", epoch=0, epochs=params.epochs)
     model.fit(
@@ -189,7 +206,7 @@ def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) ->
         eps=params.tol,
         epoch_callback=after_epoch,
     )
-    result = {"model_output": {run.party: _save_regression(devices, config, model)}}
+    result: dict[str, Any] = {"model_output": {run.party: _save_regression(devices, config, model)}}
     if params.report_metrics and run.party == own.label_party:
         result["metrics"] = metrics
     return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
@@ -211,7 +228,10 @@ def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[s
     truth, scores = own.label.ravel(), scores.ravel().astype(float)
     if config.params.reg_type == "linear":
         return {"loss": float(mean_squared_error(truth, scores)), "r2": float(r2_score(truth, scores))}
-    return {"loss": float(log_loss(truth, scores.clip(1e-7, 1 - 1e-7))), "auc": float(roc_auc_score(truth, scores))}
+    return {
+        "loss": float(log_loss(truth, scores.clip(1e-7, 1 - 1e-7))),
+        "auc": float(roc_auc_score(truth, scores)),
+    }
 
 
 def _save_regression(devices: Devices, config: SsLrConfig, model: Any) -> str:
@@ -245,7 +265,9 @@ class PredictConfig(TaskConfig):
 
     model_path: LoadsModel = Field(description="Folder of the model, as it was named for training.")
     predict_data: Reads = Field(description="The aligned table of each party.")
-    receiver: PartyName | None = Field(None, description="Who gets the predictions; the label party if absent.")
+    receiver: PartyName | None = Field(
+        None, description="Who gets the predictions; the label party if absent."
+    )
     output_path: Annotated[str, PathRole("write", at="receiver")] = Field(
         description="Where the receiver writes its ids and the column `prediction`."
     )
@@ -284,12 +306,12 @@ def prepare_prediction(run: Run, config: PredictConfig) -> PredictionInput:
     check_same_model({party: answer["model"] for party, answer in facts.items()})
     check_rows(facts)
     receiver = config.receiver or manifest.label_party or run.parties[0]
-    return PredictionInput(
-        table, manifest.features, values, manifest.label_party, manifest, folder, receiver
-    )
+    return PredictionInput(table, manifest.features, values, manifest.label_party, manifest, folder, receiver)
 
 
-@TaskDispatcher.register_task("ss_lr_predict", config=PredictConfig, needs=("spu",), prepare=prepare_prediction)
+@TaskDispatcher.register_task(
+    "ss_lr_predict", config=PredictConfig, needs=("spu",), prepare=prepare_prediction
+)
 def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
     """Predict with a model of `ss_lr`; only the receiver sees the predictions."""
     from secretflow.ml.linear import SSRegression
@@ -311,10 +333,10 @@ def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[
 
 
 def _unstandardised(devices: Devices, own: PredictionInput, scores: Any) -> Any:
-    """Undo, on shares, the standardisation of the target, whose mean and deviation only the label party has."""
+    """Undo, on shares, the standardisation of the target, which only the label party knows."""
     import numpy as np
 
-    def read_target() -> np.ndarray:
+    def read_target() -> Array:
         return np.array(json.loads((own.folder / _TARGET).read_text(encoding="utf-8")))
 
     spu = devices["spu"]
@@ -323,7 +345,7 @@ def _unstandardised(devices: Devices, own: PredictionInput, scores: Any) -> Any:
 
 
 def write_predictions(
-    devices: Devices, config: PredictConfig, own: PredictionInput, predictions: np.ndarray | None
+    devices: Devices, config: PredictConfig, own: PredictionInput, predictions: Array | None
 ) -> dict[str, Any]:
     """At the receiver, write ids and predictions; returns the own party's result."""
     run = devices.run
@@ -335,7 +357,7 @@ def write_predictions(
     return {**result, "output_path": run.write(table, config.output_path, "output_path")}
 
 
-def _as_arrow(values: np.ndarray) -> Any:
+def _as_arrow(values: Array) -> Any:
     import pyarrow as pa
 
     return pa.array(values.ravel().astype(float))

@@ -26,9 +26,8 @@ from secretflow_task.task_config import (
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
 _PARAMETERS = "parameters.json"
@@ -89,32 +88,42 @@ def execute_train_test_split(devices: Devices, task_config: TrainTestSplitConfig
     for name, rows in (("train_data", train), ("test_data", test)):
         path = run.write(table.take(rows), getattr(config, name)[run.party], name)
         outputs[name] = {run.party: path}
-    return {**outputs, "rows": table.rows, "train_rows": len(train), "test_rows": len(test), "columns_used": []}
+    return {
+        **outputs,
+        "rows": table.rows,
+        "train_rows": len(train),
+        "test_rows": len(test),
+        "columns_used": [],
+    }
 
 
-def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table) -> tuple[np.ndarray, np.ndarray]:
+def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table) -> tuple[Array, Array]:
     """As scikit-learn's `train_test_split`, which every party calls with the same seed."""
     import numpy as np
     import secretflow as sf
     from sklearn.model_selection import train_test_split
 
-    def split(labels: list[str | None] | None) -> np.ndarray:
+    def split(labels: list[str] | None) -> list[Array]:
         try:
-            parts = train_test_split(
-                np.arange(table.rows), train_size=config.train_size, random_state=config.seed, stratify=labels
+            return list(
+                train_test_split(
+                    np.arange(table.rows),
+                    train_size=config.train_size,
+                    random_state=config.seed,
+                    stratify=labels,
+                )
             )
         except ValueError as error:
-            raise TooFewRows("There are too few rows, or too few of a label value, to split.", detail=str(error))
-        return np.concatenate(parts)
+            message = "There are too few rows, or too few of a label value, to split."
+            raise TooFewRows(message, detail=str(error)) from None
 
-    cut = len(train_test_split(np.arange(table.rows), train_size=config.train_size)[0])
+    plain = split(None)
     if config.stratify is None:
-        order = split(None)
-    else:
-        column = config.stratify.column
-        owner = devices[config.stratify.party]
-        order = sf.reveal(owner(lambda: split(table.text(column)))())
-    return order[:cut], order[cut:]
+        return plain[0], plain[1]
+    column = config.stratify.column
+    owner = devices[config.stratify.party]
+    order = sf.reveal(owner(lambda: np.concatenate(split([cell or "" for cell in table.text(column)])))())
+    return order[: len(plain[0])], order[len(plain[0]) :]
 
 
 class StandardScalerConfig(TaskConfig):
@@ -122,13 +131,17 @@ class StandardScalerConfig(TaskConfig):
 
     input_data: Reads = Field(description="The table of each party.")
     output_data: Writes = Field(description="Where each party writes its scaled table.")
-    columns: list[str] | None = Field(None, description="What to scale; every numeric column but the ids if absent.")
+    columns: list[str] | None = Field(
+        None, description="What to scale; every numeric column but the ids if absent."
+    )
     ids: PartyColumns | None = Field(None, description="Columns that are never scaled: {party: [columns]}.")
     label: str | None = Field(None, description="A label column, which is not scaled.")
     with_mean: bool = Field(True, description="Subtract the mean.")
     with_std: bool = Field(True, description="Divide by the standard deviation.")
     model_output: SavesModel | None = Field(None, description="Where to save what was fitted.")
-    model_path: LoadsModel | None = Field(None, description="Apply what was fitted before instead of fitting.")
+    model_path: LoadsModel | None = Field(
+        None, description="Apply what was fitted before instead of fitting."
+    )
 
     @model_validator(mode="after")
     def _same_parties(self) -> StandardScalerConfig:
@@ -195,14 +208,16 @@ def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig)
     return {**result, **shown, "rows": table.rows, "columns_used": names}
 
 
-def _fit(scaler: Any, values: np.ndarray) -> dict[str, Any]:
+def _fit(scaler: Any, values: Array) -> dict[str, Any]:
     """Mean and standard deviation per column; None for what is not asked for."""
     scaler.fit(values)
     mean = scaler.mean_.tolist() if scaler.with_mean else None
     return {"mean": mean, "std": scaler.scale_.tolist() if scaler.with_std else None}
 
 
-def _save(devices: Devices, config: StandardScalerConfig, own: ScalerInput, parameters: dict[str, Any]) -> str:
+def _save(
+    devices: Devices, config: StandardScalerConfig, own: ScalerInput, parameters: dict[str, Any]
+) -> str:
     run = devices.run
     path = run.model_path(config.model_output or "")
     folder = run.stage_folder(path, "model_output")

@@ -26,9 +26,8 @@ from secretflow_task.task_dispatcher import TaskDispatcher
 from secretflow_task.utils.log import get_logger
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
 log = get_logger()
@@ -219,7 +218,7 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
         raise Misaligned()
 
 
-def _masks(devices: Devices, config: PsiConfig, present: np.ndarray) -> dict[str, np.ndarray]:
+def _masks(devices: Devices, config: PsiConfig, present: Array) -> dict[str, Array]:
     """Which rows each party has, told to all; empty for the inner join, where every row is everyone's."""
     import numpy as np
     import secretflow as sf
@@ -232,7 +231,7 @@ def _masks(devices: Devices, config: PsiConfig, present: np.ndarray) -> dict[str
     return {party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()}
 
 
-def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[list[str], Array]:
     """The keys of an output, read back from it, and which of its rows are the party's own."""
     import numpy as np
 

@@ -35,7 +35,7 @@ class BoundStep:
 class WorkflowConfig(TaskConfig):
     """``task_config`` of `workflow`.
 
-    Wherever a path is expected, ``{"step": NAME, "output": KEY}`` stands for what an earlier step writes under KEY.
+    In the place of a path, ``{"step": NAME, "output": KEY}`` is what an earlier step writes under KEY.
     Outputs that a step does not name are kept only while the workflow runs.
     """
 
@@ -132,9 +132,9 @@ def _resolve(value: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     if _is_reference(value):
         found = outputs.get(value["step"], {}).get(value["output"])
         if found is None:
-            known = [f"{step}.{name}" for step, names in outputs.items() for name in names]
+            known = ", ".join(f"{step}.{name}" for step, names in outputs.items() for name in names) or "none"
             raise InvalidTaskConfig(
-                f"No earlier step writes {value['step']}.{value['output']} (known: {', '.join(known) or 'none'})."
+                f"No earlier step writes {value['step']}.{value['output']} (known: {known})."
             )
         return found
     if isinstance(value, Mapping):
