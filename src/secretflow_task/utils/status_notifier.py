@@ -21,6 +21,13 @@ LIST = "task_status_queue"
 PUBLISH_SCRIPT = """
 local last = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) <= last then return 0 end
+-- Before the first write, since Redis does not undo the writes of a script that fails later.
+for key, kind in pairs({[KEYS[2]] = 'stream', [KEYS[4]] = 'list'}) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. kind)
+  end
+end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'event', ARGV[2])
 redis.call('PUBLISH', KEYS[3], ARGV[2])
