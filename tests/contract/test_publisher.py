@@ -1,0 +1,230 @@
+"""Events on a real Redis: once, in order, in all the forms that web applications read."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Callable, Iterator
+
+import pytest
+from redis import RedisError
+from structlog.testing import capture_logs
+
+from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.utils.status_notifier import Publisher
+from tests.contract.conftest import AnyOutbox, RedisServer
+from tests.contract.events import event, request
+
+
+def stream(redis: Any) -> list[StatusEvent]:
+    """What the stream holds; every entry has one field, `event`."""
+    entries = redis.xrange("task_status_stream")
+    assert all(list(fields) == ["event"] for _, fields in entries)
+    return [StatusEvent.from_json(fields["event"]) for _, fields in entries]
+
+
+def fill(outbox: AnyOutbox, count: int, party: str = "alice", execution_id: str = "e-1") -> list[StatusEvent]:
+    """Take an execution and store so many events, the last a SUCCESS."""
+    outbox.claim(request(execution_id), party)
+    stored = [
+        outbox.append(
+            event(Status.RUNNING if step < count - 1 else Status.SUCCESS, party, execution_id, step=step)
+        )
+        for step in range(count)
+    ]
+    return [item for item in stored if item]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def publisher(outbox: AnyOutbox, redis: Any) -> Publisher:
+    """A publisher whose thread is not started."""
+    return Publisher(outbox, redis, maxlen=1000)
+
+
+@pytest.fixture
+def listener(redis: Any) -> Iterator[Callable[[], list[StatusEvent]]]:
+    """Returns what the channel has carried since the test began."""
+    with redis.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("task_status_events")
+        channel.get_message(timeout=1)
+
+        def heard() -> list[StatusEvent]:
+            messages = iter(lambda: channel.get_message(timeout=0.05), None)
+            return [StatusEvent.from_json(message["data"]) for message in messages]
+
+        yield heard
+
+
+def test_redis_is_no_newer_than_what_we_support(redis: Any) -> None:
+    assert redis.info("server")["redis_version"].startswith("6.2.")
+
+
+def test_events_arrive_in_order_on_stream_and_channel(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any, listener: Callable[[], list[StatusEvent]]
+) -> None:
+    sent = [*fill(outbox, 5), *fill(outbox, 3, "bob"), *fill(outbox, 2, execution_id="e-2")]
+    assert publisher.send_batch() == 10
+    assert stream(redis) == sent
+    assert listener() == sent
+    assert outbox.unsent(10) == [] and publisher.send_batch() == 0
+    assert not redis.exists("task_status_queue")
+
+
+def test_the_list_is_for_those_who_ask_for_it_and_is_read_from_its_other_end(
+    outbox: AnyOutbox, redis: Any
+) -> None:
+    sent = fill(outbox, 4)
+    Publisher(outbox, redis, maxlen=1000, also_list=True).send_batch()
+    read = [StatusEvent.from_json(redis.brpop(["task_status_queue"], 1)[1]) for _ in sent]
+    assert read == stream(redis) == sent
+
+
+def test_an_event_is_what_the_plan_says(publisher: Publisher, outbox: AnyOutbox, redis: Any) -> None:
+    fill(outbox, 1)
+    publisher.send_batch()
+    ((_, fields),) = redis.xrange("task_status_stream")
+    read = json.loads(fields["event"])
+    assert (read["task_request_id"], read["status"], read["data"]) == ("r-1", "SUCCESS", {"step": 0})
+    assert (read["worker_container"], read["task_name"]) == ("node-1", "tasks.secretflow.execute_task")
+    assert (read["execution_id"], read["party"], read["seq"]) == ("e-1", "alice", 1)
+
+
+class ForgetfulOutbox:
+    """An outbox whose node dies after sending and before it notes that."""
+
+    def __init__(self, outbox: AnyOutbox) -> None:
+        self._outbox = outbox
+
+    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
+        """What the real one says."""
+        return self._outbox.unsent(limit)
+
+    def mark_sent(self, numbers: Any) -> None:
+        """Die."""
+        raise KeyboardInterrupt
+
+
+def test_nothing_arrives_twice_when_the_node_dies_before_it_notes_what_it_sent(
+    outbox: AnyOutbox, redis: Any, listener: Callable[[], list[StatusEvent]]
+) -> None:
+    sent = fill(outbox, 3)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Publisher(ForgetfulOutbox(outbox), redis, maxlen=1000, also_list=True).send_batch()
+    assert stream(redis) == sent[:1]
+    Publisher(outbox, redis, maxlen=1000, also_list=True).send_batch()
+    assert stream(redis) == listener() == sent
+    assert redis.llen("task_status_queue") == 3
+
+
+def test_executions_and_parties_do_not_hold_each_other_back(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    first = fill(outbox, 5)
+    publisher.send_batch()
+    others = [*fill(outbox, 2, "bob"), *fill(outbox, 2, execution_id="e-2")]
+    publisher.send_batch()
+    assert stream(redis) == [*first, *others]
+
+
+def test_the_stream_is_trimmed_to_about_its_length(outbox: AnyOutbox, redis: Any) -> None:
+    publisher = Publisher(outbox, redis, maxlen=100)
+    sent = fill(outbox, 400)
+    while publisher.send_batch():
+        pass
+    kept = stream(redis)
+    assert 100 <= len(kept) <= 200 and kept == sent[-len(kept) :]
+
+
+def test_what_the_script_remembers_goes_away_by_itself(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    fill(outbox, 2)
+    publisher.send_batch()
+    (key,) = redis.keys("sfworker:*")
+    assert redis.get(key) == "2" and 0 < redis.ttl(key) <= 7 * 24 * 3600
+
+
+def test_the_thread_sends_what_it_is_woken_for(publisher: Publisher, outbox: AnyOutbox, redis: Any) -> None:
+    with publisher:
+        for number in range(3):
+            sent = fill(outbox, 2, execution_id=f"e-{number}")
+            publisher.wake()
+            until(lambda: stream(redis)[-2:] == sent)
+
+
+def test_the_thread_sends_also_what_nobody_woke_it_for(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    with publisher:
+        sent = fill(outbox, 2)
+        until(lambda: stream(redis) == sent)
+
+
+def test_redis_away_and_back_all_events_arrive_once_and_in_order(
+    outbox: AnyOutbox, redis: Any, redis_server: RedisServer
+) -> None:
+    outbox.claim(request(), "alice")
+    sent: list[StatusEvent | None] = []
+    with (
+        capture_logs() as records,
+        Publisher(outbox, redis_server.client(), maxlen=1000, also_list=True) as publisher,
+    ):
+
+        def report(count: int) -> None:
+            for _ in range(count):
+                sent.append(outbox.append(event(step=len(sent))))
+                publisher.wake()
+
+        report(3)
+        until(lambda: stream(redis) == sent)
+        redis_server.stop()
+        report(5)
+        with pytest.raises(RedisError):
+            redis.ping()
+        until(lambda: bool(records))
+        assert [item for _, item in outbox.unsent(10)] == sent[3:]
+        redis_server.start()
+        report(3)
+        sent.append(outbox.append(event(Status.SUCCESS)))
+        publisher.wake()
+        until(lambda: stream(redis) == sent)
+    assert stream(redis) == sent
+    assert [item.seq for item in stream(redis)] == list(range(1, 13))
+    assert redis.llen("task_status_queue") == 12
+    assert outbox.unsent(10) == []
+    assert [record["action"] for record in records] == ["outbox_waits"]
+
+
+def test_redis_restarted_without_its_scripts_takes_events_all_the_same(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    first = fill(outbox, 1)
+    publisher.send_batch()
+    redis.script_flush()
+    second = fill(outbox, 1, "bob")
+    publisher.send_batch()
+    assert stream(redis) == [*first, *second]
+
+
+@pytest.mark.parametrize("key", ["task_status_stream", "task_status_queue"])
+def test_an_event_that_redis_refuses_is_neither_lost_nor_doubled(
+    key: str, outbox: AnyOutbox, redis: Any
+) -> None:
+    publisher = Publisher(outbox, redis, maxlen=1000, also_list=True)
+    sent = fill(outbox, 2)
+    redis.set(key, "of another kind")
+    with pytest.raises(RedisError, match=f"{key} is no"):
+        publisher.send_batch()
+    redis.delete(key)
+    assert publisher.send_batch() == 2
+    assert stream(redis) == sent
+    assert redis.llen("task_status_queue") == 2
