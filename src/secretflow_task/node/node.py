@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -29,6 +28,9 @@ from secretflow_task.task_config import STEP_PREFIX, TaskConfig, Use
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
+
+# A file in every job's folder that says whose it is: the work folder may hold other nodes' jobs, or anything.
+_OWNER = ".sfworker-node"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class Node:
     def _logs(self) -> Path:
         return self.settings.state_dir / "logs"
 
+    @property
+    def _identity(self) -> str:
+        """Tells this node from others of the host: the state folder is locked by one at a time."""
+        return str(self.settings.state_dir.absolute())
+
     def _check(self, plan: Plan) -> None:
         """Refuse what this node may not do, before anything is started."""
         listed = isinstance(dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list)
@@ -156,6 +163,7 @@ class Node:
         folder = self.settings.work_dir / f"{execution_id}.{party}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
+        (folder / _OWNER).write_text(self._identity)
         count = len(plan.parties)
         fed, spu = (
             {name: f"127.0.0.1:{port}" for name, port in zip(plan.parties, some)}
@@ -245,9 +253,9 @@ class Node:
                 party=execution.party,
             )
             self._settle(execution.request, execution.party, NodeLost(party=execution.party))
-        for folder in self.settings.work_dir.iterdir():
-            if folder.is_dir() and folder.stat().st_uid == os.getuid():
-                shutil.rmtree(folder, ignore_errors=True)
+        for owner in self.settings.work_dir.glob(f"*/{_OWNER}"):
+            if owner.read_text() == self._identity:
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _paths_of(plan: Plan) -> list[Use]:
