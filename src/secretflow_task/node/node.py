@@ -13,7 +13,7 @@ from typing import Any, Callable, Mapping
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import NodeLost, PeerUnreachable, WorkerError
+from secretflow_task.errors import NodeLost, PeerUnreachable, RequestMismatch, WorkerError
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
@@ -98,6 +98,8 @@ class Node:
             return self._refuse(request, error)
         claimed = [party for party in plan.parties if self.store.claim(request, party)]
         if len(claimed) < len(plan.parties):
+            for party in claimed:
+                self._settle(request, party, RequestMismatch("The execution id was used before."))
             return self._repeat(request, plan.parties)
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         try:
