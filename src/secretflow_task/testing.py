@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterable, Mapping, NoReturn
 
 from secretflow_task.errors import WorkerError
 from secretflow_task.job_process import Aborted, PipeChannel
+from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, Stage, Status, StatusEvent, TaskRequest
 from secretflow_task.node.store import Execution
 from secretflow_task.node.template import JobProcess
@@ -159,6 +160,23 @@ def scripted_job(script: Callable[[JobSide], None]) -> JobProcess:
         process.start()
         theirs.close()
     return JobProcess(process, ours)
+
+
+class ScriptedTemplate:
+    """A `Template` without an engine: its jobs play one script, which is told its spec."""
+
+    def __init__(self, script: Callable[[JobSpec, JobSide], None]) -> None:
+        self._script = script
+        self.spawned: list[JobSpec] = []
+
+    def start(self) -> int:
+        """There is nothing to load; returns this process's id."""
+        return os.getpid()
+
+    def spawn(self, spec: JobSpec) -> JobProcess:
+        """Start a scripted job."""
+        self.spawned.append(spec)
+        return scripted_job(lambda job: self._script(spec, job))
 
 
 class _Process(multiprocessing.context.ForkProcess):
