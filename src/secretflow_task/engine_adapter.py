@@ -12,9 +12,12 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
+import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Callable
 
 # SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet, and a dead
 # peer is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
@@ -115,6 +118,7 @@ def install() -> None:
     _refuse_foreign_classes()
     _keep_error_texts_home()
     _retry_links_fast()
+    _forget_shares_without_a_message()
 
 
 def keep_running_on_error() -> None:
@@ -127,11 +131,12 @@ def without_beaver_cache(model: Any) -> Any:
 
     With the cache ``sig_type='real'`` on SEMI2K gives random weights of about 1e30, with no error.
     """
-    check = model._pre_check  # pylint: disable=protected-access
+    check = type(model)._pre_check  # pylint: disable=protected-access
+    itself = weakref.proxy(model)  # a cycle would keep the training data until the garbage collector comes
 
     def check_then_disable(*args: Any, **kwargs: Any) -> None:
-        check(*args, **kwargs)
-        model.enable_spu_cache = False
+        check(itself, *args, **kwargs)
+        itself.enable_spu_cache = False
 
     model._pre_check = check_then_disable  # pylint: disable=protected-access
     return model
@@ -235,3 +240,50 @@ def _retry_links_fast() -> None:
             setattr(desc.retry_opts, name, value)
 
     spu._fill_link_desc_attrs = fill_with_retries  # pylint: disable=protected-access
+
+
+def _forget_shares_without_a_message() -> None:
+    """A share that Python forgets is deleted by a call that takes the next message number.
+
+    When the garbage collector finds it, that is at another moment at every party: their numbers part, and
+    they wait for each other for ever. If it comes while a call is being submitted, that call waits for
+    itself. Here a share is deleted later, by its own party alone and without a number.
+    """
+    from secretflow.data.core.partition import Partition
+    from secretflow.device.device.spu import SPUObject
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    forgotten: deque[tuple[Any, Any]] = deque()
+    initialise = SPUObject.__init__
+
+    def forget(self: Any) -> None:
+        if hasattr(self, "shares_name"):
+            forgotten.append((self.device, self.shares_name))
+
+    def delete_forgotten() -> None:
+        context = get_global_context(assert_none=False)
+        if context is None or threading.current_thread() is not threading.main_thread():
+            return
+        while forgotten:
+            device, names = forgotten.popleft()
+            for name, (party, actor) in zip(names, device.actors.items()):
+                if party == context.get_party():
+                    context.submit_task(_call_without_number(actor.del_share, name))
+
+    def initialise_and_delete(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialise(self, *args, **kwargs)
+        delete_forgotten()
+
+    SPUObject.__init__ = initialise_and_delete
+    SPUObject.__del__ = forget
+    Partition.__del__ = lambda self: None  # the same fault; its data stay until the job ends
+
+
+def _call_without_number(method: Any, argument: Any) -> Callable[[], Any]:
+    """What a call of an actor's method runs at its own party."""
+    holder = method._fed_call_holder  # pylint: disable=protected-access
+
+    def call() -> Any:
+        return holder._task_impl(*holder.resolve_dependencies(argument))  # pylint: disable=protected-access
+
+    return call

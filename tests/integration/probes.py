@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -127,6 +128,27 @@ def sends_code(devices: Devices, config: ProbeConfig) -> None:
     sf.reveal(devices[config.at](RunsCode)())
 
 
+def collects(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
+    """Shares that only the garbage collector finds, which comes at one party and not at the other."""
+    import secretflow as sf
+    from secretflow.device.device.spu import SPURuntime
+
+    spu = devices["spu"]
+    x = devices["alice"](lambda: 1.0)().to(spu)
+    delete, deleted = SPURuntime.del_share, []
+    counting = mock.patch.object(SPURuntime, "del_share", lambda *call: (deleted.append(1), delete(*call))[1])
+    with counting:
+        for _ in range(config.times):
+            cycle: list[Any] = [spu(lambda x: x + 1)(x)]
+            cycle.append(cycle)
+        del cycle
+        if devices.self_party == config.at:
+            gc.collect()
+        total = sf.reveal(spu(lambda x: x + 41)(x))
+        sf.reveal(spu(lambda x: x)(x))
+    return {"total": float(total), "deleted": len(deleted)}
+
+
 def _listens() -> list[str]:
     import psutil
 
@@ -226,6 +248,7 @@ _FUNCTIONS = {
         place,
         arrays,
         adapter,
+        collects,
         sends_code,
         fails_in_device,
         fails_in_driver,

@@ -5,6 +5,7 @@ It ends as SecretFlow does after an error: by itself, with exit code 1.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -21,6 +22,11 @@ import psutil
 class _RunsCode:
     def __reduce__(self) -> Any:
         return exec, ("import os; os.environ['SFWORKER_WAS_HERE'] = '1'",)
+
+
+class _HoldsShares:
+    def del_share(self, name: str) -> None:
+        """As SecretFlow's."""
 
 
 def _free_port() -> int:
@@ -67,6 +73,22 @@ def _weights(rows: int) -> list[float]:
     return [float(value) for value in np.asarray(w).ravel()]
 
 
+def _messages_of_a_collected_share() -> int:
+    """How many message numbers are gone after the garbage collector found one share."""
+    from secretflow.device.device.spu import SPUObject
+    from secretflow.distributed.fed.actor import FedActorHandle
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    actor = FedActorHandle(_HoldsShares, "alice", "alice", {})
+    actor.remote()
+    cycle: list[Any] = [SPUObject(SimpleNamespace(actors={"alice": actor}), None, ["share"])]
+    cycle.append(cycle)
+    before = get_global_context()._seq_count
+    del cycle
+    gc.collect()
+    return int(get_global_context()._seq_count - before)
+
+
 def main() -> None:
     """Measure, print, and fail."""
     import jax._src.xla_bridge
@@ -93,6 +115,7 @@ def main() -> None:
     connections = psutil.Process().net_connections("tcp")
     facts["listens"] = sorted({some.laddr.ip for some in connections if some.status == psutil.CONN_LISTEN})
     facts["interrupt"] = signal.getsignal(signal.SIGINT).__module__
+    facts["messages_of_a_collected_share"] = _messages_of_a_collected_share()
     print(json.dumps(facts))
     sys.stdout.flush()
     sf.shutdown(on_error=True)

@@ -93,6 +93,15 @@ def test_it_drops_the_rows_of_a_last_short_batch(stock: dict[str, Any]) -> None:
     assert stock["weights_on_every_row"]["10"] != stock["weights"]["8"]
 
 
+def test_its_garbage_collector_takes_message_numbers_and_ours_does_not(
+    stock: dict[str, Any], workspace: Workspace
+) -> None:
+    assert stock["messages_of_a_collected_share"] == 1
+    execution = workspace.run(probe(workspace, "collects", at="bob", times=5))
+    assert [result["total"] for result in execution.results.values()] == [42.0, 42.0]
+    assert execution.results["bob"]["deleted"] >= 5
+
+
 def test_a_job_finds_its_peer_without_waiting(workspace: Workspace) -> None:
     execution = workspace.run(probe(workspace, "modules"))
     assert execution.results["bob"]["timings"]["cluster_init"] < 1.0
