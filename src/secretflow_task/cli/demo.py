@@ -47,7 +47,7 @@ def run_demo(folder: Path) -> Exit:
             "SFWORKER_STATE_DIR": str(folder / "state"),
             "SFWORKER_QUEUES": f"sfworker-demo-{os.getpid()}",
         }
-        node = stack.enter_context(_node(environment, folder / "node.log"))
+        node = stack.enter_context(node_process(environment, folder / "node.log"))
         last = _execute(Settings(redis_url=url, queues=environment["SFWORKER_QUEUES"]), node)
     if any(event.status is Status.FAILURE for event in last.values()):
         return print_outcome(last)
@@ -146,7 +146,8 @@ def demo_params() -> dict[str, Any]:
 
 
 @contextmanager
-def _node(environment: Mapping[str, str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def node_process(environment: Mapping[str, str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `sfworker start` with ``environment`` until the block ends."""
     command = [sys.executable, "-m", "secretflow_task", "start"]
     with log_path.open("wb") as log:
         with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as node:
