@@ -11,6 +11,7 @@ from redis import RedisError
 from structlog.testing import capture_logs
 
 from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.testing import MemoryOutbox
 from secretflow_task.utils.status_notifier import Publisher
 from tests.contract.conftest import AnyOutbox, RedisServer
 from tests.contract.events import event, request
@@ -161,10 +162,9 @@ def test_the_thread_sends_what_it_is_woken_for(publisher: Publisher, outbox: Any
             until(lambda: stream(redis)[-2:] == sent)
 
 
-def test_the_thread_sends_also_what_nobody_woke_it_for(
-    publisher: Publisher, outbox: AnyOutbox, redis: Any
-) -> None:
-    with publisher:
+def test_the_thread_sends_also_what_nobody_woke_it_for(redis: Any) -> None:
+    outbox = MemoryOutbox()
+    with Publisher(outbox, redis, maxlen=1000):
         sent = fill(outbox, 2)
         until(lambda: stream(redis) == sent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,24 +254,22 @@ def test_what_a_killed_node_left_is_settled_when_it_starts_again(bench: Bench) -
     assert bench.events[0].data["retryable"] is True
 
 
-def test_a_start_deletes_only_what_this_node_left_in_its_work_folder(bench: Bench) -> None:
-    foreign = bench.root / "work" / "someone.else"
-    foreign.mkdir(parents=True)
-    (foreign / "precious.csv").touch()
-    left: list[Path] = []
+def test_a_start_deletes_what_this_node_left_in_its_work_folder_and_nothing_else(bench: Bench) -> None:
+    work = bench.root / "work"
 
-    def leave_something(spec: JobSpec, job: JobSide) -> None:
+    def leave_a_copy(spec: JobSpec, job: JobSide) -> None:
         (spec.folder / "rows.csv").touch()
+        shutil.copytree(spec.folder, work / f"left.{spec.party}")
         succeed(spec, job)
 
-    with bench.node(leave_something) as node:
-        clean = node._clean
-        node._clean = lambda plan, spec: left.append(spec.folder)  # type: ignore[method-assign]
+    with bench.node(leave_a_copy) as node:
         node.execute("r-1", PSI)
-        assert clean and all(folder.is_dir() for folder in left) and len(left) == 2
+    (work / "someone.else").mkdir()
+    (work / "someone.else" / "precious.csv").touch()
+    assert bench.files().count("work/left.alice/rows.csv") == 1
     with bench.node(never):
-        assert not any(folder.exists() for folder in left)
-        assert (foreign / "precious.csv").exists()
+        assert [path.name for path in work.iterdir()] == ["someone.else"]
+        assert (work / "someone.else" / "precious.csv").exists()
 
 
 def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path: Path) -> None:
