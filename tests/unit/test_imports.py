@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ENGINE = {"secretflow", "spu", "jax", "heu", "grpc"}
-NODE_ONLY = {"celery", "kombu", "typer", "redis", "sqlite3"}
+NODE_ONLY = {"celery", "kombu", "typer", "redis"}
 HEAVY = {"pandas", "sklearn", "scipy", "pyarrow", "numpy"}
 
 EVERYTHING = """

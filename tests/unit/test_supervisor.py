@@ -275,7 +275,7 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(bench: Bench) -> None:
     started = time.monotonic()
     for endings in bench.run(*({"alice": script, "bob": good} for script in scripts)):
         both_fail(endings, "JobProcessDied", "alice")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
 
 
 def test_a_refusal_is_the_same_at_every_party(bench: Bench) -> None:
