@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from secretflow_task.task_dispatcher import TaskDispatcher
 from tests.integration.bench import Bench, Workspace, start_bench
 from tests.integration.probes import TASKS
+
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="package")
@@ -21,8 +25,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     )
     TaskDispatcher.list_supported_tasks()
     TaskDispatcher.TASK_REGISTRY.update(TASKS)
-    with node:
-        yield bench
+    with pytest.MonkeyPatch.context() as patch:
+        # The template does not take its parent's sys.path; in another folder it would not find the probes.
+        patch.setenv("PYTHONPATH", str(_ROOT), prepend=os.pathsep)
+        with node:
+            yield bench
     for name in TASKS:
         del TaskDispatcher.TASK_REGISTRY[name]
 

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.data.tables import Table, overlapping
+from tests.data.tables import Table, overlapping, two_halves
 from tests.integration.bench import Bench, Workspace, start_bench
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe
@@ -94,10 +94,28 @@ def test_a_killed_job_process_ends_in_exactly_one_failure(
 def test_a_psi_killed_in_native_code_leaves_no_rows_behind(workspace: Workspace, bench: Bench) -> None:
     tables = dict(zip(("alice", "bob"), overlapping(60_000, 30_000)))
     request = psi(workspace, tables, protocol="ECDH")
-    killer = kill_job(bench, "alice", lambda: bool(list(bench.node.settings.work_dir.glob("*.alice/*/"))))
+    work = bench.node.settings.work_dir
+    killer = kill_job(bench, "alice", lambda: any(path.is_dir() for path in work.glob("*.alice/*")))
     execution = workspace.fail(request, "JobProcessDied", "alice")
     killer.join()
-    assert execution.stages("bob")[-1][0] in ("task_execution", "intersection")
+    assert execution.stages("bob")[-1][0] == "intersection"
+    nothing_was_written(workspace)
+
+
+@serves_the_next_job
+def test_a_training_killed_in_the_middle_leaves_no_model(workspace: Workspace, bench: Bench) -> None:
+    request = {
+        "task_type": "ss_lr",
+        "train_data": workspace.write("in.csv", two_halves(100)),
+        "label": "y",
+        "ids": {"alice": ["uid"], "bob": ["uid"]},
+        "model_output": workspace.text("model"),
+        "params": {"epochs": 1000},
+    }
+    killer = kill_job(bench, "bob", reported(bench, "alice", "training"))
+    execution = workspace.fail(request, "JobProcessDied", "bob")
+    killer.join()
+    assert execution.seconds < 8
     nothing_was_written(workspace)
 
 
