@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -22,11 +24,15 @@ settings.register_profile("unit", max_examples=40, deadline=None, database=None)
 settings.load_profile("unit")
 
 
+def pytest_collection_finish() -> None:
+    """Take what is there out of garbage collection: pyarrow searches it all before it reads a CSV."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of the shell that it is started from."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("SFWORKER_")]:
         monkeypatch.delenv(name)
 

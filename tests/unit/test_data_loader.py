@@ -32,8 +32,6 @@ from secretflow_task.errors import (
     UnsupportedFormat,
 )
 
-pa.enable_signal_handlers(False)  # with them every read ends in a search of the whole heap
-
 # Cells that a round trip could change; a CSV cannot hold half a surrogate pair, nor the reader a NUL.
 CELLS = st.text(
     st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8
