@@ -24,6 +24,7 @@ def create_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # an execution goes on without Redis
         worker_send_task_events=False,  # they would carry arguments and tracebacks; ours go to the status stream
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -185,6 +185,8 @@ class Node:
 
     def _supervisor(self, plan: Plan, spec: JobSpec, link: PeerLink) -> Supervisor:
         def publish(status: Status, data: Mapping[str, Any]) -> None:
+            if status.terminal:  # whoever reads it finds nothing left of the job
+                self._clean(plan, spec)
             self._publish(plan.request, spec.party, status, data)
 
         return Supervisor(

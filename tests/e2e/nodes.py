@@ -1,0 +1,101 @@
+"""A running node, its Redis and its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import psutil
+
+from secretflow_task.client import Client
+from secretflow_task.config.settings import Settings
+from secretflow_task.messages import StatusEvent
+
+PARTIES = ("alice", "bob")
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """`sfworker start` in a process of its own."""
+
+    process: psutil.Process
+    settings: Settings
+    environment: dict[str, str]
+    root: Path
+
+    def descendants(self) -> list[psutil.Process]:
+        """The template and the jobs."""
+        return list(self.process.children(recursive=True))
+
+    def jobs(self) -> list[psutil.Process]:
+        """The job processes: children of the template."""
+        return [child for child in self.descendants() if child.ppid() != self.process.pid]
+
+    def send(self, execution_id: str, params: dict[str, Any]) -> None:
+        """Send a request."""
+        with Client(self.settings) as client:
+            client.submit(execution_id, params)
+
+    def events(self, execution_id: str, parties: tuple[str, ...] = PARTIES) -> dict[str, list[StatusEvent]]:
+        """All events of an execution by party, when each of ``parties`` has its terminal one."""
+        found: dict[str, list[StatusEvent]] = {}
+        with Client(self.settings) as client:
+            for event in client.events(execution_id, timeout_seconds=90):
+                if event is not None:
+                    found.setdefault(event.party, []).append(event)
+                elif all(party in found and found[party][-1].status.terminal for party in parties):
+                    return found
+        raise AssertionError("unreachable: the iteration ends with a TimeoutError")
+
+    def execute(self, execution_id: str, params: dict[str, Any]) -> dict[str, list[StatusEvent]]:
+        """Send a request and wait for its end."""
+        self.send(execution_id, params)
+        return self.events(execution_id)
+
+    def stop(self) -> int:
+        """End the node as an operator would; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return int(self.process.wait(30))
+
+
+@contextmanager
+def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[RunningNode]:
+    """Start a node on ``redis_url`` with its data in ``root``, and kill what is left of it at the end."""
+    environment = {
+        "SFWORKER_REDIS_URL": redis_url,
+        "SFWORKER_PARTIES": "alice,bob",
+        "SFWORKER_DATA_ROOT": str(root / "data"),
+        "SFWORKER_STATE_DIR": str(root / "state"),
+        "SFWORKER_WORK_DIR": str(root / "work"),
+        "SFWORKER_NAME": "node-of-the-test",
+    } | settings
+    with (root / "node.log").open("ab") as log:
+        command = [Path(sys.executable).with_name("sfworker"), "start"]
+        with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as popen:
+            node = RunningNode(
+                psutil.Process(popen.pid),
+                Settings(redis_url=redis_url),  # type: ignore[arg-type]  # pydantic reads the text
+                environment,
+                root,
+            )
+            try:
+                wait_for(lambda: "takes requests" in (root / "node.log").read_text(), 60)
+                yield node
+            finally:
+                popen.terminate()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait until ``condition()`` is true; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)

@@ -1,0 +1,152 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from secretflow_task.task_dispatcher import TaskDispatcher
+from tests.e2e.conftest import psi_params, write_tables
+from tests.e2e.nodes import PARTIES, RunningNode
+
+SFWORKER = str(Path(sys.executable).with_name("sfworker"))
+
+
+def sfworker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and return what it printed."""
+    return subprocess.run(
+        [SFWORKER, *arguments],
+        env=os.environ | {"COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.fixture(name="request_file")
+def _request_file(tmp_path: Path) -> Path:
+    path = tmp_path / "request.yaml"
+    path.write_text(yaml.safe_dump(psi_params() | {"sf_init_config": {"parties": list(PARTIES)}}))
+    return path
+
+
+@pytest.mark.parametrize("arguments", [("tasks",), ("tasks", "psi", "--schema"), ("check", "FILE")])
+def test_the_light_commands_answer_in_under_a_second(arguments: tuple[str, ...], request_file: Path) -> None:
+    filled = [str(request_file) if word == "FILE" else word for word in arguments]
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert sfworker(*filled).returncode == 0
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1.0
+
+
+def test_tasks_lists_every_type_with_its_summary() -> None:
+    printed = sfworker("tasks").stdout
+    for name in TaskDispatcher.list_supported_tasks():
+        assert name in printed
+        assert TaskDispatcher.get(name).summary.split(":")[0][:40] in printed
+
+
+@pytest.mark.parametrize("task_type", TaskDispatcher.list_supported_tasks())
+def test_every_type_has_an_example_that_passes_its_check(task_type: str, tmp_path: Path) -> None:
+    path = tmp_path / "example.yaml"
+    path.write_text(sfworker("tasks", task_type, "--example").stdout)
+    assert yaml.safe_load(path.read_text())["task_config"]["task_type"] == task_type
+    checked = sfworker("check", str(path))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert json.loads(sfworker("tasks", task_type, "--schema").stdout)["additionalProperties"] is False
+
+
+def test_check_says_what_is_read_and_written_and_who_learns_what(request_file: Path) -> None:
+    printed = " ".join(sfworker("check", str(request_file)).stdout.split())
+    for words in ("psi for alice and bob", "reads input_paths", "in.csv", "which of its own rows", "SEMI2K on FM128"):
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("task_config: {task_type: pis}", 3, "Did you mean 'psi'?"),
+        ("task_config: {task_type: psi, reciever: alice}", 3, "did you mean 'receiver'?"),
+        ("task_config: [unclosed", 3, "is not YAML"),
+        ("just a sentence", 3, "holds no request"),
+    ],
+)
+def test_a_wrong_request_is_explained(text: str, code: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "request.yaml"
+    path.write_text(text)
+    for command in ("check", "run", "submit"):
+        done = sfworker(command, str(path), SFWORKER_STATE_DIR=str(tmp_path / "state"))
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+        assert words in done.stderr
+
+
+def test_what_is_not_there_is_explained(request_file: Path, tmp_path: Path) -> None:
+    assert sfworker("check", str(tmp_path / "none.yaml")).returncode == 1
+    away = sfworker("submit", str(request_file), SFWORKER_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (away.returncode, "Redis cannot be reached" in away.stderr) == (4, True)
+    bad = sfworker("doctor", SFWORKER_PORT_RANGE="99-1")
+    assert (bad.returncode, "SFWORKER_PORT_RANGE" in bad.stderr) == (3, True)
+    assert sfworker("tsaks").returncode == 2
+
+
+def test_doctor_finds_what_is_wrong_and_what_is_well(redis_url: str, tmp_path: Path) -> None:
+    settings = {"SFWORKER_STATE_DIR": str(tmp_path), "SFWORKER_DATA_ROOT": str(tmp_path)}
+    well = sfworker("doctor", SFWORKER_REDIS_URL=redis_url, **settings)
+    assert (well.returncode, "wrong" in well.stdout) == (0, False), well.stdout
+    away = sfworker("doctor", SFWORKER_REDIS_URL="redis://:secret@127.0.0.1:1/0", **settings)
+    assert (away.returncode, "Start Redis" in away.stdout, "secret" in away.stdout) == (4, True, False)
+
+
+@pytest.mark.engine
+def test_run_needs_no_broker_and_starts_anew_every_time(request_file: Path, tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    settings = {"SFWORKER_DATA_ROOT": str(tmp_path / "data"), "SFWORKER_STATE_DIR": str(tmp_path / "state")}
+    done = sfworker("run", str(request_file), "--json", SFWORKER_REDIS_URL="redis://127.0.0.1:1/0", **settings)
+    events = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert {party: event["data"]["result"]["intersection_count"] for party, event in events.items()} == {
+        "alice": 300,
+        "bob": 300,
+    }
+    again = sfworker("run", str(request_file), **settings)
+    assert (again.returncode, "intersection_count" in again.stdout) == (0, True)
+    (tmp_path / "data" / "bob" / "in.csv").write_text("uid\n")
+    failed = sfworker("run", str(request_file), **settings)
+    assert (failed.returncode, "EmptyInput: bob" in failed.stdout) == (1, True)
+    logs = re.search(r"Logs of the jobs: (\S+)", failed.stdout)
+    assert logs and "EmptyInput" in (Path(logs[1]) / next(iter(os.listdir(logs[1])))).read_text()
+
+
+@pytest.mark.engine
+def test_submit_and_watch_follow_an_execution(node: RunningNode, request_file: Path) -> None:
+    done = sfworker("submit", str(request_file), **node.environment)
+    assert (done.returncode, "intersection_count" in done.stdout) == (0, True), done.stderr
+    execution_id = done.stdout.split("Sent as ")[1].split()[0].rstrip(".")
+    watched = sfworker("watch", execution_id, **node.environment)
+    assert (watched.returncode, "intersection_count" in watched.stdout) == (0, True)
+    unknown = sfworker("watch", "never-sent", "--timeout", "2", **node.environment)
+    assert (unknown.returncode, "No end of never-sent" in unknown.stderr) == (5, True)
+
+
+@pytest.mark.engine
+def test_the_demo_trains_as_well_as_plaintext(tmp_path: Path) -> None:
+    done = sfworker("demo", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    private, plain = (float(text) for text in re.findall(r"AUC of .*?([01]\.\d{4})", done.stdout))
+    assert abs(private - plain) <= 0.01 and private > 0.95
+    assert re.search(r"patients in common\s+│\s+440", done.stdout)
+    for party in PARTIES:
+        assert (tmp_path / "data" / party / "out" / "model" / party / "manifest.json").is_file()
+    assert (tmp_path / "data" / "alice" / "out" / "prediction.csv").read_text().startswith("patient_id,prediction\n")
+    assert not (tmp_path / "data" / "bob" / "out" / "prediction.csv").exists()
