@@ -79,17 +79,26 @@ class Run:
             InvalidTaskConfig: two outputs have one path.
         """
         targets: set[Path] = set()
-        for purpose, path, is_folder in (
-            output for config in configs for output in self._own_outputs(config)
-        ):
-            target = self.rules.resolve(path, purpose)
-            _check_target(target, is_folder, self.party, purpose)
+        for purpose, path, kind in (output for config in configs for output in self._own_outputs(config)):
+            target = self._free_target(path, purpose, kind)
             if target in targets:
                 raise InvalidTaskConfig(f"Two outputs of {self.party} have the path of {purpose}.")
             targets.add(target)
 
-    def _own_outputs(self, config: TaskConfig) -> Iterator[tuple[str, str, bool]]:
-        """``(request key, path, whether it is a folder)`` of every output of the own party that stays."""
+    def check_table_output(self, path: str, purpose: str) -> None:
+        """As `check_outputs`, for a table of which only the prepared input tells whose it is."""
+        if not path.startswith(STEP_PREFIX):
+            self._free_target(path, purpose, "table")
+
+    def _free_target(self, path: str, purpose: str, kind: str) -> Path:
+        target = self.rules.resolve(path, purpose)
+        if kind == "table":
+            check_format(target, self.party, purpose)
+        _check_target(target, kind == "folder", self.party, purpose)
+        return target
+
+    def _own_outputs(self, config: TaskConfig) -> Iterator[tuple[str, str, str]]:
+        """``(request key, path, table, report or folder)`` of every output of the own party that stays."""
         roles = config.output_fields()
         for use in config.outputs() + config.models():
             role = roles.get(use.purpose)
@@ -97,10 +106,12 @@ class Run:
                 continue
             if role.at and not getattr(config, role.at):
                 continue  # whose it is follows from the model
-            is_folder = role.kind == "save"
-            yield use.purpose, (
-                self.model_path(getattr(config, use.purpose)) if is_folder else use.path
-            ), is_folder
+            value = getattr(config, use.purpose)
+            if role.kind == "save":
+                yield use.purpose, self.model_path(value), "folder"
+            else:
+                is_table = role.at is not None or isinstance(value, Mapping)
+                yield use.purpose, use.path, "table" if is_table else "report"
 
     def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
         """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""

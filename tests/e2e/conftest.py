@@ -21,7 +21,12 @@ def write_tables(root: Path) -> None:
     for seed, (party, first) in enumerate((("alice", 0), ("bob", 100))):
         random.seed(seed)
         rows = [
-            [f"{random.gauss(0, 1):.6f}", f"{number:05d}", f"{random.gauss(0, 1):.6f}", int(random.random() > 0.5)]
+            [
+                f"{random.gauss(0, 1):.6f}",
+                f"{number:05d}",
+                f"{random.gauss(0, 1):.6f}",
+                int(random.random() > 0.5),
+            ]
             for number in range(first, first + ROWS)
         ]
         random.shuffle(rows)
@@ -43,14 +48,14 @@ def psi_params(**changes: Any) -> dict[str, Any]:
     return {"task_config": task_config | changes}
 
 
-def training_params(epochs: int) -> dict[str, Any]:
+def training_params(epochs: int, model: str = "model") -> dict[str, Any]:
     """A request for a training on the tables of `write_tables` that takes about as many tenths of a second."""
     psi = {key: value for key, value in psi_params()["task_config"].items() if key != "output_paths"}
     train = {
         "task_type": "ss_lr",
         "train_data": {"step": "psi", "output": "output_paths"},
         "label": "y",
-        "model_output": "model",
+        "model_output": model,
         "params": {"epochs": epochs, "batch_size": 32},
     }
     steps = [{"name": "psi", "task_config": psi}, {"name": "train", "task_config": train}]

@@ -93,6 +93,14 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
                 popen.terminate()
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Wait until ``condition()`` is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds

@@ -16,7 +16,9 @@ os.chdir(folder)
 addresses = {name: f"127.0.0.1:{port}" for name, port in zip(parties, ports[:2])}
 sf.init(
     cluster_config={
-        "parties": {name: {"address": address, "listen_addr": address} for name, address in addresses.items()},
+        "parties": {
+            name: {"address": address, "listen_addr": address} for name, address in addresses.items()
+        },
         "self_party": party,
     },
     ray_mode=False,

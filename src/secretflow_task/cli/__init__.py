@@ -37,7 +37,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
 ) -> None:
     """Options of every command."""
 
@@ -74,8 +76,12 @@ def run(
 @guarded
 def submit(
     file: RequestFile,
-    queue: Annotated[Optional[str], typer.Option(help="The queue, if not the first of SFWORKER_QUEUES.")] = None,
-    follow: Annotated[bool, typer.Option("--watch/--no-watch", help="Stay until the execution has ended.")] = True,
+    queue: Annotated[
+        Optional[str], typer.Option(help="The queue, if not the first of SFWORKER_QUEUES.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Stay until the execution has ended.")
+    ] = True,
     timeout: Timeout = 3600.0,
 ) -> None:
     """Send a request to the nodes through Redis."""

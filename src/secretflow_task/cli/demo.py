@@ -37,7 +37,9 @@ def run_demo(folder: Path) -> Exit:
     folder = folder.absolute()
     rows = write_data(folder / "data")
     console.print("Two hospitals, alice and bob, each have half of the measurements of their own patients.")
-    console.print("They look for the patients that both have, and train one model, without showing each other a row.\n")
+    console.print(
+        "They look for the patients that both have, and train one model, without showing each other a row.\n"
+    )
     with ExitStack() as stack:
         url = os.environ.get("SFWORKER_REDIS_URL") or stack.enter_context(embedded_redis())
         environment = {
@@ -184,14 +186,18 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
     table.add_column(justify="right")
     table.add_row("patients of alice, of bob", f"{rows['alice']}, {rows['bob']}")
     table.add_row("patients in common", str(steps["psi"]["intersection_count"]))
-    table.add_row("rows for training, for test", f"{steps['split']['train_rows']}, {steps['split']['test_rows']}")
+    table.add_row(
+        "rows for training, for test", f"{steps['split']['train_rows']}, {steps['split']['test_rows']}"
+    )
     table.add_row("AUC of the private model", f"{private:.4f}")
     table.add_row("AUC of scikit-learn on all rows in the clear", f"{plain:.4f}")
     table.add_section()
     for stage in ("cluster_init", "device_creation", *steps):
         table.add_row(f"seconds for {stage}", f"{timings[stage]:.2f}")
     console.print(table)
-    console.print(f"Outputs: {folder}/data/<party>/out (alice has the predictions), logs: {folder}/state/logs\n")
+    console.print(
+        f"Outputs: {folder}/data/<party>/out (alice has the predictions), logs: {folder}/state/logs\n"
+    )
     console.print("What to try next:")
     console.print("  sfworker tasks                                what else it can do")
     console.print("  sfworker tasks psi --example > my.yaml        a request of your own")

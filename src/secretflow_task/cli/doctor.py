@@ -76,7 +76,9 @@ def _redis_memory(settings: Settings) -> Finding:
     except (RedisError, OSError, ValueError):
         return Finding("unknown: Redis cannot be reached")
     evicts = policy.startswith("allkeys")
-    return Finding(policy, "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else "")
+    return Finding(
+        policy, "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else ""
+    )
 
 
 def _clock(settings: Settings) -> Finding:

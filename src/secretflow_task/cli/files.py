@@ -41,7 +41,9 @@ def read_request(path: Path) -> TaskRequest:
             f"{path} holds no request: a request is an object with the key task_config.",
             hint="`sfworker tasks psi --example` prints one.",
         )
-    values.setdefault("task_request_id", "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem))
+    values.setdefault(
+        "task_request_id", "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem)
+    )
     return TaskRequest.from_arguments(values)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Mapping, Sequence
+
+from pydantic import AfterValidator, Field
 
 from secretflow_task.data_loader import Table, owners
 from secretflow_task.errors import AmbiguousColumn, InvalidTaskConfig, MissingColumn, RowCountMismatch
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a column is named twice")
+    return names
+
+
+ColumnNames = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
 Facts = Mapping[str, Mapping[str, Any]]
 
 
@@ -70,6 +80,8 @@ def agree_on_features(
     check_rows(answers)
     held = {party: answer["features"] for party, answer in answers.items()}
     names = wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
+    if not names:
+        raise MissingColumn("No party has a numeric column besides ids and label.")
     return owners(names, held), answers
 
 

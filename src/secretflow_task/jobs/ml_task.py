@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from secretflow_task import engine_adapter
 from secretflow_task.data_loader import Table
 from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows
 from secretflow_task.jobs.columns import (
+    ColumnNames,
     Features,
     agree_on_features,
     check_rows,
@@ -80,7 +81,7 @@ class SsLrConfig(TaskConfig):
     feature_key = "features"
 
     train_data: Reads = Field(description="The aligned table of each party.")
-    features: list[str] | None = Field(
+    features: ColumnNames | None = Field(
         None, description="The features; every numeric column but ids and label if absent."
     )
     label: str = Field(description="The label column.")
@@ -90,6 +91,12 @@ class SsLrConfig(TaskConfig):
     ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
     model_output: SavesModel = Field(description="Folder for the model, at every party.")
     params: SsLrParams = Field(default_factory=SsLrParams, description="The algorithm's own parameters.")
+
+    @model_validator(mode="after")
+    def _label_is_no_feature(self) -> SsLrConfig:
+        if self.label in (self.features or ()):
+            raise ValueError("features must not name the label")
+        return self
 
     def reveals(self) -> list[Use]:
         """Column names and row count to all; metrics to the label party only where they are asked for."""
@@ -273,6 +280,13 @@ class PredictConfig(TaskConfig):
     )
     ids: PartyColumns | None = Field(None, description="Columns that the output repeats: {party: [columns]}.")
 
+    @model_validator(mode="after")
+    def _distinct_columns(self) -> PredictConfig:
+        for columns in (self.ids or {}).values():
+            if len({*columns, "prediction"}) <= len(columns):
+                raise ValueError("ids must not name a column twice, nor 'prediction', which the output adds")
+        return self
+
     def reveals(self) -> list[Use]:
         """The predictions, to the receiver only."""
         everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
@@ -302,10 +316,12 @@ def prepare_prediction(run: Run, config: PredictConfig) -> PredictionInput:
     table = run.read(config.predict_data, "predict_data")
     values = table.numbers(manifest.features[run.party])
     table.require((config.ids or {}).get(run.party, ()))
+    receiver = config.receiver or manifest.label_party or run.parties[0]
+    if run.party == receiver:
+        run.check_table_output(config.output_path, "output_path")
     facts = run.agree(rows=table.rows, model=manifest.digest())
     check_same_model({party: answer["model"] for party, answer in facts.items()})
     check_rows(facts)
-    receiver = config.receiver or manifest.label_party or run.parties[0]
     return PredictionInput(table, manifest.features, values, manifest.label_party, manifest, folder, receiver)
 
 

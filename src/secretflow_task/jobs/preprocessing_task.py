@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
 from secretflow_task.errors import TooFewRows
-from secretflow_task.jobs.columns import Features, agree_on_features, check_rows, own_features
+from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, check_rows, own_features
 from secretflow_task.model_store import Manifest, check_same_model, load_manifest, save_manifest
 from secretflow_task.task_config import (
     LoadsModel,
@@ -131,7 +131,7 @@ class StandardScalerConfig(TaskConfig):
 
     input_data: Reads = Field(description="The table of each party.")
     output_data: Writes = Field(description="Where each party writes its scaled table.")
-    columns: list[str] | None = Field(
+    columns: ColumnNames | None = Field(
         None, description="What to scale; every numeric column but the ids if absent."
     )
     ids: PartyColumns | None = Field(None, description="Columns that are never scaled: {party: [columns]}.")

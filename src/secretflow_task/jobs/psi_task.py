@@ -87,6 +87,8 @@ class PsiConfig(TaskConfig):
             raise ValueError("keys must name the same parties as input_paths")
         if len({len(columns) for columns in self.keys.values()}) > 1 or not all(self.keys.values()):
             raise ValueError("keys must name the same number of columns, one or more, for every party")
+        if any(len(set(columns)) < len(columns) for columns in self.keys.values()):
+            raise ValueError("keys must not name a column twice")
         if self.receiver not in parties:
             raise ValueError("receiver must be one of the parties of input_paths")
         if not getters <= set(self.output_paths) <= parties:
@@ -179,10 +181,19 @@ def encode_keys(table: Table, columns: Sequence[str]) -> list[str]:
     encoded = []
     for column in columns:
         cells = table.text(column)
-        if not all(cells):
+        if not all(cells) or _has_nan(table, column):
             raise MissingKeys(f"{table.party}: key column {column!r} has empty cells.", party=table.party)
         encoded.append([_encode(cell) for cell in cells])
     return ["/".join(parts) for parts in zip(*encoded)]
+
+
+def _has_nan(table: Table, column: str) -> bool:
+    """Whether cells are missing as pandas writes it in a column of numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = table.data.column(column)
+    return bool(pa.types.is_floating(cells.type) and pc.any(pc.is_nan(cells)).as_py())
 
 
 def alignment_digest(keys: Sequence[str], matched: Sequence[bool] | None = None) -> str:

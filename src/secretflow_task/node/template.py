@@ -26,7 +26,9 @@ def _enter_job(spec: JobSpec, connection: Connection) -> None:
 
 def _enter_probe(connection: Connection) -> None:
     adapter = importlib.import_module("secretflow_task.engine_adapter")
-    connection.send_bytes(json.dumps({"preloaded": adapter.is_preloaded(), "template": os.getppid()}).encode())
+    connection.send_bytes(
+        json.dumps({"preloaded": adapter.is_preloaded(), "template": os.getppid()}).encode()
+    )
     os._exit(0)
 
 
@@ -67,7 +69,9 @@ class JobProcess:
 class Template:
     """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process."""
 
-    def __init__(self, timeout_seconds: float, preload: tuple[str, ...] = ("secretflow_task.template_process",)):
+    def __init__(
+        self, timeout_seconds: float, preload: tuple[str, ...] = ("secretflow_task.template_process",)
+    ):
         self._timeout_seconds = timeout_seconds
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
@@ -88,7 +92,9 @@ class Template:
         finally:
             job.kill()
         if not answer["preloaded"]:
-            raise EngineUnavailable("SecretFlow could not be imported; job processes would start cold or hang.")
+            raise EngineUnavailable(
+                "SecretFlow could not be imported; job processes would start cold or hang."
+            )
         return int(answer["template"])
 
     def spawn(self, spec: JobSpec) -> JobProcess:
