@@ -24,11 +24,12 @@ def create_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # an execution goes on without Redis
-        worker_send_task_events=False,  # they would carry arguments and tracebacks; ours go to the status stream
+        # An execution goes on without Redis.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=False,  # they would carry arguments and tracebacks
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Redis hands a request that is not acknowledged in time to another worker; ours drops the second delivery.
+        # Redis delivers again what is not acknowledged in time; the node drops the second delivery.
         broker_transport_options={"visibility_timeout": 24 * 3600},
     )
     return app

@@ -18,9 +18,17 @@ class ExecutionFailed(Exception):
 class Outcome(Protocol):
     """What an execution's end is known by."""
 
-    execution_id: str
-    status: Status
-    failure: WorkerError | None
+    @property
+    def execution_id(self) -> str:
+        """The execution."""
+
+    @property
+    def status(self) -> Status:
+        """How it ended."""
+
+    @property
+    def failure(self) -> WorkerError | None:
+        """Why it failed, if it did."""
 
 
 class Executor(Protocol):
@@ -33,7 +41,7 @@ class Executor(Protocol):
 def register(app: Celery, executor: Executor) -> None:
     """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``."""
 
-    @app.task(name=TASK_NAME)
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(*arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
         outcome = executor.execute(*arguments)

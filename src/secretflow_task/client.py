@@ -26,7 +26,7 @@ class Client:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._redis.close()
+        self._redis.connection_pool.disconnect()
         self._app.close()
 
     def submit(self, task_request_id: str, params: Mapping[str, Any], queue: str | None = None) -> None:
@@ -52,7 +52,8 @@ class Client:
         while time.monotonic() < deadline:
             answer: Any = self._redis.xread({STREAM: since}, count=_BATCH, block=1000)
             entries = answer[0][1] if answer else []
-            for since, fields in entries:
+            for position, fields in entries:
+                since = position
                 event = StatusEvent.from_json(fields["event"])
                 if event.execution_id == execution_id:
                     yield event

@@ -132,7 +132,9 @@ def without_beaver_cache(model: Any) -> Any:
     With the cache ``sig_type='real'`` on SEMI2K gives random weights of about 1e30, with no error.
     """
     check = type(model)._pre_check  # pylint: disable=protected-access
-    itself = weakref.proxy(model)  # a cycle would keep the training data until the garbage collector comes
+    itself: Any = weakref.proxy(
+        model
+    )  # a cycle would keep the training data until the garbage collector comes
 
     def check_then_disable(*args: Any, **kwargs: Any) -> None:
         check(itself, *args, **kwargs)

@@ -4,15 +4,15 @@ import gc
 import os
 import warnings
 
-from secretflow_task import engine_adapter
-from secretflow_task.jobs import *  # noqa: F401,F403  # pylint: disable=wildcard-import,unused-wildcard-import
-from secretflow_task.job_process import run_job  # noqa: F401  # pylint: disable=unused-import
+from secretflow_task import engine_adapter, job_process  # noqa: F401  # pylint: disable=unused-import
+from secretflow_task.task_dispatcher import TaskDispatcher
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 engine_adapter.preload()
-# A job's collector leaves what is here alone: it would walk, and so copy, the engine's whole heap at every shutdown.
+TaskDispatcher.list_supported_tasks()  # imports the jobs
+# A job's collector would walk, and so copy, the engine's whole heap at every shutdown.
 gc.collect()
 gc.freeze()

@@ -82,7 +82,7 @@ def run_one(client: Client, execution_id: str, params: dict[str, object]) -> flo
 
 
 def cold_seconds(root: Path, cached: bool) -> list[float]:
-    """Seconds of COLD_RUNS of the script; not ``cached`` means that no compiled bytecode is found, as on a first run."""
+    """Seconds of COLD_RUNS of the script, with compiled bytecode at hand or, as on a first run, without."""
     environment = dict(os.environ)
     if not cached:
         environment |= {"PYTHONPYCACHEPREFIX": str(root / "no-cache"), "PYTHONDONTWRITEBYTECODE": "1"}

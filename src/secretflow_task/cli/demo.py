@@ -1,8 +1,8 @@
 """`sfworker demo`: the main job, for real, on a machine that has nothing but this package.
 
 scikit-learn's breast cancer data is split between two hospitals: alice has half of the measurements and the
-diagnosis, bob the other half, for patients that only partly overlap. A Redis and a node that hosts both are started,
-and one workflow goes through Celery.
+diagnosis, bob the other half, for patients that only partly overlap. A Redis and a node that hosts both are
+started, and one workflow goes through Celery.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def plaintext_auc(root: Path) -> float:
     return float(roc_auc_score(test_y, model.predict_proba(test_x)[:, 1]))
 
 
-def _joined(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _joined(root: Path, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Both parties' columns side by side, which only this demo may do, and the label."""
     import numpy as np
     import pandas as pd

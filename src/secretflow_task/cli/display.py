@@ -44,10 +44,10 @@ class ExecutionDisplay:
         self.last[event.party] = event
         if event.party not in self._bars:
             self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
-        bar = self._bars[event.party]
-        self._progress.update(bar, completed=float(event.data["progress"]), description=_describe(event))
+        row = self._bars[event.party]
+        self._progress.update(row, completed=float(event.data["progress"]), description=_describe(event))
         if event.status.terminal:
-            self._progress.stop_task(bar)
+            self._progress.stop_task(row)
 
     def ended(self, parties: Iterable[str] = ()) -> bool:
         """Whether every party that was heard of, and each of ``parties``, has its terminal event."""

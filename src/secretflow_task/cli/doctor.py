@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -44,8 +44,8 @@ def examine(settings: Settings) -> bool:
 
 
 def _python(_settings: Settings) -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] == (3, 10):
+    version = platform.python_version()
+    if version.startswith("3.10."):
         return Finding(version)
     return Finding(version, "A node needs Python 3.10; a client or the command line runs on this one.")
 
@@ -85,7 +85,7 @@ def _clock(settings: Settings) -> Finding:
     try:
         with _connect(settings) as redis:
             before = time.time()
-            seconds, micros = redis.time()  # type: ignore[misc]
+            seconds, micros = redis.time()
             behind = (before + time.time()) / 2 - (seconds + micros / 1e6)
     except (RedisError, OSError, ValueError):
         return Finding("unknown: Redis cannot be reached")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Mapping, Sequence
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from secretflow_task.data_loader import Table, owners
 from secretflow_task.errors import AmbiguousColumn, InvalidTaskConfig, MissingColumn, RowCountMismatch
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 def _distinct(names: list[str]) -> list[str]:
+    if not names:
+        raise ValueError("name one column or more, or leave it out")
     if len(set(names)) < len(names):
         raise ValueError("a column is named twice")
     return names
 
 
-ColumnNames = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
+ColumnNames = Annotated[list[str], AfterValidator(_distinct)]
 Facts = Mapping[str, Mapping[str, Any]]
 
 

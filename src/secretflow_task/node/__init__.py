@@ -1,1 +1,1 @@
-"""The long-lived half: it never imports the engine, starts job processes, watches them and settles executions."""
+"""The long-lived half: never imports the engine, starts and watches job processes, settles executions."""

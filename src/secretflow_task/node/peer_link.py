@@ -14,7 +14,7 @@ Facts = dict[str, dict[str, Any]]
 class PeerLink(Protocol):
     """One party's end of the link between the parties of an execution.
 
-    Rounds of `offer` and `agreed` come first, any number of them; then each party says `finish`, or one says `fail`.
+    Rounds of `offer` and `agreed` come first, any number; then each party says `finish`, or one says `fail`.
     `failed` and `succeeded` are final and the same at every party.
     """
 

@@ -52,7 +52,7 @@ class Execution:
 class EventStore:
     """SQLite in the state folder, for one node at a time.
 
-    Terminal events are on disk when `append` returns; the others may be lost with the machine, not with the process.
+    Terminal events are on disk when `append` returns; the others survive the process, not the machine.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +76,7 @@ class EventStore:
         os.close(self._lock_handle)
 
     def claim(self, request: TaskRequest, party: str) -> bool:
-        """Take an execution for a party; False when it was taken before, by a delivery of the same request."""
+        """Take an execution for a party; False when an earlier delivery of the request took it."""
         with self._transaction(durable=False) as db:
             row = (
                 request.execution_id,
@@ -88,7 +88,8 @@ class EventStore:
             )
             done = db.execute(
                 "INSERT OR IGNORE INTO executions"
-                " (execution_id, party, task_request_id, task_id, subtask_id, task_type) VALUES (?, ?, ?, ?, ?, ?)",
+                " (execution_id, party, task_request_id, task_id, subtask_id, task_type)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 row,
             )
             return done.rowcount == 1
@@ -114,7 +115,7 @@ class EventStore:
         ]
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
-        """Number an event of a claimed execution and keep it until it is sent; None after a terminal event."""
+        """Number an event of a claimed execution and keep it until it is sent; None after its end."""
         key = (event.execution_id, event.party)
         with self._transaction(durable=event.status.terminal) as db:
             row = db.execute(

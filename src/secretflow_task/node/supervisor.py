@@ -1,7 +1,7 @@
 """Supervision of one job process: the only place where an execution is settled.
 
-SecretFlow ends its own process, blocks for ever or dies in native code, so nothing can be promised from
-inside it. The supervisor decides from what the process said, from its exit, from the clock and from the peers.
+SecretFlow ends its own process, blocks for ever or dies in native code: nothing can be promised from inside it.
+The supervisor decides from what the process said, from its exit, from the clock and from the peers.
 """
 
 from __future__ import annotations
