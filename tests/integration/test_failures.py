@@ -206,6 +206,47 @@ def test_a_bad_table_is_found_at_its_owner_before_cryptography(workspace: Worksp
     nothing_was_written(workspace)
 
 
+@pytest.mark.parametrize(
+    "task_type, change, text",
+    [
+        ("ss_lr", {"features": ["a", "y"]}, "features must not name the label"),
+        ("ss_lr", {"features": ["a", "a", "b"]}, "features: a column is named twice"),
+        ("ss_lr", {"features": []}, "features: name one column or more"),
+        (
+            "ss_lr",
+            {"params": {"learning_rate": "0.1"}},
+            "params.learning_rate: input should be a valid number",
+        ),
+        ("ss_lr", {"params": {"epoch": 3}}, "did you mean 'epochs'?"),
+        ("standard_scaler", {"columns": ["a", "a"]}, "columns: a column is named twice"),
+        (
+            "psi",
+            {"keys": {"alice": ["uid", "uid"], "bob": ["uid", "y"]}},
+            "keys must not name a column twice",
+        ),
+        ("psi", {"protocol": "KKRT", "receiver": "carol"}, "receiver"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(
+    workspace: Workspace, task_type: str, change: dict[str, Any], text: str
+) -> None:
+    workspace.write("in.csv", GOOD_TABLES[task_type])
+    execution = workspace.fail(request_for(workspace, task_type) | change, "InvalidTaskConfig", None)
+    assert text in execution.failures["bob"]["error"]
+
+
+@pytest.mark.parametrize("task_type", ["psi", "standard_scaler"])
+def test_an_output_of_no_known_format_is_refused_before_anything_runs(
+    workspace: Workspace, task_type: str
+) -> None:
+    workspace.write("in.csv", GOOD_TABLES[task_type])
+    request = request_for(workspace, task_type)
+    key = "output_paths" if task_type == "psi" else "output_data"
+    request[key] = request[key] | {"bob": workspace.text("out.txt")}
+    execution = workspace.fail(request, "UnsupportedFormat", "bob")
+    assert execution.stages("alice") == []
+
+
 def test_a_missing_file_is_named_by_its_key_not_by_its_path(workspace: Workspace) -> None:
     workspace.write("in.csv", {"alice": GOOD_TABLES["psi"]["alice"]})
     execution = workspace.fail(request_for(workspace, "psi"), "MissingFile", "bob")

@@ -245,6 +245,23 @@ def test_csv_and_parquet_mix_and_parquet_keeps_its_types(workspace: Workspace) -
     assert own.to_dict("list") == {"x": ["0.20", "0.30"], "uid": ["123456789012345678", "7"]}
 
 
+def test_a_key_that_is_nan_in_parquet_is_missing(workspace: Workspace) -> None:
+    inputs = workspace.write("in.csv", {"alice": {"uid": ["nan", "1"]}}) | {
+        "bob": workspace.text("in.parquet")
+    }
+    workspace.path("bob", "").mkdir(parents=True)
+    pd.DataFrame({"uid": [1.0, None]}).to_parquet(workspace.path("bob", "in.parquet"))
+    outputs = workspace.paths("out.csv")
+    request = {
+        "task_type": "psi",
+        "keys": UID,
+        "input_paths": inputs,
+        "output_paths": outputs,
+        "receiver": "bob",
+    }
+    workspace.fail(request, "MissingKeys", "bob")
+
+
 def test_an_existing_output_is_replaced_whole(workspace: Workspace) -> None:
     alice, bob = overlapping(10, 3)
     for rows in (range(10), range(5)):

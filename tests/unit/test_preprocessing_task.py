@@ -167,7 +167,7 @@ def test_bad_input_is_refused(
     ("values", "problem"),
     [
         ({}, "give columns, or ids or label so that they are not scaled"),
-        ({"columns": [], "ids": {}}, "give columns, or ids or label so that they are not scaled"),
+        ({"columns": [], "ids": {}}, "columns: name one column or more, or leave it out"),
         (
             {"columns": ["a"], "output_data": {"alice": "x.csv"}},
             "input_data and output_data must name the same parties",
