@@ -1,6 +1,6 @@
 """Supervision of one job process: the only place where an execution is settled.
 
-SecretFlow ends its own process, blocks for ever or dies in native code: nothing can be promised from inside it.
+SecretFlow ends its own process, blocks for ever or dies in native code: no promise can be kept from inside.
 The supervisor decides from what the process said, from its exit, from the clock and from the peers.
 """
 
