@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -121,6 +121,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[float, fl
     assert biclassification_figures(label, score, 0.5)["auc"] == pytest.approx(expected)
 
 
+@settings(max_examples=15)
 @given(samples, st.randoms())
 def test_the_order_of_the_rows_does_not_matter(rows: list[tuple[float, float]], random: Any) -> None:
     label, score = (np.array(column) for column in zip(*rows))

@@ -266,11 +266,8 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(bench: Bench) -> None:
         os.write(job.connection.fileno(), struct.pack("!i", 1000) + b"{")
         socket.socket(fileno=job.connection.fileno()).shutdown(socket.SHUT_RDWR)
 
-    scripts = [
-        partial(script, data=data, then=then)
-        for data in GARBAGE.values()
-        for then in (JobSide.hang, JobSide.leave)
-    ]
+    scripts = [partial(script, data=data, then=JobSide.hang) for data in GARBAGE.values()]
+    scripts += [partial(script, data=data, then=JobSide.leave) for data in list(GARBAGE.values())[:3]]
     scripts += [partial(broken, how=how) for how in (lambda job: job.connection.close(), half_a_message)]
     started = time.monotonic()
     for endings in bench.run(*({"alice": script, "bob": good} for script in scripts)):
