@@ -26,6 +26,7 @@ app = typer.Typer(
     "4 something is not available here, 5 no end was seen in time.",
 )
 RequestFile = Annotated[Path, typer.Argument(help="The request, YAML or JSON.", metavar="FILE")]
+Json = Annotated[bool, typer.Option("--json", help="Print the terminal events as JSON only.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.", min=1)]
 
 
@@ -64,7 +65,7 @@ def start() -> None:
 @guarded
 def run(
     file: RequestFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON only.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run one request on this machine, all its parties as processes here, without a broker."""
     from secretflow_task.cli.local import run_here
@@ -83,11 +84,12 @@ def submit(
         bool, typer.Option("--watch/--no-watch", help="Stay until the execution has ended.")
     ] = True,
     timeout: Timeout = 3600.0,
+    as_json: Json = False,
 ) -> None:
     """Send a request to the nodes through Redis."""
     from secretflow_task.cli.remote import submit_and_follow
 
-    raise typer.Exit(submit_and_follow(files.read_request(file), queue, follow, timeout))
+    raise typer.Exit(submit_and_follow(files.read_request(file), queue, follow, timeout, as_json))
 
 
 @app.command()
@@ -95,11 +97,12 @@ def submit(
 def watch(
     execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
     timeout: Timeout = 3600.0,
+    as_json: Json = False,
 ) -> None:
     """Follow an execution, from its first event to its end."""
     from secretflow_task.cli.remote import follow_execution
 
-    raise typer.Exit(follow_execution(execution_id, "0", timeout))
+    raise typer.Exit(follow_execution(execution_id, "0", timeout, as_json))
 
 
 @app.command()

@@ -12,8 +12,10 @@ from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
 from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.run import STEP_PREFIX
 
 console = Console()
+_SHOWN = 6  # of a longer list or mapping the table shows as many
 
 
 class ExecutionDisplay:
@@ -94,12 +96,16 @@ def _result_table(party: str, result: Mapping[str, Any]) -> Table:
 
 
 def _rows(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """One row per figure; steps and timings are unfolded, and files that are gone with the workflow left out."""
     for name, value in result.items():
-        if isinstance(value, Mapping) and name in ("steps", "timings") or prefix == "steps." and value:
-            yield from _rows(value, f"{name}." if prefix != "steps." else f"{name}: ")
+        if name == "steps":
+            for step, own in value.items():
+                yield from _rows(own, f"{step}: ")
+        elif name == "timings":
+            yield from _rows(value, "seconds for ")
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             yield f"{prefix}{name}", f"{len(value)} rows (see --json)"
-        else:
+        elif value not in ([], {}, None) and STEP_PREFIX not in str(value):
             yield f"{prefix}{name}", _cell(value)
 
 
@@ -107,5 +113,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
-    return ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
+        return _shortened([f"{key}={_cell(item)}" for key, item in value.items()])
+    return _shortened([_cell(item) for item in value]) if isinstance(value, list) else str(value)
+
+
+def _shortened(parts: list[str]) -> str:
+    shown = ", ".join(parts[:_SHOWN])
+    return shown if len(parts) <= _SHOWN else f"{shown}, ... ({len(parts)} in all, see --json)"

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from secretflow_task.cli import files
-from secretflow_task.cli.display import ExecutionDisplay, console, print_outcome
+from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
 from secretflow_task.cli.exits import Exit
 from secretflow_task.client import Client
 from secretflow_task.messages import TaskRequest
 from secretflow_task.requests import Plan
 
 
-def submit_and_follow(request: TaskRequest, queue: str | None, follow: bool, timeout_seconds: float) -> Exit:
+def submit_and_follow(
+    request: TaskRequest, queue: str | None, follow: bool, timeout_seconds: float, as_json: bool
+) -> Exit:
     """Send a request as a new execution; returns the exit code."""
     request = request.renewed()
     Plan.of(request)  # what the node would refuse is refused here, at once
     with Client(files.settings()) as client:
         since = client.position()
         client.submit(request.execution_id, request.params, queue)
-    console.print(f"Sent as {request.execution_id}.", highlight=False)
-    return follow_execution(request.execution_id, since, timeout_seconds) if follow else Exit.OK
+    if not as_json:
+        console.print(f"Sent as {request.execution_id}.", highlight=False)
+    return follow_execution(request.execution_id, since, timeout_seconds, as_json) if follow else Exit.OK
 
 
-def follow_execution(execution_id: str, since: str, timeout_seconds: float) -> Exit:
+def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
     """Show an execution until it has ended at every party that reports; returns the exit code."""
-    with Client(files.settings()) as client, ExecutionDisplay() as display:
+    with Client(files.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
         for event in client.events(execution_id, since, timeout_seconds):
             if event is not None:
                 display.show(event)
             elif display.ended():
                 break
-    return print_outcome(display.last)
+    return print_json(display.last) if as_json else print_outcome(display.last)
