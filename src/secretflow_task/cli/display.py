@@ -12,7 +12,7 @@ from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
 from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.run import STEP_PREFIX
+from secretflow_task.task_config import STEP_PREFIX
 
 console = Console()
 _SHOWN = 6  # of a longer list or mapping the table shows as many
@@ -96,7 +96,7 @@ def _result_table(party: str, result: Mapping[str, Any]) -> Table:
 
 
 def _rows(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """One row per figure; steps and timings are unfolded, and files that are gone with the workflow left out."""
+    """One row per figure; steps and timings are unfolded, files that went with the workflow left out."""
     for name, value in result.items():
         if name == "steps":
             for step, own in value.items():
