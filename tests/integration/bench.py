@@ -141,10 +141,9 @@ class Bench:
         return stdout_of(pid).startswith(str(self.node.settings.state_dir)) if pid else False
 
     def log_of(self, execution: Execution, party: str) -> str:
-        """What the job process of a party wrote."""
-        return (self.node.settings.state_dir / "logs" / f"{execution.id}.{party}.log").read_text(
-            errors="replace"
-        )
+        """What the job process of a party wrote; nothing if it was ended before it wrote."""
+        path = self.node.settings.state_dir / "logs" / f"{execution.id}.{party}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
 
 @dataclass

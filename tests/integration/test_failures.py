@@ -398,15 +398,16 @@ def test_a_job_that_takes_too_long_is_ended(tmp_path_factory: pytest.TempPathFac
     node, strict = start_bench(
         tmp_path_factory.mktemp("strict"),
         port_range="22000-22999",
-        job_timeout_seconds=1.5,
-        prepare_timeout_seconds=1.0,
+        job_timeout_seconds=2.5,
+        prepare_timeout_seconds=1.5,
     )
     with node:  # its jobs come from the template that the process has
         workspace = strict.workspace("t")
         execution = strict.execute({"task_config": probe(workspace, "waits")})
         assert execution.code == "TaskTimeout"
-        assert 1.4 < execution.seconds < 4
-        execution = workspace.fail(probe(workspace, "early_waits"), "TaskTimeout", "bob")
-        assert 0.9 < execution.seconds < 3
+        assert execution.seconds >= 2.4
+        execution = strict.execute({"task_config": probe(workspace, "early_waits")})
+        assert execution.code == "TaskTimeout"
         assert "prepared in time" in execution.failures["alice"]["error"]
+        assert execution.seconds >= 1.4
         nothing_was_written(workspace)
