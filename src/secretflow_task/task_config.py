@@ -141,8 +141,7 @@ class TaskConfig(Strict):
                 yield name, value, role
 
     def _named_columns_at(self) -> Iterator[tuple[str, ColumnAt]]:
-        for name in type(self).model_fields:
-            value = getattr(self, name)
+        for name, value in self:
             if isinstance(value, ColumnAt):
                 yield name, value
 

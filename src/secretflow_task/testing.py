@@ -199,10 +199,8 @@ def _play(script: Callable[[JobSide], None], ours: Connection, theirs: Connectio
         code = 0
     except (Aborted, EOFError):
         pass
-    except (
-        BaseException
-    ):  # pylint: disable=broad-exception-caught  # a fork must not go on as a second test run
-        traceback.print_exc()
+    except BaseException:  # pylint: disable=broad-exception-caught
+        traceback.print_exc()  # and no further: a fork must not go on as a second run of the tests
     os._exit(code)
 
 

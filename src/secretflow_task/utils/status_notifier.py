@@ -38,7 +38,7 @@ _SEQ_LIFETIME_SECONDS = 7 * 24 * 3600
 
 log = get_logger()
 Sink = Callable[[str, Mapping[str, Any]], None]
-_sink: Sink | None = None
+_sink: Sink | None = None  # pylint: disable=invalid-name  # a job process sets it once
 
 
 def bind_status_sink(sink: Sink | None) -> None:
