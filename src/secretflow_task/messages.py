@@ -72,6 +72,7 @@ class TaskRequest:
         ids = {
             name: params.get(name) for name in ("task_request_id", "execution_id", "task_id", "subtask_id")
         }
+        params = _utf8({key: value for key, value in params.items() if key not in ids})
         request_id = request_id if request_id is not None else ids["task_request_id"]
         execution_id = ids["execution_id"] or request_id
         if execution_id is None:
@@ -79,7 +80,7 @@ class TaskRequest:
         return TaskRequest(
             execution_id=_checked_id(execution_id),
             task_request_id=_text(request_id if request_id is not None else execution_id),
-            params={key: value for key, value in params.items() if key not in ids},
+            params=params,
             task_id=None if ids["task_id"] is None else _text(ids["task_id"]),
             subtask_id=None if ids["subtask_id"] is None else _text(ids["subtask_id"]),
         )
@@ -107,6 +108,15 @@ def _checked_id(value: Any) -> str:
 def _text(value: Any) -> str:
     """As text that UTF-8 can hold: JSON can carry half a surrogate pair, SQLite and Redis cannot."""
     return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _utf8(value: Any) -> Any:
+    """The value with every text in it made one that UTF-8 can hold."""
+    if isinstance(value, Mapping):
+        return {_text(key): _utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_utf8(item) for item in value]
+    return _text(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -44,6 +44,12 @@ def test_a_request_id_inside_is_as_good_as_one_in_front() -> None:
     )
 
 
+def test_half_a_surrogate_pair_does_not_get_past_the_door() -> None:
+    params = {"task_config": {"task_type": "\ud800", "x": [{"\udfff": ("\ud800a", 1, None)}]}}
+    request = TaskRequest.from_arguments("r", params)
+    assert request.params == {"task_config": {"task_type": "?", "x": [{"?": ["?a", 1, None]}]}}
+
+
 def test_numbers_are_taken_as_ids() -> None:
     request = TaskRequest.from_arguments(42, CONFIG)
     assert (request.execution_id, request.task_request_id) == ("42", "42")

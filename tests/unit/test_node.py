@@ -161,6 +161,7 @@ def test_after_a_failure_nothing_is_left_and_the_next_request_runs(bench: Bench)
         ({"task_config": {"task_type": "pse"}}, "UnknownTaskType"),
         ({"task_config": {**PSI["task_config"], "reciever": "alice"}}, "InvalidTaskConfig"),
         ({"task_confg": {}}, "InvalidTaskConfig"),
+        ({"task_config": {"task_type": "\ud800"}}, "UnknownTaskType"),
         ({**PSI, "spu_config": {"protocol": "SEMI5K"}}, "UnsupportedProtocol"),
         (
             {"task_config": {**PSI["task_config"], "input_paths": {"alice": "../x.csv", "bob": "b.csv"}}},
