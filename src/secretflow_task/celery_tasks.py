@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from celery import Celery
+from celery.exceptions import Ignore
 
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.errors import WorkerError
@@ -27,6 +28,10 @@ class Outcome(Protocol):
         """How it ended."""
 
     @property
+    def repeated(self) -> bool:
+        """Whether this delivery ran nothing."""
+
+    @property
     def failure(self) -> WorkerError | None:
         """Why it failed, if it did."""
 
@@ -41,10 +46,15 @@ class Executor(Protocol):
 def register(app: Celery, executor: Executor) -> None:
     """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``."""
 
-    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # Celery has no types
-    def execute_task(*arguments: Any) -> dict[str, str]:
+    @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
-        outcome = executor.execute(*arguments)
+        try:
+            outcome = executor.execute(*arguments)
+        except WorkerError as error:
+            raise ExecutionFailed(f"{error.code}: {error.public_message}") from None
+        if outcome.repeated and task.request.delivery_info.get("redelivered"):
+            raise Ignore()  # the first delivery of this very message records how it ended
         if outcome.failure is not None:
             raise ExecutionFailed(f"{outcome.failure.code}: {outcome.failure.public_message}") from None
         return {"execution_id": outcome.execution_id, "status": outcome.status.value}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator
 
 from redis import Redis
 
 from secretflow_task.celery_app import TASK_NAME, create_app
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import StatusEvent
+from secretflow_task.messages import StatusEvent, TaskRequest
 from secretflow_task.utils.status_notifier import STREAM
 
 _BATCH = 1000
@@ -29,11 +29,15 @@ class Client:
         self._redis.connection_pool.disconnect()
         self._app.close()
 
-    def submit(self, task_request_id: str, params: Mapping[str, Any], queue: str | None = None) -> None:
+    def submit(self, request: TaskRequest, queue: str | None = None) -> None:
         """Send a request to a queue; raises `redis.RedisError` or `kombu.exceptions.OperationalError`."""
-        self._app.send_task(
-            TASK_NAME, args=[task_request_id, dict(params)], queue=queue, argsrepr="(...)", retry=False
-        )
+        ids = {
+            "execution_id": request.execution_id,
+            "task_id": request.task_id,
+            "subtask_id": request.subtask_id,
+        }
+        arguments = [request.task_request_id, {**request.params, **ids}]
+        self._app.send_task(TASK_NAME, args=arguments, queue=queue, argsrepr="(...)", retry=False)
 
     def position(self) -> str:
         """The present end of the status stream, from which `events` can follow what comes."""
@@ -43,7 +47,7 @@ class Client:
     def events(
         self, execution_id: str, since: str = "0", timeout_seconds: float = 3600.0
     ) -> Iterator[StatusEvent | None]:
-        """The events of an execution as they come, and None after a second without one.
+        """The events of an execution as they come, and None whenever there is no more for the moment.
 
         Raises:
             TimeoutError: nothing ended the iteration within the timeout.

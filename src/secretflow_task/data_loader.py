@@ -44,11 +44,21 @@ class PathRules:
     Attributes:
         data_root: relative paths start in its folder of the party's name if there is one, else in itself.
         allowed_roots: what absolute paths may lie in, besides the folder in which relative ones start.
+        base: where relative paths start, once that is settled.
     """
 
     party: str
     data_root: Path
     allowed_roots: tuple[Path, ...] = ()
+    base: Path | None = None
+
+    def settled(self) -> PathRules:
+        """The same rules, whatever folders come and go from now on."""
+        return replace(self, base=self._base())
+
+    def _base(self) -> Path:
+        own_folder = self.data_root / self.party
+        return own_folder if own_folder.is_dir() else self.data_root
 
     def resolve(self, text: str, purpose: str) -> Path:
         """Absolute path of ``text``, links followed; ``purpose`` is the request key, for the error.
@@ -58,8 +68,7 @@ class PathRules:
         Raises:
             PathNotAllowed: the path is not inside one of the allowed folders.
         """
-        own_folder = self.data_root / self.party
-        base = own_folder if own_folder.is_dir() else self.data_root
+        base = self.base or self._base()
         try:
             path = Path(os.path.realpath(base / text))
             roots = [Path(os.path.realpath(root)) for root in (base, *self.allowed_roots)]

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any, Mapping, NoReturn
 
@@ -81,6 +82,10 @@ def _report_failure(channel: PipeChannel, spec: JobSpec, error: BaseException) -
 
 def _isolate(spec: JobSpec) -> None:
     """Own session, working directory, temporary directory and log; die with the template."""
+    # Every child inherits what keeps the template alive; with it open the job would outlive the node.
+    alive = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
+    if alive is not None:
+        os.close(alive)
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.chdir(spec.folder)

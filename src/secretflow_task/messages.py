@@ -89,7 +89,7 @@ class TaskRequest:
     def task_type(self) -> str:
         """The requested task type, or an empty string where there is none."""
         config = self.params.get("task_config")
-        return str(config.get("task_type", "")) if isinstance(config, Mapping) else ""
+        return _text(config.get("task_type", "")) if isinstance(config, Mapping) else ""
 
     def renewed(self) -> TaskRequest:
         """The same request as a new execution, as `sfworker run` starts one every time."""

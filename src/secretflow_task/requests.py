@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Mapping
 
@@ -16,6 +17,17 @@ from secretflow_task.task_dispatcher import Task, TaskDispatcher
 # How many parties each SPU protocol takes.
 PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
 FIELDS = ("FM64", "FM128")
+# The further settings of SPU that a request may make; none names a file or shows a value.
+_RUNTIME_KEYS = frozenset("""
+    beaver_type cheetah_2pc_config enable_hal_profile enable_lower_accuracy_rsqrt
+    enable_pphlo_profile experimental_disable_mmul_split experimental_disable_vectorization
+    experimental_enable_colocated_optimization experimental_enable_exp_prime
+    experimental_enable_inter_op_par experimental_enable_intra_op_par
+    experimental_inter_op_concurrency fxp_div_goldschmidt_iters fxp_exp_iters fxp_exp_mode
+    fxp_fraction_bits fxp_log_iters fxp_log_mode fxp_log_orders max_concurrency quick_sort_threshold
+    share_max_chunk_size sigmoid_mode sine_cosine_iters sort_method trunc_allow_msb_error
+    ttp_beaver_config
+    """.split())
 _REFERENCE = 'Name an earlier step\'s output by {"step": NAME, "output": KEY}.'
 
 
@@ -96,6 +108,12 @@ class Protocol:
     field: str
     runtime: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     link_desc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def numbers(self) -> str:
+        """The field, and its fraction bits where they are set: what shares must be read with."""
+        bits = self.runtime.get("fxp_fraction_bits")
+        return f"{self.field} with {bits} fraction bits" if bits else self.field
 
     def note(self, parties: list[str]) -> str | None:
         """What a reader of the result must know about the protocol's safety."""
@@ -199,6 +217,11 @@ def _protocol(spu: SpuConfig, parties: int, needed: bool) -> Protocol:
     name = str(spu.protocol or runtime.pop("protocol", None) or "SEMI2K").upper()
     field_name = str(spu.field or runtime.pop("field", None) or "FM128").upper()
     runtime = {key: value for key, value in runtime.items() if key not in ("protocol", "field")}
+    unknown = sorted(set(runtime) - _RUNTIME_KEYS)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], _RUNTIME_KEYS, n=1)
+        guess = f", did you mean {near[0]!r}?" if near else ""
+        raise InvalidTaskConfig(f"Unknown key 'spu_config.runtime_config.{unknown[0]}'{guess}.")
     if name not in PROTOCOLS:
         raise UnsupportedProtocol(f"There is no SPU protocol {name!r} here.")
     if field_name not in FIELDS:

@@ -60,14 +60,15 @@ class MemoryOutbox:
         self._unsent: dict[int, str] = {}
         self._last_number = 0
 
-    def claim(self, request: TaskRequest, party: str) -> bool:
-        """Take an execution for a party; False when it was taken before."""
-        key = (request.execution_id, party)
+    def claim(self, request: TaskRequest, *parties: str) -> bool:
+        """Take an execution for all of ``parties``; False, and none taken, when one was taken before."""
+        keys = {(request.execution_id, party): party for party in parties}
         with self._mutex:
-            if key in self._executions:
+            if keys.keys() & self._executions.keys():
                 return False
             known = replace(request, params={})
-            self._executions[key] = Execution(known, party, request.task_type, Status.RUNNING)
+            for key, party in keys.items():
+                self._executions[key] = Execution(known, party, request.task_type, Status.RUNNING)
             return True
 
     def status(self, execution_id: str, party: str) -> Status | None:

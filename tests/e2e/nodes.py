@@ -17,7 +17,7 @@ import psutil
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import StatusEvent
+from secretflow_task.messages import StatusEvent, TaskRequest
 
 PARTIES = ("alice", "bob")
 
@@ -42,7 +42,7 @@ class RunningNode:
     def send(self, execution_id: str, params: dict[str, Any]) -> None:
         """Send a request."""
         with Client(self.settings) as client:
-            client.submit(execution_id, params)
+            client.submit(TaskRequest(execution_id, execution_id, params))
 
     def events(self, execution_id: str, parties: tuple[str, ...] = PARTIES) -> dict[str, list[StatusEvent]]:
         """All events of an execution by party, when each of ``parties`` has its terminal one."""

@@ -24,7 +24,7 @@ from rich.table import Table
 from secretflow_task.cli.demo import node_process
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import Status
+from secretflow_task.messages import Status, TaskRequest
 from secretflow_task.node.embedded_redis import embedded_redis
 
 ROWS = 20_000
@@ -71,7 +71,7 @@ def run_one(client: Client, execution_id: str, params: dict[str, object]) -> flo
     """Send one request and wait for SUCCESS at both parties; returns the seconds."""
     since, ended = client.position(), set()
     started = time.monotonic()
-    client.submit(execution_id, params)
+    client.submit(TaskRequest(execution_id, execution_id, params))
     for event in client.events(execution_id, since, timeout_seconds=120):
         if event is not None and event.status.terminal:
             assert event.status is Status.SUCCESS, event

@@ -22,7 +22,7 @@ from secretflow_task.cli.display import ExecutionDisplay, console, print_outcome
 from secretflow_task.cli.exits import Exit
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.embedded_redis import embedded_redis
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _execute(settings: Settings, node: subprocess.Popen[bytes]) -> dict[str, Sta
     execution_id = f"demo-{os.getpid()}"
     with Client(settings) as client:
         since = client.position()
-        client.submit(execution_id, demo_params())
+        client.submit(TaskRequest(execution_id, execution_id, demo_params()))
         with ExecutionDisplay() as display, console.status("The node loads SecretFlow ...") as status:
             for event in client.events(execution_id, since, _TIMEOUT_SECONDS):
                 if event is not None:

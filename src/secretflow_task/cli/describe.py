@@ -81,9 +81,9 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
         console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
     table = Table("party", "does", "path", "here")
     for use in plan.config.inputs():
-        table.add_row(use.party, f"reads {use.purpose}", use.path, _state(use, settings))
+        table.add_row(use.party, f"reads {use.purpose}", escape(use.path), _state(use, settings))
     for use in plan.config.outputs() + plan.config.models():
-        table.add_row(use.party, use.purpose.replace("_", " "), use.path, _state(use, settings))
+        table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), _state(use, settings))
     console.print(table)
     _print_reveals(plan)
 
@@ -96,7 +96,7 @@ def _print_reveals(plan: Plan) -> None:
     table = Table("party", "learns")
     for use in reveals:
         columns = f" ({', '.join(use.columns)})" if use.columns else ""
-        table.add_row(use.party, f"{use.purpose}{columns}")
+        table.add_row(use.party, escape(f"{use.purpose}{columns}"))
     console.print(table)
 
 

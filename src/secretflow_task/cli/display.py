@@ -8,6 +8,7 @@ from typing import Any, Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
@@ -24,9 +25,9 @@ class ExecutionDisplay:
     def __init__(self, quiet: bool = False) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.fields[party]:<10}"),
+            TextColumn("{task.fields[party]:<10}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% {task.description}"),
+            TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False),
             TimeElapsedColumn(),
             console=Console(file=sys.stderr),
             disable=quiet,
@@ -72,8 +73,8 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
     failed = [event for event in last.values() if event.status is Status.FAILURE]
     if failed:
         data = failed[0].data
-        console.print(f"[red]{data['error_code']}[/]: {data['error']}", highlight=False)
-        console.print(f"  {data['hint']}", highlight=False)
+        console.print(f"{data['error_code']}: {data['error']}", highlight=False, markup=False)
+        console.print(f"  {data['hint']}", highlight=False, markup=False)
         return Exit.FAILED
     for party, event in sorted(last.items()):
         console.print(_result_table(party, event.data["result"]))
@@ -91,7 +92,7 @@ def _result_table(party: str, result: Mapping[str, Any]) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _rows(result):
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     return table
 
 

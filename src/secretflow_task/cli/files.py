@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,7 @@ def read_request(path: Path) -> TaskRequest:
             f"{path} holds no request: a request is an object with the key task_config.",
             hint="`sfworker tasks psi --example` prints one.",
         )
-    values.setdefault(
-        "task_request_id", "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem)
-    )
+    values.setdefault("task_request_id", "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64])
     return TaskRequest.from_arguments(values)
 
 
@@ -53,11 +52,13 @@ def example(task_type: str) -> str:
 
 
 def _load(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
             return json.loads(text)
         return yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise InvalidTaskConfig(f"{path} is not UTF-8 text.") from None
     except ValueError as error:
         raise InvalidTaskConfig(f"{path} is not JSON: {error}.") from None
     except yaml.YAMLError as error:

@@ -28,5 +28,5 @@ def run_here(request: TaskRequest, as_json: bool) -> Exit:
     if code is Exit.OK:
         shutil.rmtree(own_state)
     else:
-        console.print(f"  Logs of the jobs: {own_state / 'logs'}", highlight=False)
+        console.print(f"  Logs of the jobs: {own_state / 'logs'}", highlight=False, markup=False)
     return code

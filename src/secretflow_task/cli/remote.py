@@ -18,7 +18,7 @@ def submit_and_follow(
     Plan.of(request)  # what the node would refuse is refused here, at once
     with Client(files.settings()) as client:
         since = client.position()
-        client.submit(request.execution_id, request.params, queue)
+        client.submit(request, queue)
     if not as_json:
         console.print(f"Sent as {request.execution_id}.", highlight=False)
     return follow_execution(request.execution_id, since, timeout_seconds, as_json) if follow else Exit.OK

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from secretflow_task import engine_adapter
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows
+from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
 from secretflow_task.jobs.columns import (
     ColumnNames,
     Features,
@@ -45,6 +45,7 @@ Positive = Annotated[float, Field(gt=0)]
 _WEIGHTS = "weights.share"
 _TARGET = "target.json"
 _PREDICT_ROWS = 65_536  # rows per step of a prediction
+_FM64_LIMIT = 3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
 _SCALED_LIMIT = 5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
 
 
@@ -134,6 +135,8 @@ def prepare_training(run: Run, config: SsLrConfig) -> TrainingInput:
     label, target = None, None
     if has_label and config.label_party in (None, run.party):
         label, target = read_label(table, config)
+    if run.protocol.field == "FM64":
+        check_fm64(table, values, label, config.params)
     names, facts = agree_on_features(run, own, config.features, rows=table.rows, has_label=has_label)
     label_party = find_label_party(config.label, config.label_party, facts)
     inputs = TrainingInput(table, names, values, label_party, label, target)
@@ -142,6 +145,23 @@ def prepare_training(run: Run, config: SsLrConfig) -> TrainingInput:
             f"{table.rows} rows are too few for {inputs.count} features: labels could be inferred."
         )
     return inputs
+
+
+def check_fm64(table: Table, values: Array, label: Array | None, params: SsLrParams) -> None:
+    """Raise `ValueRange` where a step of the training could overflow FM64, which gives wrong weights silently."""
+    import numpy as np
+
+    rows = min(params.batch_size, table.rows)
+    error = 1.0 if params.reg_type == "logistic" else _SCALED_LIMIT
+    largest = [np.abs(values).max(initial=1.0) * error]
+    if label is not None:
+        largest.append(np.abs(label).max() * _SCALED_LIMIT)
+    if rows * max(largest) > _FM64_LIMIT:
+        raise ValueRange(
+            f"{table.party}: the numbers of {table.purpose} are too large for FM64 with this batch_size.",
+            party=table.party,
+            hint="Use the field FM128, a smaller params.batch_size, or scale the features.",
+        )
 
 
 def check_scaled(table: Table, names: list[str], values: Array) -> None:
@@ -258,7 +278,7 @@ def _save_regression(devices: Devices, config: SsLrConfig, model: Any) -> str:
             run.parties,
             own.names,
             protocol.name,
-            protocol.field,
+            protocol.numbers,
             config.params.model_dump(),
             config.label,
             own.label_party,
@@ -312,7 +332,7 @@ def prepare_prediction(run: Run, config: PredictConfig) -> PredictionInput:
     """Load the own part of the model, check that it fits, and read the features that it names."""
     folder = run.source(run.model_path(config.model_path), "model_path")
     manifest = load_manifest(folder, run.party)
-    manifest.check_use("ss_lr", run.parties, run.protocol.name, run.protocol.field, run.party)
+    manifest.check_use("ss_lr", run.parties, run.protocol.name, run.protocol.numbers, run.party)
     table = run.read(config.predict_data, "predict_data")
     values = table.numbers(manifest.features[run.party])
     table.require((config.ids or {}).get(run.party, ()))

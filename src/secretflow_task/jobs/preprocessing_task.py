@@ -227,7 +227,7 @@ def _save(
     save_manifest(
         folder,
         Manifest(
-            run.model_id, "standard_scaler", run.parties, own.names, protocol.name, protocol.field, params
+            run.model_id, "standard_scaler", run.parties, own.names, protocol.name, protocol.numbers, params
         ),
     )
     return run.shown(path, "model_output")

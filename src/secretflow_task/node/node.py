@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -13,10 +14,10 @@ from typing import Any, Callable, Mapping
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import NodeLost, PeerUnreachable, RequestMismatch, WorkerError
+from secretflow_task.errors import InvalidTaskConfig, NodeLost, PeerUnreachable, RequestMismatch, WorkerError
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store import EventStore, Execution
@@ -31,15 +32,22 @@ log = get_logger()
 
 # A file in every job's folder that says whose it is: the work folder may hold other nodes' jobs, or anything.
 _OWNER = ".sfworker-node"
+_MOST_PARTIES = 16
+_NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended at this node: its status, and the first party's failure if it failed."""
+    """How an execution ended at this node: its status, and the first party's failure if it failed.
+
+    Attributes:
+        repeated: the request was delivered before, and this delivery ran nothing.
+    """
 
     execution_id: str
     status: Status
     failure: WorkerError | None = None
+    repeated: bool = False
 
 
 class Node:
@@ -96,16 +104,15 @@ class Node:
             self._check(plan)
         except WorkerError as error:
             return self._refuse(request, error)
-        claimed = [party for party in plan.parties if self.store.claim(request, party)]
-        if len(claimed) < len(plan.parties):
-            for party in claimed:
-                self._settle(request, party, RequestMismatch("The execution id was used before."))
+        if not self.store.claim(request, *plan.parties):
             return self._repeat(request, plan.parties)
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         try:
             failures = self._run_parties(plan)
-        except WorkerError as error:
-            failures = [self._settle(request, party, error) for party in plan.parties]
+        except Exception as error:  # pylint: disable=broad-exception-caught  # every claim must be settled
+            log.exception("The execution could not be started.", action="start_failed")
+            public = error if isinstance(error, WorkerError) else WorkerError(hint=_NODE_LOG)
+            failures = [self._settle(request, party, public) for party in plan.parties]
         failure = next((failure for failure in failures if failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
         log.info(
@@ -131,13 +138,15 @@ class Node:
         strangers = set() if listed else set(plan.parties) - set(self.settings.parties)
         if strangers:
             raise PeerUnreachable(f"This node does not host {sorted(strangers)[0]} and has no link to it.")
+        rules = {party: self._rules(party) for party in plan.parties}
         for use in _paths_of(plan):
-            if use.party in plan.parties:
-                self._rules(use.party).resolve(use.path, use.purpose)
+            if use.party in rules:
+                rules[use.party].resolve(use.path, use.purpose)
+        _check_outputs_apart(plan, rules)
 
     def _rules(self, party: str) -> PathRules:
         roots = tuple(Path(root) for root in self.settings.allowed_roots)
-        return PathRules(party, self.settings.data_root.absolute(), roots)
+        return PathRules(party, self.settings.data_root.absolute(), roots).settled()
 
     def _run_parties(self, plan: Plan) -> list[WorkerError | None]:
         with ExitStack() as stack:
@@ -157,14 +166,17 @@ class Node:
                 return self._supervisor(plan, spec, link).run()
             except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
                 log.exception("The supervisor failed.", action="supervisor_failed")
-                link.fail(error if isinstance(error, WorkerError) else WorkerError(party=spec.party))
-                return self._settle(plan.request, spec.party, link.failed or WorkerError(party=spec.party))
+                public = (
+                    error if isinstance(error, WorkerError) else WorkerError(hint=_NODE_LOG, party=spec.party)
+                )
+                link.fail(public)
+                return self._settle(plan.request, spec.party, link.failed or public)
 
     def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
         execution_id = plan.request.execution_id
         folder = self.settings.work_dir / f"{execution_id}.{party}"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
         (folder / _OWNER).write_text(self._identity)
         count = len(plan.parties)
         fed, spu = (
@@ -200,14 +212,16 @@ class Node:
         )
 
     def _clean(self, plan: Plan, spec: JobSpec) -> None:
-        """Delete everything that a job wrote outside its outputs and its log."""
+        """Delete everything that a job wrote outside its outputs and its log; never raises."""
         shutil.rmtree(spec.folder, ignore_errors=True)
-        targets = [
-            spec.rules.resolve(use.path, use.purpose) for use in _paths_of(plan) if use.party == spec.party
-        ]
-        for folder in {folder for target in targets for folder in staging_folders(target, spec.staging)}:
-            shutil.rmtree(folder, ignore_errors=True)
-        remove_traces(spec.log_path)
+        try:
+            own = [use for use in _paths_of(plan) if use.party == spec.party]
+            targets = [spec.rules.resolve(use.path, use.purpose) for use in own]
+            for folder in {folder for target in targets for folder in staging_folders(target, spec.staging)}:
+                shutil.rmtree(folder, ignore_errors=True)
+            remove_traces(spec.log_path)
+        except (OSError, WorkerError):
+            log.exception("Something of a job is left.", action="clean_failed")
 
     def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
         event = self.store.append(
@@ -241,10 +255,12 @@ class Node:
     def _repeat(self, request: TaskRequest, parties: list[str]) -> Outcome:
         """A second delivery: say what is known of the first."""
         log.info("The request was delivered before.", action="duplicate_delivery")
-        statuses = {self.store.status(request.execution_id, party) for party in parties}
-        return Outcome(
-            request.execution_id, statuses.pop() or Status.RUNNING if len(statuses) == 1 else Status.RUNNING
-        )
+        for party in parties:
+            if self.store.claim(request, party):  # the id was used before, for other parties
+                self._settle(request, party, RequestMismatch("The execution id was used before."))
+        statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
+        status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
+        return Outcome(request.execution_id, status, repeated=True)
 
     def _settle_what_was_left(self) -> None:
         """An earlier process of this node was killed: what it ran has ended with it."""
@@ -269,6 +285,22 @@ def _paths_of(plan: Plan) -> list[Use]:
     return [use for use in uses if not use.path.startswith(STEP_PREFIX)]
 
 
+def _check_outputs_apart(plan: Plan, rules: Mapping[str, PathRules]) -> None:
+    """Raise `InvalidTaskConfig` when two parties of this node would write one file: the last would win."""
+    writers: dict[Path, str] = {}
+    outputs = plan.config.outputs() if isinstance(plan.config, TaskConfig) else []
+    receiver = getattr(plan.config, "receiver", "")
+    for use in outputs:
+        if use.party not in rules or use.path.startswith(STEP_PREFIX) or receiver is None:
+            continue
+        path = rules[use.party].resolve(use.path, use.purpose)
+        if writers.setdefault(path, use.party) != use.party:
+            raise InvalidTaskConfig(
+                f"{writers[path]} and {use.party} would write the same file of {use.purpose}.",
+                hint="Give them different names, or each party a folder of its name in SFWORKER_DATA_ROOT.",
+            )
+
+
 def _staging_name(execution_id: str, party: str) -> str:
     """Short, hidden, and the same again after a restart."""
     digest = hashlib.sha256(f"{execution_id}/{party}".encode()).hexdigest()[:16]
@@ -279,6 +311,7 @@ def _parties_of(request: TaskRequest, settings: Settings) -> list[str]:
     """Whom to tell about a request that could not be understood."""
     init = request.params.get("sf_init_config")
     listed = init.get("parties") if isinstance(init, Mapping) else None
-    if isinstance(listed, (list, Mapping)) and all(isinstance(party, str) for party in listed) and listed:
-        return sorted(set(listed))
+    if isinstance(listed, (list, Mapping)) and 0 < len(listed) <= _MOST_PARTIES:
+        if all(isinstance(party, str) and re.fullmatch(PARTY_NAME, party) for party in listed):
+            return sorted(set(listed))
     return sorted(settings.parties) or ["unknown"]

@@ -24,7 +24,8 @@ def serve(settings: Settings) -> int:
         StoreInUse: another node uses the state folder.
     """
     app = create_app(settings)
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    url = settings.redis_url.get_secret_value()
+    redis = Redis.from_url(url, socket_timeout=10, socket_keepalive=True, health_check_interval=30)
     with ExitStack() as stack:
         node = stack.enter_context(Node(settings))
         outbox = Publisher(node.store, redis, maxlen=settings.stream_maxlen, also_list=settings.status_list)

@@ -75,24 +75,20 @@ class EventStore:
         self._db.close()
         os.close(self._lock_handle)
 
-    def claim(self, request: TaskRequest, party: str) -> bool:
-        """Take an execution for a party; False when an earlier delivery of the request took it."""
-        with self._transaction(durable=False) as db:
-            row = (
-                request.execution_id,
-                party,
-                request.task_request_id,
-                request.task_id,
-                request.subtask_id,
-                request.task_type,
-            )
-            done = db.execute(
-                "INSERT OR IGNORE INTO executions"
-                " (execution_id, party, task_request_id, task_id, subtask_id, task_type)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                row,
-            )
-            return done.rowcount == 1
+    def claim(self, request: TaskRequest, *parties: str) -> bool:
+        """Take an execution for all of ``parties``; False, and none taken, when one was taken before."""
+        ids = (request.task_request_id, request.task_id, request.subtask_id, request.task_type)
+        try:
+            with self._transaction(durable=False) as db:
+                db.executemany(
+                    "INSERT INTO executions"
+                    " (execution_id, party, task_request_id, task_id, subtask_id, task_type)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    [(request.execution_id, party, *ids) for party in parties],
+                )
+        except sqlite3.IntegrityError:
+            return False
+        return True
 
     def status(self, execution_id: str, party: str) -> Status | None:
         """The status of an execution at a party; None when it was never claimed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -29,6 +30,7 @@ _CAUSE_SECONDS = 4.0
 _MESSAGES_AT_ONCE = 100
 # Where the progress of what has not succeeded ends.
 _UNFINISHED = 0.999
+_WATCHDOG_SECONDS = 2.0
 # Exits by which SecretFlow ends its own process when a peer is gone.
 _EXITS_AFTER_PEER = frozenset({255, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPIPE})
 
@@ -54,7 +56,6 @@ class Supervisor:
         now = time.monotonic()
         self._deadline = now + job_timeout_seconds
         self._round_deadline: float | None = now + prepare_timeout_seconds
-        self._prepare_timeout_seconds = prepare_timeout_seconds
         self._grace_seconds = grace_seconds
         self._progress = 0.0
         self._offered = False
@@ -64,6 +65,10 @@ class Supervisor:
 
     def run(self) -> WorkerError | None:
         """Supervise to the end and publish the terminal event; returns the failure, or None for success."""
+        # A job that stops in the middle of a message would hold up the reading: killing it ends that too.
+        watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             while not self._link.failed and not self._link.succeeded:
                 self._wait()
@@ -74,6 +79,7 @@ class Supervisor:
             if failure is None:
                 self._job.wait(self._grace_seconds)
         finally:
+            watchdog.cancel()
             self._job.kill()
         if failure is None:
             failure = self._commit()
@@ -123,7 +129,9 @@ class Supervisor:
             self._report(body)
         elif message.kind is Kind.PREPARED:
             self._offered = True
-            self._round_deadline = time.monotonic() + self._prepare_timeout_seconds
+            self._round_deadline = (
+                None  # the peers have their own; a later round may wait for long work of theirs
+            )
             self._link.offer(body)
         elif message.kind is Kind.RESULT:
             self._outputs = _texts(body["outputs"])
@@ -142,7 +150,6 @@ class Supervisor:
         if facts is None:
             return
         self._offered = False
-        self._round_deadline = None
         try:
             self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
         except OSError:
@@ -171,12 +178,16 @@ class Supervisor:
 
     def _commit(self) -> WorkerError | None:
         """Move the staged outputs to their places; the job is not trusted with the choice of either."""
+        moved: list[tuple[Path, Path, Path | None]] = []
         try:
-            for staged, target in self._outputs.items():
-                if Path(staged).parent.name != self._spec.staging:
+            for name, path in self._outputs.items():
+                staged, target = Path(name), self._spec.rules.resolve(path, "output")
+                if staged.parent.name != self._spec.staging:
                     raise OSError("the job named a file outside its staging folder")
-                _move(Path(staged), self._spec.rules.resolve(target, "output"))
+                moved.append((staged, target, _keep(target, staged)))
+                os.replace(staged, target)
         except (OSError, PathNotAllowed) as error:
+            _put_back(moved)
             log.error(
                 "An output could not be moved to its place.", action="commit_failed", problem=str(error)
             )
@@ -190,12 +201,26 @@ def _texts(value: Any) -> dict[str, str]:
     return value
 
 
-def _move(staged: Path, target: Path) -> None:
-    """Put ``staged`` (a file or a folder) in the place of ``target``, whole."""
+def _keep(target: Path, staged: Path) -> Path | None:
+    """Make way for ``staged``: what is at ``target`` is kept beside it until the commit is over."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and (staged.is_dir() or target.is_dir()):
-        os.replace(target, staged.with_name(f"{staged.name}.old"))
-    os.replace(staged, target)
+    kept = staged.with_name(f"{staged.name}.old")
+    if target.is_dir() or (target.exists() and staged.is_dir()):
+        os.replace(target, kept)
+    elif target.exists():
+        os.link(target, kept)  # a file stays in its place until it is replaced
+    else:
+        return None
+    return kept
+
+
+def _put_back(moved: list[tuple[Path, Path, Path | None]]) -> None:
+    """Undo a commit that failed halfway, so that all targets are as they were."""
+    for staged, target, kept in reversed(moved):
+        if target.exists() and not staged.exists():
+            os.replace(target, staged)
+        if kept is not None and kept.exists():
+            os.replace(kept, target)
 
 
 def _describe_exit(code: int | None) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 from secretflow_task.errors import EngineUnavailable
 from secretflow_task.job_spec import JobSpec
 
-# multiprocessing keeps its children in one unguarded set, which the supervising threads share.
-_CHILDREN = threading.Lock()
+_STARTING = threading.Lock()
 
 
 def _enter_job(spec: JobSpec, connection: Connection) -> None:
@@ -47,8 +46,7 @@ class JobProcess:
 
     def exit_code(self) -> int | None:
         """None while it runs; negative for a signal."""
-        with _CHILDREN:
-            return self._process.exitcode
+        return self._process.exitcode
 
     def wait(self, seconds: float) -> bool:
         """Wait for the process to end; whether it has."""
@@ -104,7 +102,17 @@ class Template:
     def _spawn(self, target: Any, *arguments: Any) -> JobProcess:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=target, args=(*arguments, theirs), daemon=True)
-        with _CHILDREN:
-            process.start()
+        starter = threading.Thread(target=_start, args=(process,), name="start-job", daemon=True)
+        starter.start()
+        starter.join(self._timeout_seconds)  # the template answers nothing while it imports the engine
+        if process.pid is None:
+            raise EngineUnavailable("The template process does not answer.")
         theirs.close()
         return JobProcess(process, ours)
+
+
+def _start(process: BaseProcess) -> None:
+    with _STARTING:
+        process.start()
+        # multiprocessing would poll it from the thread that starts the next one, and take its exit code.
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
