@@ -19,7 +19,6 @@ for module in pkgutil.walk_packages(secretflow_task.__path__, "secretflow_task."
         importlib.import_module(module.name)
 """
 JOB = "import secretflow_task.job_process, secretflow_task.jobs"
-NODE = "import secretflow_task.node.node"
 
 
 def loaded_by(code: str, folder: Path) -> set[str]:
@@ -36,8 +35,8 @@ def loaded_by(code: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("code", "never"),
-    [(EVERYTHING, ENGINE), (JOB, ENGINE | NODE_ONLY | HEAVY), (NODE, ENGINE | HEAVY)],
-    ids=["everything", "a job's modules", "the node's modules"],
+    [(EVERYTHING, ENGINE | HEAVY), (JOB, ENGINE | NODE_ONLY | HEAVY)],
+    ids=["everything", "a job's modules"],
 )
 def test_importing_loads_no_more_than_it_should_and_does_nothing(
     code: str, never: set[str], tmp_path: Path

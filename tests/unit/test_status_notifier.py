@@ -101,7 +101,7 @@ def test_an_event_that_is_not_sent_stays_with_all_after_it() -> None:
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("x"), RuntimeError("x")])
 def test_the_thread_goes_on_after_any_error(error: Exception) -> None:
-    outbox, script = outbox_with(2), FailingScript(error, error)
+    outbox, script = outbox_with(2), FailingScript(error)
     with capture_logs() as records, Publisher(outbox, script, maxlen=5000) as publisher:
         publisher.wake()
         assert script.done.wait(5)
