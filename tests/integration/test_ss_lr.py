@@ -228,6 +228,15 @@ def test_fm64_is_enough_for_scaled_features(workspace: Workspace) -> None:
     check_against_oracle(train(workspace, tables, spu={"field": "FM64"}, **params), tables, **params)
 
 
+def test_fm64_is_refused_where_it_would_overflow(workspace: Workspace) -> None:
+    tables = two_halves(60)
+    tables["bob"]["b2"][7] = 1e6
+    request = training(workspace, tables, epochs=1, batch_size=40, allow_unscaled=True)
+    workspace.fail(request, "ValueRange", "bob", spu_config={"field": "FM64"})
+    request["params"]["batch_size"] = 20
+    workspace.run(request, spu_config={"field": "FM64"})
+
+
 @pytest.mark.parametrize("sigmoid", ["t1", "t3", "t5", "df", "sr", "mix"])
 def test_every_sigmoid_is_the_function_that_it_says(workspace: Workspace, sigmoid: str) -> None:
     tables = two_halves(100)
