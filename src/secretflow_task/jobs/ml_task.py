@@ -278,7 +278,7 @@ def _save_regression(devices: Devices, config: SsLrConfig, model: Any) -> str:
             run.parties,
             own.names,
             protocol.name,
-            protocol.field,
+            protocol.numbers,
             config.params.model_dump(),
             config.label,
             own.label_party,
@@ -332,7 +332,7 @@ def prepare_prediction(run: Run, config: PredictConfig) -> PredictionInput:
     """Load the own part of the model, check that it fits, and read the features that it names."""
     folder = run.source(run.model_path(config.model_path), "model_path")
     manifest = load_manifest(folder, run.party)
-    manifest.check_use("ss_lr", run.parties, run.protocol.name, run.protocol.field, run.party)
+    manifest.check_use("ss_lr", run.parties, run.protocol.name, run.protocol.numbers, run.party)
     table = run.read(config.predict_data, "predict_data")
     values = table.numbers(manifest.features[run.party])
     table.require((config.ids or {}).get(run.party, ()))
