@@ -190,7 +190,7 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
         "rows for training, for test", f"{steps['split']['train_rows']}, {steps['split']['test_rows']}"
     )
     table.add_row("AUC of the private model", f"{private:.4f}")
-    table.add_row("AUC of scikit-learn on all rows in the clear", f"{plain:.4f}")
+    table.add_row("AUC of scikit-learn on the same rows in the clear", f"{plain:.4f}")
     table.add_section()
     for stage in ("cluster_init", "device_creation", *steps):
         table.add_row(f"seconds for {stage}", f"{timings[stage]:.2f}")
@@ -198,10 +198,14 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
     console.print(
         f"Outputs: {folder}/data/<party>/out (alice has the predictions), logs: {folder}/state/logs\n"
     )
+    command = sys.argv[0]
     console.print("What to try next:")
-    console.print("  sfworker tasks                                what else it can do")
-    console.print("  sfworker tasks psi --example > my.yaml        a request of your own")
-    console.print("  sfworker check my.yaml; sfworker run my.yaml  what it would do; do it on this machine")
+    console.print(f"  {command} tasks                          what else it can do")
+    console.print(f"  {command} tasks psi --example > my.yaml  a request to make your own")
+    console.print(f"  {command} check my.yaml                  what it would do, and who would learn what")
+    console.print(
+        "  README.md, 'Your first own job'                a job on two small files, in five minutes"
+    )
 
 
 def plaintext_auc(root: Path) -> float:

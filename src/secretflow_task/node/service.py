@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from secretflow_task.celery_app import create_app
 from secretflow_task.celery_tasks import register
@@ -41,6 +41,18 @@ def serve(settings: Settings) -> int:
             without_mingle=True,
             quiet=True,
         )
+        _say_if_away(redis)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
     return int(worker.exitcode or 0)
+
+
+def _say_if_away(redis: Redis) -> None:
+    try:
+        redis.ping()
+    except RedisError as error:
+        log.warning(
+            "Redis cannot be reached; the node goes on trying. `sfworker doctor` says more.",
+            action="redis_away",
+            problem=type(error).__name__,
+        )
