@@ -190,7 +190,7 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
         "rows for training, for test", f"{steps['split']['train_rows']}, {steps['split']['test_rows']}"
     )
     table.add_row("AUC of the private model", f"{private:.4f}")
-    table.add_row("AUC of scikit-learn on the same rows in the clear", f"{plain:.4f}")
+    table.add_row("AUC of scikit-learn on the rows in the clear", f"{plain:.4f}")
     table.add_section()
     for stage in ("cluster_init", "device_creation", *steps):
         table.add_row(f"seconds for {stage}", f"{timings[stage]:.2f}")
