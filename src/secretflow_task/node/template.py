@@ -115,4 +115,5 @@ def _start(process: BaseProcess) -> None:
     with _STARTING:
         process.start()
         # multiprocessing would poll it from the thread that starts the next one, and take its exit code.
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        children = multiprocessing.process._children  # type: ignore[attr-defined]  # pylint: disable=W0212
+        children.discard(process)
