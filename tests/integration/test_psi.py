@@ -181,6 +181,7 @@ def test_names_of_older_releases_run_what_replaced_them(
     alice, bob = overlapping(8, 4)
     execution = joined_as_pandas(workspace, {"alice": alice, "bob": bob}, protocol=name)
     assert {result["psi_protocol"] for result in execution.results.values()} == {runs}
+    assert ("no longer has BC22" in workspace.bench.log_of(execution, "bob")) == (name == "BC22_PSI_2PC")
 
 
 @pytest.mark.parametrize("curve", ["25519", "fourq", "sm2", "secp256k1"])

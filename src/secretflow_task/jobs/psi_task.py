@@ -75,6 +75,8 @@ class PsiConfig(TaskConfig):
     @classmethod
     def _current_name(cls, value: Any) -> Any:
         name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
+        if name == "BC22_PSI_2PC":
+            log.warning("SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced")
         return _OLDER_PROTOCOLS.get(name, name) if isinstance(name, str) else name
 
     @model_validator(mode="after")
