@@ -26,6 +26,8 @@ Publish = Callable[[Status, Mapping[str, Any]], None]
 
 # How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
 _CAUSE_SECONDS = 4.0
+# How long a process whose pipe broke may take to end.
+_EXIT_SECONDS = 1.0
 # Messages of a job that are read before the clock and the peers have their turn.
 _MESSAGES_AT_ONCE = 100
 # Where the progress of what has not succeeded ends.
@@ -116,9 +118,8 @@ class Supervisor:
             else:
                 return  # there may be more, but the clock and the peers have their turn
         except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            self._job.wait(
-                1.0
-            )  # for its exit code; alive or not, nothing that it says can be believed any more
+            # For its exit code; alive or not, nothing that it says can be believed any more.
+            self._job.wait(_EXIT_SECONDS)
             ended = True
         if ended and not self._process_has_ended():
             self._job_died(self._job.exit_code())
