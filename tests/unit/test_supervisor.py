@@ -124,8 +124,9 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def hasty_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench on which a failure does not wait long for its cause."""
+    """A bench on which a failure does not wait long for its cause, nor a broken pipe for an exit."""
     monkeypatch.setattr(supervisor, "_CAUSE_SECONDS", 0.15)
+    monkeypatch.setattr(supervisor, "_EXIT_SECONDS", 0.2)
     return bench
 
 
@@ -257,7 +258,7 @@ GARBAGE = {
 }
 
 
-def test_garbage_on_the_pipe_is_a_failure_at_once(bench: Bench) -> None:
+def test_garbage_on_the_pipe_is_a_failure_at_once(hasty_bench: Bench) -> None:
     def script(job: JobSide, data: bytes, then: Script) -> None:
         job.agree({})
         job.connection.send_bytes(data)
@@ -276,7 +277,7 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(bench: Bench) -> None:
     scripts += [partial(script, data=data, then=JobSide.leave) for data in list(GARBAGE.values())[:3]]
     scripts += [partial(broken, how=how) for how in (lambda job: job.connection.close(), half_a_message)]
     started = time.monotonic()
-    for endings in bench.run(*({"alice": script} for script in scripts)):
+    for endings in hasty_bench.run(*({"alice": script} for script in scripts)):
         both_fail(endings, "JobProcessDied", "alice")
     assert time.monotonic() - started < 25
 
