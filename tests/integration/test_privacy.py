@@ -52,7 +52,8 @@ def received(workspace: Workspace, execution: Execution, party: str) -> set[str]
     """The kinds of messages that a party's process got from its peers: the start of each one's text."""
     log = workspace.bench.log_of(execution, party)
     return {
-        re.split(r"[ (\[]|<class|'|0x", found, maxsplit=1)[0] for found in re.findall(r"RECEIVED (\S+)", log)
+        re.split(r"[ (\[]|<class|['\"]|0x", found, maxsplit=1)[0]
+        for found in re.findall(r"RECEIVED (\S+)", log)
     }
 
 

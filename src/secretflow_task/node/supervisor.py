@@ -68,7 +68,7 @@ class Supervisor:
     def run(self) -> WorkerError | None:
         """Supervise to the end and publish the terminal event; returns the failure, or None for success."""
         # A job that stops in the middle of a message would hold up the reading: killing it ends that too.
-        watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.kill)
+        watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
         try:

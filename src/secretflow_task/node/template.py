@@ -53,13 +53,17 @@ class JobProcess:
         multiprocessing.connection.wait([self.sentinel], timeout=seconds)
         return self.exit_code() is not None
 
-    def kill(self) -> None:
-        """End the process and all that it started, and reap it."""
+    def strike(self) -> None:
+        """End the process and all that it started, from any thread."""
         for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
             try:
                 kill(target, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+    def kill(self) -> None:
+        """End the process and all that it started, and reap it."""
+        self.strike()
         self.wait(10.0)
         self.connection.close()
 
