@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.data.tables import overlapping
-from tests.integration.bench import Bench, Workspace
+from tests.integration.bench import Bench, Workspace, stdout_of
 from tests.integration.test_psi import joined_as_pandas, psi
 
 pytestmark = pytest.mark.engine
@@ -77,3 +81,36 @@ def test_a_task_registered_without_keywords_takes_any_mapping(workspace: Workspa
     for result in execution.results.values():
         assert result["got"] == {"task_type": "plain", "x": [1, 2]}
         assert result["devices"] == ["alice", "bob"]
+
+
+_LONELY_NODE = """
+import sys
+from pathlib import Path
+from secretflow_task.task_dispatcher import TaskDispatcher
+from tests.integration.bench import start_bench
+from tests.integration.probes import TASKS
+
+preload = ("secretflow_task.template_process", "tests.integration.preload")
+node, bench = start_bench(Path(sys.argv[1]), preload=preload, port_range="23000-23999")
+TaskDispatcher.list_supported_tasks()
+TaskDispatcher.TASK_REGISTRY.update(TASKS)
+with node:
+    where = {"alice": "x", "bob": "x"}
+    bench.execute({"task_config": {"task_type": "probe", "where": where, "what": "waits"}})
+"""
+
+
+def test_a_killed_node_takes_its_template_and_its_jobs_with_it(tmp_path: Path) -> None:
+    node = psutil.Popen([sys.executable, "-c", _LONELY_NODE, str(tmp_path)], stdout=subprocess.DEVNULL)
+
+    def jobs() -> list[psutil.Process]:
+        return [some for some in family if stdout_of(some.pid).endswith(".log")]
+
+    deadline, family = time.monotonic() + 60, [node]
+    while len(jobs()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        family = node.children(recursive=True)
+    assert len(jobs()) == 2
+    node.kill()
+    _, alive = psutil.wait_procs([node, *family], timeout=10)
+    assert not alive
