@@ -26,6 +26,7 @@ from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import Status, TaskRequest
 from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.utils.psi_traces import remove_traces
 
 ROWS = 20_000
 JOBS = 20
@@ -86,6 +87,7 @@ def cold_seconds(root: Path, cached: bool) -> list[float]:
     environment = dict(os.environ)
     if not cached:
         environment |= {"PYTHONPYCACHEPREFIX": str(root / "no-cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    log = root / f"cold-{cached}.log"
     ports = itertools.count(19_000 if cached else 19_200)
     seconds = []
     name = "compiled before" if cached else "not compiled before"
@@ -96,13 +98,14 @@ def cold_seconds(root: Path, cached: bool) -> list[float]:
             subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("cold_psi.py")), party, own_ports, str(root)],
                 env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=log.open("ab"),
+                stderr=subprocess.STDOUT,
             )
             for party in PARTIES
         ]
         assert [script.wait(timeout=120) for script in scripts] == [0, 0]
         seconds.append(time.monotonic() - started)
+    remove_traces(log)
     return seconds
 
 
