@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from secretflow_task.cli.display import console
 from secretflow_task.config.settings import Settings
+from secretflow_task.node.ports import is_free
 
 ENGINE = ("secretflow", "1.14.0b0")
 _DISK_BYTES = 5 * 1024**3
@@ -95,19 +95,10 @@ def _clock(settings: Settings) -> Finding:
 
 def _ports(settings: Settings) -> Finding:
     sample = settings.ports[:: max(1, len(settings.ports) // 200)]
-    free = sum(_is_free(port) for port in sample) / len(sample)
+    free = sum(is_free(port) for port in sample) / len(sample)
     enough = free * len(settings.ports) >= 8 * settings.concurrency
     state = f"{settings.port_range}, {free:.0%} free"
     return Finding(state, "" if enough else "Choose another SFWORKER_PORT_RANGE below 32768.")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _folder(field: str) -> Callable[[Settings], Finding]:

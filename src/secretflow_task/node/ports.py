@@ -30,7 +30,7 @@ def leased_ports(count: int, ports: range, folder: Path = LOCK_FOLDER) -> Iterat
         for port in random.sample(ports, len(ports)):
             if len(held) == count:
                 break
-            if stack.enter_context(_lock(folder / str(port))) and _is_free(port):
+            if stack.enter_context(_lock(folder / str(port))) and is_free(port):
                 held.append(port)
         if len(held) < count:
             raise PortUnavailable()
@@ -49,7 +49,8 @@ def _lock(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
