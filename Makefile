@@ -3,10 +3,10 @@ BIN := .venv/bin
 CODE := src tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test unit lint format update bench clean
+.PHONY: help venv demo test test-matrix unit lint format update bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: ## Make or repair .venv (every target below does it by itself)
 	@scripts/bootstrap.sh
@@ -19,6 +19,9 @@ test: venv ## Run all tests, job processes included in the coverage, which must 
 	$(BIN)/coverage run -m pytest
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+test-matrix: venv ## Run what `make test` leaves out: every task on every protocol, label party and bad input
+	$(BIN)/pytest -m matrix --timeout 600 --durations 20
 
 unit: venv ## Run the fast tests, which need no engine
 	$(BIN)/pytest tests/unit

@@ -204,6 +204,25 @@ class Table:
             data = data.append_column(name, array) if at is None else data.set_column(at, name, array)
         return replace(self, data=data)
 
+    def replace_column(self, name: str, columns: Mapping[str, Any]) -> Table:
+        """The table with ``columns`` in the place of one column.
+
+        Raises:
+            DuplicateColumn: the table has another column of one of their names.
+        """
+        import pyarrow as pa
+
+        others = set(self.columns) - {name}
+        taken = [new for new in columns if new in others]
+        if taken:
+            raise DuplicateColumn(
+                self._about(name, f"becomes {taken[0]!r}, which the table has already"), party=self.party
+            )
+        at, data = self.columns.index(name), self.data.drop_columns([name])
+        for offset, (new, values) in enumerate(columns.items()):
+            data = data.add_column(at + offset, new, pa.array(values, from_pandas=True))
+        return replace(self, data=data)
+
     def write(self, path: Path) -> None:
         """Write as CSV or Parquet by the ending of ``path``; the file is on disk when this returns."""
         import pyarrow.parquet as pq

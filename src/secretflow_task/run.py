@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import typing
@@ -109,9 +110,10 @@ class Run:
             value = getattr(config, use.purpose)
             if role.kind == "save":
                 yield use.purpose, self.model_path(value), "folder"
+            elif use.shared:
+                yield use.purpose, self.report_path(use.path), "report"
             else:
-                is_table = role.at is not None or isinstance(value, Mapping)
-                yield use.purpose, use.path, "table" if is_table else "report"
+                yield use.purpose, use.path, "table"
 
     def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
         """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""
@@ -171,6 +173,21 @@ class Run:
         if isinstance(path, Mapping):
             return path[self.party]
         return f"{path}/{self.party}" if self.several else path
+
+    def report_path(self, path: str) -> str:
+        """The own party's path of a report that is named by one path for all parties."""
+        stem, suffix = os.path.splitext(path)
+        return f"{stem}.{self.party}{suffix}" if self.several else path
+
+    def write_report(self, content: Mapping[str, Any], path: str, purpose: str = "output_report") -> str:
+        """Stage a JSON report of the own party; returns the path that it will have."""
+        own_path = self.report_path(path)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        with self.stage(own_path, purpose).open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return self.shown(own_path, purpose)
 
     @property
     def model_id(self) -> str:

@@ -37,12 +37,14 @@ class Use:
         path: the path as requested; empty for what a result shows.
         columns: the columns that are used, where the request names them.
         purpose: the request key, or for `reveals` what is learned, as a person would say it.
+        shared: the same text names every party's own path; a node with several parties tells them apart.
     """
 
     party: str
     path: str
     columns: tuple[str, ...]
     purpose: str
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class TaskConfig(Strict):
             elif role.at and getattr(self, role.at):
                 uses.append(Use(getattr(self, role.at), value, columns, name))
             else:
-                uses += [Use(party, value, columns, name) for party in self.parties()]
+                uses += [Use(party, value, columns, name, shared=True) for party in self.parties()]
         return uses
 
 

@@ -24,12 +24,14 @@ from secretflow_task.errors import (
     TooFewRows,
     WorkerError,
 )
-from secretflow_task.jobs.ml_task import PredictConfig, SsLrConfig, prepare_prediction, prepare_training
+from secretflow_task.jobs.ml_task.linear import SsLrConfig, prepare_regression
+from secretflow_task.jobs.ml_task.prediction import PredictConfig, prepare_prediction
 from secretflow_task.model_store import Manifest, load_manifest, save_manifest
 from secretflow_task.task_config import Use, parse
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS
 
+prepare_lr_prediction = prepare_prediction("ss_lr")
 TRAIN = {"train_data": PATHS, "label": "y", "model_output": "m"}
 PREDICT = {"predict_data": PATHS, "model_path": "m", "output_path": "p.csv"}
 ROWS = 6
@@ -114,7 +116,7 @@ def test_only_the_receiver_of_a_prediction_sees_it() -> None:
 def test_training_agrees_on_features_rows_and_label(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path)
     run = make_run("alice", {"bob": BOB})
-    own = prepare_training(run, training())
+    own = prepare_regression(run, training())
     assert own.names == {"alice": ["f2", "f1"], "bob": ["f3"]} and own.count == 3
     assert own.label_party == "alice" and own.label is not None and own.target is None
     assert own.label.tolist() == [[row % 2] for row in range(ROWS)]
@@ -126,7 +128,7 @@ def test_training_agrees_on_features_rows_and_label(make_run: RunOf, tmp_path: P
 
 def test_asked_features_come_in_the_order_of_the_request(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path)
-    own = prepare_training(make_run("alice", {"bob": BOB}), training(features=["f3", "f1", "f2"]))
+    own = prepare_regression(make_run("alice", {"bob": BOB}), training(features=["f3", "f1", "f2"]))
     assert own.names == {"alice": ["f1", "f2"], "bob": ["f3"]}
     assert own.values[1].tolist() == [-0.2, 0.1]
 
@@ -134,19 +136,19 @@ def test_asked_features_come_in_the_order_of_the_request(make_run: RunOf, tmp_pa
 def test_the_request_of_the_plan_prepares(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path)
     config = parse(SsLrConfig, PLAN_REQUESTS["ss_lr"], "ss_lr")
-    assert prepare_training(make_run("alice", {"bob": BOB}), config).count == 3
+    assert prepare_regression(make_run("alice", {"bob": BOB}), config).count == 3
 
 
 def test_a_party_without_the_label_has_none(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path, ALICE.replace("y,", "z,"))
-    own = prepare_training(make_run("alice", {"bob": {**BOB, "has_label": True}}), training())
+    own = prepare_regression(make_run("alice", {"bob": {**BOB, "has_label": True}}), training())
     assert (own.label, own.label_party) == (None, "bob")
 
 
 def test_the_target_of_a_regression_is_standardised(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path)
     config = training(label="f1", params={"reg_type": "linear"})
-    own = prepare_training(make_run("alice", {"bob": BOB}), config)
+    own = prepare_regression(make_run("alice", {"bob": BOB}), config)
     raw = np.array([-row / 5 for row in range(ROWS)])
     assert own.label is not None
     assert own.target == pytest.approx((raw.mean(), raw.std()))
@@ -171,7 +173,7 @@ def test_bad_input_is_found_at_its_owner_before_any_agreement(
     write(tmp_path, ALICE.replace(old, new))
     run = make_run("alice", {"bob": BOB})
     with pytest.raises(error) as caught:
-        prepare_training(run, training(features=["f1", "f2", "f3"] if error is BadColumnType else None))
+        prepare_regression(run, training(features=["f1", "f2", "f3"] if error is BadColumnType else None))
     assert caught.value.party == "alice"
     assert run.channel.offered == []  # type: ignore[attr-defined]
 
@@ -180,18 +182,18 @@ def test_bad_input_is_found_at_its_owner_before_any_agreement(
 def test_a_constant_label_is_refused(label: str, make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path, "y,f1\n" + f"{label},0.5\n" * 3)
     with pytest.raises(BadLabel):
-        prepare_training(make_run("alice", {"bob": BOB}), training(ids=None))
+        prepare_regression(make_run("alice", {"bob": BOB}), training(ids=None))
     with pytest.raises(BadLabel, match="is constant"):
-        prepare_training(make_run("alice", {"bob": BOB}), training(ids=None, params={"reg_type": "linear"}))
+        prepare_regression(make_run("alice", {"bob": BOB}), training(ids=None, params={"reg_type": "linear"}))
 
 
 def test_unscaled_features_are_taken_only_when_they_are_allowed(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path, "y,f1\n0,1000\n1,-1000\n0,1\n1,1\n")
     facts = {"bob": {**BOB, "rows": 4}}
     with pytest.raises(FeatureRange, match="^alice: feature 'f1' of train_data is not scaled.$"):
-        prepare_training(make_run("alice", facts), training(ids=None))
+        prepare_regression(make_run("alice", facts), training(ids=None))
     allowed = training(ids=None, params={"allow_unscaled": True})
-    assert prepare_training(make_run("alice", facts), allowed).values.max() == 1000
+    assert prepare_regression(make_run("alice", facts), allowed).values.max() == 1000
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_what_does_not_fit_with_the_peers_is_refused(
 ) -> None:
     write(tmp_path)
     with pytest.raises(error):
-        prepare_training(make_run("alice", {"bob": {**BOB, **facts}}), training(**values))
+        prepare_regression(make_run("alice", {"bob": {**BOB, **facts}}), training(**values))
 
 
 MODEL = Manifest(
@@ -242,12 +244,14 @@ def save(tmp_path: Path, manifest: Manifest = MODEL) -> dict[str, Any]:
 def test_prediction_takes_the_features_of_the_model_by_name(make_run: RunOf, tmp_path: Path) -> None:
     facts = save(tmp_path)
     write(tmp_path)
-    own = prepare_prediction(make_run("alice", {"bob": facts}), prediction())
+    own = prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction())
     assert own.names == MODEL.features
     assert own.values[1].tolist() == [-0.2, 0.1]
     assert (own.label_party, own.receiver) == ("alice", "alice")
     assert own.model == load_manifest(own.folder, "alice")
-    assert prepare_prediction(make_run("alice", {"bob": facts}), prediction(receiver="bob")).receiver == "bob"
+    assert (
+        prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction(receiver="bob")).receiver == "bob"
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,7 +271,7 @@ def test_a_model_that_does_not_fit_is_refused(
     write(tmp_path)
     run = make_run("alice", {"bob": facts})
     with pytest.raises(error):
-        prepare_prediction(run, prediction())
+        prepare_lr_prediction(run, prediction())
     assert run.channel.offered == []  # type: ignore[attr-defined]
 
 
@@ -275,23 +279,23 @@ def test_parts_of_different_trainings_are_refused(make_run: RunOf, tmp_path: Pat
     facts = save(tmp_path)
     write(tmp_path)
     with pytest.raises(ModelMismatch, match="different trainings"):
-        prepare_prediction(make_run("alice", {"bob": {**facts, "model": "other"}}), prediction())
+        prepare_lr_prediction(make_run("alice", {"bob": {**facts, "model": "other"}}), prediction())
     with pytest.raises(RowCountMismatch):
-        prepare_prediction(make_run("alice", {"bob": {**facts, "rows": 1}}), prediction())
+        prepare_lr_prediction(make_run("alice", {"bob": {**facts, "rows": 1}}), prediction())
 
 
 def test_a_missing_or_damaged_model_is_refused(make_run: RunOf, tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(MissingFile):
-        prepare_prediction(make_run("alice"), prediction())
+        prepare_lr_prediction(make_run("alice"), prediction())
     save(tmp_path)
     (tmp_path / "data/alice/m/weights.share").write_bytes(b"other")
     with pytest.raises(ModelDamaged):
-        prepare_prediction(make_run("alice"), prediction())
+        prepare_lr_prediction(make_run("alice"), prediction())
 
 
 def test_ids_that_are_not_there_are_missed(make_run: RunOf, tmp_path: Path) -> None:
     facts = save(tmp_path)
     write(tmp_path)
     with pytest.raises(MissingColumn, match="'customer'"):
-        prepare_prediction(make_run("alice", {"bob": facts}), prediction(ids={"alice": ["customer"]}))
+        prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction(ids={"alice": ["customer"]}))

@@ -166,7 +166,7 @@ def test_bad_input_is_refused(
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({}, "give columns, or ids or label so that they are not scaled"),
+        ({}, "give columns, or ids or label so that they are not transformed"),
         ({"columns": [], "ids": {}}, "columns: name one column or more, or leave it out"),
         (
             {"columns": ["a"], "output_data": {"alice": "x.csv"}},
@@ -174,7 +174,7 @@ def test_bad_input_is_refused(
         ),
         (
             {"columns": ["a"], "model_path": "m"},
-            "model_path goes without model_output and columns, which the model has",
+            "model_path goes without columns, which the model has",
         ),
         ({"columns": ["a"], "with_men": True}, "unknown key 'with_men', did you mean 'with_mean'?"),
         ({"columns": ["a"], "with_mean": "true"}, "with_mean: input should be a valid boolean"),
@@ -188,7 +188,7 @@ def test_a_wrong_scaler_is_refused(values: Mapping[str, Any], problem: str) -> N
 
 def test_a_scaler_shows_the_others_names_and_rows_only() -> None:
     config = parse(StandardScalerConfig, PLAN_REQUESTS["standard_scaler"], "x")
-    what = "names of the scaled columns, number of rows"
+    what = "names of the transformed columns, number of rows"
     assert config.reveals() == [Use(party, "", (), what) for party in ("alice", "bob")]
 
 

@@ -91,8 +91,8 @@ def test_inputs_are_the_files_that_are_read_with_the_columns_that_are_named() ->
 def test_outputs_of_one_path_for_all_are_written_by_all() -> None:
     config = sample(output_report="report.json")
     assert config.outputs() == [
-        Use("alice", "report.json", (), "output_report"),
-        Use("bob", "report.json", (), "output_report"),
+        Use("alice", "report.json", (), "output_report", shared=True),
+        Use("bob", "report.json", (), "output_report", shared=True),
     ]
 
 
@@ -112,8 +112,8 @@ def test_models_are_those_that_are_loaded_and_saved() -> None:
     config = sample(model_path={"alice": "m1"}, model_output="m2")
     assert config.models() == [
         Use("alice", "m1", (), "model_path"),
-        Use("alice", "m2", (), "model_output"),
-        Use("bob", "m2", (), "model_output"),
+        Use("alice", "m2", (), "model_output", shared=True),
+        Use("bob", "m2", (), "model_output", shared=True),
     ]
 
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
 from secretflow_task.errors import TooFewRows
-from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, check_rows, own_features
-from secretflow_task.model_store import Manifest, check_same_model, load_manifest, save_manifest
-from secretflow_task.task_config import (
-    LoadsModel,
-    PartyColumns,
-    Reads,
-    SavesModel,
-    Share,
-    Strict,
-    TaskConfig,
-    Use,
-    Writes,
+from secretflow_task.jobs.columns import check_rows
+from secretflow_task.jobs.transformation import (
+    Fitted,
+    TransformConfig,
+    prepare_transformation,
+    write_transformed,
 )
+from secretflow_task.task_config import Reads, Share, Strict, TaskConfig, Use, Writes
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
-
-_PARAMETERS = "parameters.json"
 
 
 class StratifyBy(Strict):
@@ -126,108 +117,34 @@ def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table)
     return order[: len(plain[0])], order[len(plain[0]) :]
 
 
-class StandardScalerConfig(TaskConfig):
+class StandardScalerConfig(TransformConfig):
     """``task_config`` of `standard_scaler`."""
 
-    input_data: Reads = Field(description="The table of each party.")
-    output_data: Writes = Field(description="Where each party writes its scaled table.")
-    columns: ColumnNames | None = Field(
-        None, description="What to scale; every numeric column but the ids if absent."
-    )
-    ids: PartyColumns | None = Field(None, description="Columns that are never scaled: {party: [columns]}.")
-    label: str | None = Field(None, description="A label column, which is not scaled.")
     with_mean: bool = Field(True, description="Subtract the mean.")
     with_std: bool = Field(True, description="Divide by the standard deviation.")
-    model_output: SavesModel | None = Field(None, description="Where to save what was fitted.")
-    model_path: LoadsModel | None = Field(
-        None, description="Apply what was fitted before instead of fitting."
-    )
-
-    @model_validator(mode="after")
-    def _same_parties(self) -> StandardScalerConfig:
-        if set(self.input_data) != set(self.output_data):
-            raise ValueError("input_data and output_data must name the same parties")
-        if self.model_path and (self.model_output or self.columns):
-            raise ValueError("model_path goes without model_output and columns, which the model has")
-        if not (self.columns or self.ids or self.label or self.model_path):
-            raise ValueError("give columns, or ids or label so that they are not scaled")
-        return self
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count; the parameters stay with the owner of the column."""
-        return [Use(party, "", (), "names of the scaled columns, number of rows") for party in self.parties()]
 
 
-@dataclass(frozen=True)
-class ScalerInput(Features):
-    """Features with the parameters of a fitted scaler, where the request names one."""
-
-    parameters: dict[str, Any] | None = None
-
-
-def prepare_scaler(run: Run, config: StandardScalerConfig) -> ScalerInput:
-    """Check that the own columns are numeric; empty cells are left as they are."""
-    table = run.read(config.input_data, "input_data")
-    if config.model_path:
-        folder = run.source(run.model_path(config.model_path), "model_path")
-        manifest = load_manifest(folder, run.party)
-        manifest.check_use("standard_scaler", run.parties, manifest.protocol, manifest.field, run.party)
-        own = manifest.features[run.party]
-        values = table.numbers(own, missing=True)
-        answers = run.agree(model=manifest.digest(), rows=table.rows)
-        check_rows(answers)
-        check_same_model({party: answer["model"] for party, answer in answers.items()})
-        parameters = json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
-        return ScalerInput(table, manifest.features, values, None, parameters)
-    own = own_features(table, config.columns, config.ids, config.label)
-    values = table.numbers(own, missing=True)
-    names, _ = agree_on_features(run, own, config.columns, rows=table.rows)
-    return ScalerInput(table, names, values)
-
-
-@TaskDispatcher.register_task("standard_scaler", config=StandardScalerConfig, prepare=prepare_scaler)
-def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig) -> dict[str, Any]:
-    """Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its owner."""
+def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitted:
+    """Mean and population standard deviation (1 for a constant column) of the cells that are not empty."""
     from sklearn.preprocessing import StandardScaler
 
-    run, config = devices.run, task_config
-    own: ScalerInput = run.inputs
-    names = own.names[run.party]
     scaler = StandardScaler(with_mean=config.with_mean, with_std=config.with_std)
-    parameters = own.parameters or (_fit(scaler, own.values) if names else {"mean": [], "std": []})
-    scaled = own.values
-    if parameters["mean"] is not None:
-        scaled = scaled - parameters["mean"]
-    if parameters["std"] is not None:
-        scaled = scaled / parameters["std"]
-    table = own.table.with_columns(dict(zip(names, scaled.T)))
-    result = {"output_data": {run.party: run.write(table, config.output_data[run.party], "output_data")}}
-    if config.model_output:
-        result["model_output"] = {run.party: _save(devices, config, own, parameters)}
-    shown = {key: dict(zip(names, values)) for key, values in parameters.items() if values is not None}
-    return {**result, **shown, "rows": table.rows, "columns_used": names}
+    scaler.fit(table.numbers([name], missing=True))
+    fitted = {"mean": float(scaler.mean_[0])} if config.with_mean else {}
+    return fitted | ({"std": float(scaler.scale_[0])} if config.with_std else {})
 
 
-def _fit(scaler: Any, values: Array) -> dict[str, Any]:
-    """Mean and standard deviation per column; None for what is not asked for."""
-    scaler.fit(values)
-    mean = scaler.mean_.tolist() if scaler.with_mean else None
-    return {"mean": mean, "std": scaler.scale_.tolist() if scaler.with_std else None}
+def scale(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
+    """``(x - mean) / std``; empty cells stay empty."""
+    values = table.numbers([name], missing=True).ravel()
+    return {name: (values - fitted.get("mean", 0.0)) / fitted.get("std", 1.0)}
 
 
-def _save(
-    devices: Devices, config: StandardScalerConfig, own: ScalerInput, parameters: dict[str, Any]
-) -> str:
-    run = devices.run
-    path = run.model_path(config.model_output or "")
-    folder = run.stage_folder(path, "model_output")
-    (folder / _PARAMETERS).write_text(json.dumps(parameters), encoding="utf-8")
-    params = {"with_mean": config.with_mean, "with_std": config.with_std}
-    protocol = run.protocol
-    save_manifest(
-        folder,
-        Manifest(
-            run.model_id, "standard_scaler", run.parties, own.names, protocol.name, protocol.numbers, params
-        ),
-    )
-    return run.shown(path, "model_output")
+@TaskDispatcher.register_task(
+    "standard_scaler",
+    config=StandardScalerConfig,
+    prepare=prepare_transformation("standard_scaler", fit_standard, scale),
+)
+def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig) -> dict[str, Any]:
+    """Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its owner."""
+    return write_transformed(devices, task_config, "standard_scaler", ("mean", "std"))

@@ -289,9 +289,8 @@ def _check_outputs_apart(plan: Plan, rules: Mapping[str, PathRules]) -> None:
     """Raise `InvalidTaskConfig` when two parties of this node would write one file: the last would win."""
     writers: dict[Path, str] = {}
     outputs = plan.config.outputs() if isinstance(plan.config, TaskConfig) else []
-    receiver = getattr(plan.config, "receiver", "")
     for use in outputs:
-        if use.party not in rules or use.path.startswith(STEP_PREFIX) or receiver is None:
+        if use.party not in rules or use.path.startswith(STEP_PREFIX) or use.shared:
             continue
         path = rules[use.party].resolve(use.path, use.purpose)
         if writers.setdefault(path, use.party) != use.party:

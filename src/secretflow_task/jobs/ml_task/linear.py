@@ -1,0 +1,215 @@
+"""Logistic and linear regression on secret shares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from secretflow_task import engine_adapter
+from secretflow_task.errors import ValueRange
+from secretflow_task.jobs.columns import matrix, reveal_to
+from secretflow_task.jobs.ml_task.prediction import (
+    PREDICT_ROWS,
+    TARGET,
+    PredictConfig,
+    PredictionInput,
+    prepare_prediction,
+    unstandardised,
+    write_predictions,
+)
+from secretflow_task.jobs.ml_task.training import (
+    SCALED_LIMIT,
+    OwnPart,
+    TrainingConfig,
+    TrainingInput,
+    agree_on_training,
+    check_binary,
+    check_scaled,
+    read_own_part,
+    save_model,
+    standardised,
+)
+from secretflow_task.task_config import Strict, Use
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.run import Run
+
+Positive = Annotated[float, Field(gt=0)]
+_WEIGHTS = "weights"
+_FM64_LIMIT = 3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
+
+
+class SsLrParams(Strict):
+    """``params`` of `ss_lr`."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="How often every row is used.")
+    learning_rate: Positive = Field(0.1, description="Step size.")
+    batch_size: int = Field(128, ge=1, description="Rows per step; at most the number of rows is used.")
+    penalty: Literal["None", "l2"] = Field("None", description="Regularisation.")
+    l2_norm: Positive = Field(
+        0.1, description="Weight of the l2 penalty, divided by batch_size in every step."
+    )
+    sig_type: Literal["real", "t1", "t3", "t5", "df", "sr", "mix"] = Field(
+        "real",
+        description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores.",
+    )
+    reg_type: Literal["logistic", "linear"] = Field("logistic", description="Classification or regression.")
+    tol: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Stop when no weight changes by more than this share in an epoch; 0 never stops.",
+    )
+    report_metrics: bool = Field(
+        False, description="Tell the label party loss and AUC (or R2) after every epoch."
+    )
+    allow_unscaled: bool = Field(False, description="Train although features are not scaled.")
+
+
+class SsLrConfig(TrainingConfig):
+    """``task_config`` of `ss_lr`."""
+
+    params: SsLrParams = Field(default_factory=SsLrParams, description="The algorithm's own parameters.")
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count to all; metrics to the label party only where they are asked for."""
+        uses = super().reveals()
+        if self.params.tol:
+            uses += [Use(party, "", (), "after how many epochs training stopped") for party in self.parties()]
+        if self.params.report_metrics:
+            uses.append(
+                Use(self.label_party or "label party", "", (self.label,), "loss and AUC or R2 per epoch")
+            )
+        return uses
+
+
+def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
+    """Check features and label at their owners."""
+    own, target = read_own_part(run, config), None
+    if not config.params.allow_unscaled:
+        check_scaled(own)
+    if config.params.reg_type == "logistic":
+        check_binary(own, config.label)
+    else:
+        label, target = standardised(own, config.label)
+        own = replace(own, label=label)
+    if run.protocol.field == "FM64":
+        check_fm64(own, config.params)
+    return agree_on_training(run, config, own, target)
+
+
+def check_fm64(own: OwnPart, params: SsLrParams) -> None:
+    """Raise `ValueRange` where a step could overflow FM64, which gives wrong weights without an error."""
+    import numpy as np
+
+    table = own.table
+    rows = min(params.batch_size, table.rows)
+    error = 1.0 if params.reg_type == "logistic" else SCALED_LIMIT
+    largest = [np.abs(own.values).max(initial=1.0) * error]
+    if own.label is not None:
+        largest.append(np.abs(own.label).max() * SCALED_LIMIT)
+    if rows * max(largest) > _FM64_LIMIT:
+        raise ValueRange(
+            f"{table.party}: the numbers of {table.purpose} are too large for FM64 with this batch_size.",
+            party=table.party,
+            hint="Use the field FM128, a smaller params.batch_size, or scale the features.",
+        )
+
+
+@TaskDispatcher.register_task("ss_lr", config=SsLrConfig, needs=("spu",), prepare=prepare_regression)
+def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) -> dict[str, Any]:
+    """Train a logistic or linear regression on secret shares; no party ever holds the whole model."""
+    from secretflow.ml.linear import SSRegression
+
+    run, config, params = devices.run, task_config, task_config.params
+    own: TrainingInput = run.inputs
+    x = matrix(devices, own.names, own.values)
+    y = matrix(devices, {own.label_party or "": [config.label]}, own.label)  # type: ignore[arg-type]
+    engine_adapter.train_on_every_row()
+    model = engine_adapter.without_beaver_cache(SSRegression(devices["spu"]))
+    metrics: list[dict[str, float]] = []
+
+    def after_epoch(epoch: int, _state: Any) -> None:
+        if params.report_metrics:
+            metrics.append(_metrics(devices, config, model, x))
+        run.progress(
+            0.05 + 0.9 * (epoch + 1) / params.epochs, "training", epoch=epoch + 1, epochs=params.epochs
+        )
+
+    run.progress(0.05, "training", epoch=0, epochs=params.epochs)
+    model.fit(
+        x,
+        y,
+        epochs=params.epochs,
+        learning_rate=params.learning_rate,
+        batch_size=min(params.batch_size, own.table.rows),
+        sig_type=params.sig_type,
+        reg_type=params.reg_type,
+        penalty=params.penalty,
+        l2_norm=params.l2_norm,
+        eps=params.tol,
+        epoch_callback=after_epoch,
+    )
+    saved = save_model(
+        devices,
+        "ss_lr",
+        config.model_output,
+        own,
+        params,
+        label=config.label,
+        shares={_WEIGHTS: model.spu_w},
+        files={TARGET: own.target} if own.target else None,
+    )
+    result: dict[str, Any] = {"model_output": saved}
+    if params.report_metrics and run.party == own.label_party:
+        result["metrics"] = metrics
+    return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
+
+
+def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[str, float]:
+    """Loss and AUC, or R2, of the current weights on the training rows; empty but at the label party."""
+    from secretflow.ml.linear import SSRegression
+    from sklearn.metrics import log_loss, mean_squared_error, r2_score, roc_auc_score
+
+    own: TrainingInput = devices.run.inputs
+    # A second object: predicting changes the batch size of the one that trains.
+    current = SSRegression(devices["spu"])
+    current.load_model(model.save_model())
+    batch = min(own.table.rows, PREDICT_ROWS)
+    scores = reveal_to(devices, own.label_party or "", current.predict(x, batch_size=batch))
+    if scores is None or own.label is None:
+        return {}
+    truth, scores = own.label.ravel(), scores.ravel().astype(float)
+    if config.params.reg_type == "linear":
+        return {"loss": float(mean_squared_error(truth, scores)), "r2": float(r2_score(truth, scores))}
+    return {
+        "loss": float(log_loss(truth, scores.clip(1e-7, 1 - 1e-7))),
+        "auc": float(roc_auc_score(truth, scores)),
+    }
+
+
+@TaskDispatcher.register_task(
+    "ss_lr_predict", config=PredictConfig, needs=("spu",), prepare=prepare_prediction("ss_lr")
+)
+def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+    """Predict with a model of `ss_lr`; only the receiver sees the predictions."""
+    from secretflow.ml.linear import SSRegression
+    from secretflow.ml.linear.linear_model import LinearModel, RegType
+    from secretflow.utils.sigmoid import SigType
+
+    run, config = devices.run, task_config
+    own: PredictionInput = run.inputs
+    params = SsLrParams.model_validate(own.model.params)
+    weights = own.shares(devices, _WEIGHTS)
+    model = SSRegression(devices["spu"])
+    model.load_model(LinearModel(weights, RegType(params.reg_type), SigType(params.sig_type)))
+    run.progress(0.2, "prediction")
+    x = matrix(devices, own.names, own.values)
+    scores = model.predict(x, batch_size=min(own.table.rows, PREDICT_ROWS))
+    if params.reg_type == "linear":
+        scores = unstandardised(devices, own, scores)
+    return write_predictions(devices, config, own, reveal_to(devices, own.receiver, scores))

@@ -1,0 +1,141 @@
+"""What the predictions share: the request, the model that must fit it, and the receiver's output."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Callable
+
+from pydantic import Field, model_validator
+
+from secretflow_task.jobs.columns import Features, check_rows
+from secretflow_task.model_store import Manifest, check_same_model, load_manifest
+from secretflow_task.task_config import LoadsModel, PartyColumns, PartyName, PathRole, Reads, TaskConfig, Use
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
+    from secretflow_task.run import Run
+
+PREDICT_ROWS = 65_536  # rows per step of a prediction
+TARGET = "target"  # the label party's file with mean and deviation of a standardised target
+_ADDED = {"prediction", "cluster"}  # the columns that the outputs add
+
+
+class PredictConfig(TaskConfig):
+    """``task_config`` of the predictions."""
+
+    model_path: LoadsModel = Field(description="Folder of the model, as it was named for training.")
+    predict_data: Reads = Field(description="The aligned table of each party.")
+    receiver: PartyName | None = Field(
+        None, description="Who gets the predictions; the label party if absent."
+    )
+    output_path: Annotated[str, PathRole("write", at="receiver")] = Field(
+        description="Where the receiver writes its ids and the column `prediction` or `cluster`."
+    )
+    ids: PartyColumns | None = Field(None, description="Columns that the output repeats: {party: [columns]}.")
+
+    @model_validator(mode="after")
+    def _distinct_columns(self) -> PredictConfig:
+        for columns in (self.ids or {}).values():
+            if len(set(columns)) < len(columns) or _ADDED.intersection(columns):
+                raise ValueError(
+                    "ids must not name a column twice, nor 'prediction' or 'cluster', which outputs add"
+                )
+        return self
+
+    def reveals(self) -> list[Use]:
+        """The predictions, to the receiver only."""
+        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
+        return [*everyone, Use(self.receiver or "label party", "", (), "the prediction for every row")]
+
+
+@dataclass(frozen=True)
+class PredictionInput(Features):
+    """Features in the model's order, with the model."""
+
+    manifest: Manifest | None = None
+    folder: Path = Path()
+    receiver: str = ""
+
+    @property
+    def model(self) -> Manifest:
+        """The manifest of the loaded model."""
+        assert self.manifest is not None
+        return self.manifest
+
+    def shares(self, devices: Devices, name: str) -> Any:
+        """An SPU object from every party's own share file."""
+        return devices["spu"].load([str(self.folder / f"{name}.share")] * len(devices.run.parties))
+
+    def own_file(self, name: str) -> Any:
+        """The content of one of the own party's JSON files."""
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prepare_prediction(
+    model_type: str, on_shares: bool = True
+) -> Callable[[Run, PredictConfig], PredictionInput]:
+    """Makes the ``prepare`` of a prediction.
+
+    It loads the own part of the model, checks that it fits, and reads the features that it names.
+
+    Args:
+        on_shares: the model holds shares, which only the protocol and field of its training can read.
+    """
+
+    def prepare(run: Run, config: PredictConfig) -> PredictionInput:
+        folder = run.source(run.model_path(config.model_path), "model_path")
+        manifest = load_manifest(folder, run.party)
+        made_for = (manifest.protocol, manifest.field)
+        protocol, field = (run.protocol.name, run.protocol.numbers) if on_shares else made_for
+        manifest.check_use(model_type, run.parties, protocol, field, run.party)
+        table = run.read(config.predict_data, "predict_data")
+        values = table.numbers(manifest.features[run.party])
+        table.require((config.ids or {}).get(run.party, ()))
+        receiver = config.receiver or manifest.label_party or run.parties[0]
+        if run.party == receiver:
+            run.check_table_output(config.output_path, "output_path")
+        facts = run.agree(rows=table.rows, model=manifest.digest())
+        check_same_model({party: answer["model"] for party, answer in facts.items()})
+        check_rows(facts)
+        return PredictionInput(
+            table, manifest.features, values, manifest.label_party, manifest, folder, receiver
+        )
+
+    return prepare
+
+
+def unstandardised(devices: Devices, own: PredictionInput, scores: Any) -> Any:
+    """Undo, on shares, the standardisation of the target, which only the label party knows."""
+    import numpy as np
+
+    spu = devices["spu"]
+    target = devices[own.label_party or ""](lambda: np.array(own.own_file(TARGET)))()
+    return spu(lambda score, target: score * target[1] + target[0])(scores, target.to(spu))
+
+
+def write_predictions(
+    devices: Devices,
+    config: PredictConfig,
+    own: PredictionInput,
+    predictions: Array | None,
+    column: str = "prediction",
+) -> dict[str, Any]:
+    """At the receiver, write ids and predictions; returns the own party's result.
+
+    Args:
+        predictions: one float or integer per row, at the receiver; None at the others.
+        column: the name of the output's new column.
+    """
+    import pyarrow as pa
+
+    run = devices.run
+    result = {"rows": own.table.rows, "columns_used": own.names[run.party], "receiver": own.receiver}
+    if predictions is None:
+        return result
+    ids = own.table.select((config.ids or {}).get(run.party, []))
+    values = predictions.ravel().astype("float64" if predictions.dtype.kind == "f" else "int64")
+    table = replace(ids, data=ids.data.append_column(column, pa.array(values)))
+    return {**result, "output_path": run.write(table, config.output_path, "output_path")}

@@ -1,0 +1,193 @@
+"""What the trainings share: the common part of requests, features and label at their owners, saving."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping
+
+from pydantic import Field, model_validator
+
+from secretflow_task.data_loader import Table
+from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows
+from secretflow_task.jobs.columns import (
+    ColumnNames,
+    Features,
+    agree_on_features,
+    find_label_party,
+    own_features,
+)
+from secretflow_task.model_store import Manifest, save_manifest
+from secretflow_task.task_config import PartyColumns, PartyName, Reads, SavesModel, Strict, TaskConfig, Use
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
+    from secretflow_task.run import Run
+
+SCALED_LIMIT = 5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
+
+
+class TrainingConfig(TaskConfig):
+    """The part that every supervised training's ``task_config`` has."""
+
+    feature_key = "features"
+
+    train_data: Reads = Field(description="The aligned table of each party.")
+    features: ColumnNames | None = Field(
+        None, description="The features; every numeric column but ids and label if absent."
+    )
+    label: str = Field(description="The label column.")
+    label_party: PartyName | None = Field(
+        None, description="Who holds the label; needed if several parties have it."
+    )
+    ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
+    model_output: SavesModel = Field(description="Folder for the model, at every party.")
+
+    @model_validator(mode="after")
+    def _label_is_no_feature(self) -> TrainingConfig:
+        if self.label in (self.features or ()):
+            raise ValueError("features must not name the label")
+        return self
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count to all."""
+        return [Use(party, "", (), "names of the features, number of rows") for party in self.parties()]
+
+
+@dataclass(frozen=True)
+class TrainingInput(Features):
+    """Features with the own label, where the own party holds it.
+
+    Attributes:
+        label: float64 of shape (rows, 1), standardised for a regression; None at the other parties.
+        target: mean and standard deviation of a regression's target; None elsewhere.
+    """
+
+    label: Array | None = None
+    target: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class OwnPart:
+    """The own party's part of a training's input, before the peers have agreed on the whole.
+
+    Attributes:
+        label: the own label column as float64 of shape (rows, 1); None where the label is another party's.
+    """
+
+    table: Table
+    features: list[str]
+    values: Array
+    label: Array | None
+    has_label: bool
+
+
+def read_own_part(run: Run, config: TrainingConfig) -> OwnPart:
+    """Read the own features, and the label where the own party may be the one that holds it."""
+    table = run.read(config.train_data, "train_data")
+    own = own_features(table, config.features, config.ids, config.label)
+    has_label = config.label in table.columns
+    is_mine = has_label and config.label_party in (None, run.party)
+    label = table.numbers([config.label]) if is_mine else None
+    return OwnPart(table, own, table.numbers(own), label, has_label)
+
+
+def agree_on_training(
+    run: Run, config: TrainingConfig, own: OwnPart, target: tuple[float, float] | None = None
+) -> TrainingInput:
+    """Learn who holds which feature and the label; the own label is dropped where another party's is meant.
+
+    Raises:
+        TooFewRows: with as many features as rows the labels could be inferred from the model.
+    """
+    names, facts = agree_on_features(
+        run, own.features, config.features, rows=own.table.rows, has_label=own.has_label
+    )
+    label_party = find_label_party(config.label, config.label_party, facts)
+    inputs = TrainingInput(own.table, names, own.values, label_party, own.label, target)
+    if own.table.rows <= inputs.count:
+        raise TooFewRows(
+            f"{own.table.rows} rows are too few for {inputs.count} features: labels could be inferred."
+        )
+    return inputs
+
+
+def check_scaled(own: OwnPart) -> None:
+    """Raise `FeatureRange` for a feature whose mean or standard deviation is beyond 5."""
+    table = own.table
+    for name, mean, deviation in zip(own.features, own.values.mean(axis=0), own.values.std(axis=0)):
+        if abs(mean) > SCALED_LIMIT or deviation > SCALED_LIMIT:
+            raise FeatureRange(
+                f"{table.party}: feature {name!r} of {table.purpose} is not scaled.", party=table.party
+            )
+
+
+def check_binary(own: OwnPart, label: str) -> None:
+    """Raise `BadLabel` unless the own label, where there is one, is 0 and 1."""
+    import numpy as np
+
+    party, values = own.table.party, own.label
+    if values is not None and ((values == values[0]).all() or not np.isin(values, (0.0, 1.0)).all()):
+        raise BadLabel(f"{party}: label {label!r} is not 0 and 1.", party=party)
+
+
+def standardised(own: OwnPart, label: str) -> tuple[Array | None, tuple[float, float] | None]:
+    """A regression's target with mean 0 and deviation 1, and what undoes it; None, None at other parties.
+
+    A large target overflows the fixed-point numbers without an error; a standardised one cannot.
+
+    Raises:
+        BadLabel: it is constant.
+    """
+    party, values = own.table.party, own.label
+    if values is None:
+        return None, None
+    if (values == values[0]).all():
+        raise BadLabel(
+            f"{party}: label {label!r} is constant.", party=party, hint="There is nothing to learn."
+        )
+    target = (float(values.mean()), float(values.std()))
+    return (values - target[0]) / target[1], target
+
+
+def save_model(
+    devices: Devices,
+    model_type: str,
+    path: str | Mapping[str, str],
+    inputs: Features,
+    params: Strict,
+    *,
+    label: str | None = None,
+    shares: Mapping[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Stage the model folder of the own party; returns ``{own party: folder as results name it}``.
+
+    Args:
+        path: ``model_output`` of the request.
+        shares: SPU objects by name; every party writes its own share of each to ``<name>.share``.
+        files: JSON values of the own party by name, each written to ``<name>.json``.
+    """
+    run, protocol = devices.run, devices.run.protocol
+    own_path = run.model_path(path)
+    folder = run.stage_folder(own_path, "model_output")
+    for name, share in (shares or {}).items():
+        devices["spu"].dump(share, [str(folder / f"{name}.share")] * len(run.parties))
+    for name, content in (files or {}).items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    save_manifest(
+        folder,
+        Manifest(
+            run.model_id,
+            model_type,
+            run.parties,
+            inputs.names,
+            protocol.name,
+            protocol.numbers,
+            params.model_dump(),
+            label,
+            inputs.label_party,
+        ),
+    )
+    return {run.party: run.shown(own_path, "model_output")}

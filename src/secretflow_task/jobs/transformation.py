@@ -1,0 +1,149 @@
+"""What the transformations share: each fits a column, saves what it fitted, and applies it, at the owner.
+
+A transformation is two functions of one column. Both run while the input is prepared, so that whatever
+does not fit is refused before any party goes on; the execution only writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+from pydantic import Field, model_validator
+
+from secretflow_task.data_loader import Table
+from secretflow_task.jobs.columns import ColumnNames, agree_on_features, check_rows, own_features
+from secretflow_task.model_store import Manifest, check_same_model, load_manifest, save_manifest
+from secretflow_task.task_config import LoadsModel, PartyColumns, Reads, SavesModel, TaskConfig, Use, Writes
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.run import Run
+
+Fitted = dict[str, Any]
+_PARAMETERS = "parameters.json"
+
+
+class TransformConfig(TaskConfig):
+    """The part that every transformation's ``task_config`` has."""
+
+    input_data: Reads = Field(description="The table of each party.")
+    output_data: Writes = Field(description="Where each party writes its transformed table.")
+    columns: ColumnNames | None = Field(
+        None, description="What to transform; every numeric column but ids and label if absent."
+    )
+    ids: PartyColumns | None = Field(
+        None, description="Columns that are left as they are: {party: [columns]}."
+    )
+    label: str | None = Field(None, description="A label column, which is left as it is.")
+    model_output: SavesModel | None = Field(None, description="Where to save what was fitted.")
+    model_path: LoadsModel | None = Field(
+        None, description="Apply what was fitted before instead of fitting."
+    )
+
+    @model_validator(mode="after")
+    def _fits_or_applies(self) -> TransformConfig:
+        if set(self.input_data) != set(self.output_data):
+            raise ValueError("input_data and output_data must name the same parties")
+        fitted = {"columns", "model_output", *self.options()} & self.model_fields_set
+        if self.model_path and fitted:
+            raise ValueError(f"model_path goes without {' and '.join(sorted(fitted))}, which the model has")
+        if not (self.columns or self.ids or self.label or self.model_path):
+            raise ValueError("give columns, or ids or label so that they are not transformed")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The keys that say how to fit."""
+        common = TransformConfig.model_json_schema()["properties"]
+        return {name: value for name, value in self if name not in common}
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count; what is fitted stays with the owner of the column."""
+        what = "names of the transformed columns, number of rows"
+        return [Use(party, "", (), what) for party in self.parties()]
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """The own table after the transformation, not yet written.
+
+    Attributes:
+        names: ``{party: [columns]}`` that are transformed, parties sorted.
+        fitted: ``{column: what was fitted}`` of the own columns, as JSON.
+    """
+
+    table: Table
+    names: dict[str, list[str]]
+    fitted: dict[str, Fitted]
+
+
+def prepare_transformation(
+    task_type: str,
+    fit: Callable[[Table, str, Any], Fitted],
+    apply: Callable[[Table, str, Fitted], Mapping[str, Any]],
+) -> Callable[[Run, TransformConfig], Transformed]:
+    """Makes the ``prepare`` of a transformation.
+
+    Args:
+        fit: ``(table, column, config) -> fitted``, which must be JSON and all that ``apply`` needs.
+        apply: ``(table, column, fitted) -> {column: values}``, which take the column's place.
+    """
+
+    def prepare(run: Run, config: TransformConfig) -> Transformed:
+        table = run.read(config.input_data, "input_data")
+        if config.model_path:
+            names, fitted = _load(run, config.model_path, task_type, table)
+        else:
+            own = own_features(table, config.columns, config.ids, config.label)
+            fitted = {name: fit(table, name, config) for name in own}
+            names, _ = agree_on_features(run, own, config.columns, rows=table.rows)
+        for name in names[run.party]:
+            table = table.replace_column(name, apply(table, name, fitted[name]))
+        return Transformed(table, names, fitted)
+
+    return prepare
+
+
+def _load(
+    run: Run, path: str | Mapping[str, str], task_type: str, table: Table
+) -> tuple[dict[str, list[str]], dict[str, Fitted]]:
+    folder = run.source(run.model_path(path), "model_path")
+    manifest = load_manifest(folder, run.party)
+    manifest.check_use(task_type, run.parties, manifest.protocol, manifest.field, run.party)
+    table.require(manifest.features[run.party])
+    facts = run.agree(model=manifest.digest(), rows=table.rows)
+    check_rows(facts)
+    check_same_model({party: answer["model"] for party, answer in facts.items()})
+    return manifest.features, json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
+
+
+def write_transformed(
+    devices: Devices, config: TransformConfig, task_type: str, shown: tuple[str, ...]
+) -> dict[str, Any]:
+    """Write the own transformed table, and what was fitted where that is asked for.
+
+    Args:
+        shown: the fitted values that the result shows to their owner, each as ``{column: value}``.
+    """
+    run = devices.run
+    own: Transformed = run.inputs
+    path = run.write(own.table, config.output_data[run.party], "output_data")
+    result: dict[str, Any] = {"output_data": {run.party: path}}
+    if config.model_output:
+        result["model_output"] = {run.party: _save(run, config, task_type, own)}
+    for key in shown:
+        values = {name: fitted[key] for name, fitted in own.fitted.items() if key in fitted}
+        result |= {key: values} if values or not own.fitted else {}
+    return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
+
+
+def _save(run: Run, config: TransformConfig, task_type: str, own: Transformed) -> str:
+    path = run.model_path(config.model_output or "")
+    folder = run.stage_folder(path, "model_output")
+    (folder / _PARAMETERS).write_text(json.dumps(own.fitted), encoding="utf-8")
+    made_for = (run.protocol.name, run.protocol.numbers)
+    save_manifest(
+        folder, Manifest(run.model_id, task_type, run.parties, own.names, *made_for, config.options())
+    )
+    return run.shown(path, "model_output")

@@ -1,0 +1,128 @@
+"""One small request of every task type, for the laws that hold for all of them.
+
+Every case reads `in.csv` at its parties, which `world` made; a prediction trains its model on it first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+
+from tests.data.tables import Table, two_halves
+from tests.integration.bench import Workspace
+
+Case = Callable[[Workspace], dict[str, Any]]
+
+FEATURES = ["a1", "a2", "a3", "b1", "b2", "b3"]
+IDS = {"alice": ["uid"], "bob": ["uid"]}
+
+
+def world(rows: int = 60) -> dict[str, Table]:
+    """Aligned tables: an id, numbers and a text at both parties, and at alice a label y and a score."""
+    rng = np.random.default_rng(11)
+    tables = two_halves(rows, seed=11)
+    tables["alice"]["grade"] = rng.choice(["low", "mid", "high"], rows).tolist()
+    tables["bob"]["city"] = rng.choice(
+        ["Wuhan", "Xi'an", "Lhasa", "Yantai"], rows, p=[0.5, 0.3, 0.1, 0.1]
+    ).tolist()
+    tables["alice"]["score"] = rng.uniform(0.01, 0.99, rows).tolist()
+    return tables
+
+
+def request(workspace: Workspace, task_type: str, **more: Any) -> dict[str, Any]:
+    """The common start of a request; writes the tables."""
+    workspace.write("in.csv", world())
+    return {"task_type": task_type, **more}
+
+
+def psi(workspace: Workspace) -> dict[str, Any]:
+    """All rows are common."""
+    paths = {"input_paths": workspace.paths("in.csv"), "output_paths": workspace.paths("out.csv")}
+    return request(workspace, "psi", keys=IDS, receiver="alice", **paths)
+
+
+def train_test_split(workspace: Workspace) -> dict[str, Any]:
+    """A stratified split."""
+    written = {name: workspace.paths(f"{name}.csv") for name in ("train_data", "test_data")}
+    stratify = {"party": "alice", "column": "y"}
+    return request(
+        workspace, "train_test_split", input_data=workspace.paths("in.csv"), stratify=stratify, **written
+    )
+
+
+def standard_scaler(workspace: Workspace) -> dict[str, Any]:
+    """All features are scaled."""
+    return request(
+        workspace,
+        "standard_scaler",
+        input_data=workspace.paths("in.csv"),
+        output_data=workspace.paths("out.csv"),
+        columns=FEATURES,
+    )
+
+
+def training(workspace: Workspace, task_type: str, **params: Any) -> dict[str, Any]:
+    """A training of y on all features."""
+    return request(
+        workspace,
+        task_type,
+        train_data=workspace.paths("in.csv"),
+        features=FEATURES,
+        label="y",
+        model_output=workspace.text("model"),
+        params=params,
+    )
+
+
+def prediction(workspace: Workspace, train: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A prediction with the model of ``train``, which is run."""
+    workspace.run(train)
+    return {
+        "task_type": f"{train['task_type']}_predict",
+        "model_path": train["model_output"],
+        "predict_data": workspace.paths("in.csv"),
+        "output_path": workspace.text("out.csv"),
+        "ids": {"alice": ["uid"]},
+        **more,
+    }
+
+
+def ss_lr(workspace: Workspace) -> dict[str, Any]:
+    """One epoch."""
+    return training(workspace, "ss_lr", epochs=1, sig_type="t1")
+
+
+def ss_lr_predict(workspace: Workspace) -> dict[str, Any]:
+    """To alice."""
+    return prediction(workspace, ss_lr(workspace))
+
+
+def biclassification_eval(workspace: Workspace) -> dict[str, Any]:
+    """Both columns in alice's table."""
+    at = {"party": "alice", "path": workspace.text("in.csv")}
+    return request(
+        workspace,
+        "biclassification_eval",
+        label={**at, "column": "y"},
+        prediction={**at, "column": "score"},
+    )
+
+
+def workflow(workspace: Workspace) -> dict[str, Any]:
+    """A scaling and a training on what it wrote."""
+    scale = standard_scaler(workspace)
+    train = ss_lr(workspace) | {"train_data": {"step": "scale", "output": "output_data"}}
+    steps = [{"name": "scale", "task_config": scale}, {"name": "train", "task_config": train}]
+    return request(workspace, "workflow", steps=steps)
+
+
+CASES: dict[str, Case] = {
+    "biclassification_eval": biclassification_eval,
+    "psi": psi,
+    "ss_lr": ss_lr,
+    "ss_lr_predict": ss_lr_predict,
+    "standard_scaler": standard_scaler,
+    "train_test_split": train_test_split,
+    "workflow": workflow,
+}
