@@ -85,12 +85,15 @@ class HeuConfig(Strict):
 
 
 class Params(Strict):
-    """The four parts of a request; null stands for a part that is left out."""
+    """The parts of a request; null stands for a part that is left out."""
 
     sf_init_config: SfInitConfig = SfInitConfig()
     spu_config: SpuConfig = SpuConfig()
     heu_config: HeuConfig | None = None
     task_config: dict[str, Any]
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, description="Wall-clock limit; the node's own limit holds where it is lower."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -132,6 +135,7 @@ class Plan:
     Attributes:
         parties: all parties, sorted.
         config: the parsed ``task_config``.
+        timeout_seconds: the limit that the request asks for.
     """
 
     request: TaskRequest
@@ -140,6 +144,7 @@ class Plan:
     parties: list[str]
     protocol: Protocol
     heu: HeuConfig | None = None
+    timeout_seconds: float | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -163,7 +168,7 @@ class Plan:
         parties = named_parties(params.sf_init_config, config)
         _check_roles(params, parties)
         protocol = _protocol(params.spu_config, len(parties), "spu" in needed_devices(task, config))
-        return Plan(request, task, config, parties, protocol, params.heu_config)
+        return Plan(request, task, config, parties, protocol, params.heu_config, params.timeout_seconds)
 
 
 def needed_devices(task: Task, config: Any) -> tuple[str, ...]:

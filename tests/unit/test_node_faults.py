@@ -83,6 +83,27 @@ def test_a_job_that_stops_within_a_message_does_not_hold_up_its_end(
     assert {party: len(events) for party, events in bench.told().items()} == {"alice": 1, "bob": 1}
 
 
+@pytest.mark.parametrize(
+    ("settings", "request_"),
+    [
+        ({"job_timeouts_seconds": {"psi": 0.3}}, PSI),
+        ({"job_timeouts_seconds": {"psi": 60.0}}, PSI | {"timeout_seconds": 0.3}),
+        ({"job_timeouts_seconds": {"psi": 0.3}}, PSI | {"timeout_seconds": 60.0}),
+    ],
+)
+def test_the_lower_of_the_limits_of_task_type_and_request_holds(
+    settings: dict[str, Any], request_: dict[str, Any], bench: Bench
+) -> None:
+    def works(_spec: JobSpec, job: JobSide) -> None:
+        job.agree({})
+        job.hang()
+
+    bench.settings = bench.settings.model_copy(update={"job_timeout_seconds": 60.0, **settings})
+    with bench.node(works) as node:
+        outcome = node.execute("limited", request_)
+    assert outcome.failure is not None and outcome.failure.code == "TaskTimeout"
+
+
 def test_a_commit_that_fails_halfway_puts_everything_back(bench: Bench) -> None:
     old = bench.root / "data" / "bob" / "old.csv"
 

@@ -60,6 +60,13 @@ def test_all_four_parts_are_read(plan_of: Callable[..., Plan]) -> None:
     assert plan.heu == HeuConfig(schema="paillier", key_size=3072, sk_keeper="alice", evaluators=["bob"])
 
 
+def test_a_request_may_ask_for_a_time_limit(plan_of: Callable[..., Plan]) -> None:
+    assert plan_of(LR, timeout_seconds=1.5).timeout_seconds == 1.5
+    assert plan_of(LR).timeout_seconds is None
+    with pytest.raises(InvalidTaskConfig, match="timeout_seconds: input should be greater than 0"):
+        plan_of(LR, timeout_seconds=0.0)
+
+
 def test_the_older_form_of_the_spu_config_is_the_same(plan_of: Callable[..., Plan]) -> None:
     nodes = [{"party": "alice", "address": "127.0.0.1:9100"}, {"party": "bob", "address": "127.0.0.1:9101"}]
     runtime = {"protocol": "SEMI2K", "field": "FM64", "fxp_fraction_bits": 18}

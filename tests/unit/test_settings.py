@@ -44,6 +44,7 @@ def test_an_empty_variable_counts_as_absent(name: str, monkeypatch: pytest.Monke
         ("STATE_DIR", "/state", Path("/state")),
         ("CONCURRENCY", "8", 8),
         ("JOB_TIMEOUT_SECONDS", "1.5", 1.5),
+        ("JOB_TIMEOUTS_SECONDS", "psi=600, ss_xgb=0.5", {"psi": 600, "ss_xgb": 0.5}),
         ("STATUS_LIST", "true", True),
         ("LOG_JSON", "1", True),
     ],

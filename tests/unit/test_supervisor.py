@@ -7,9 +7,10 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -22,7 +23,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, Status, TaskRequest
 from secretflow_task.node import supervisor
 from secretflow_task.node.peer_link import LocalExecution
-from secretflow_task.node.supervisor import Supervisor
+from secretflow_task.node.supervisor import Limits, Supervisor
 from secretflow_task.testing import JobSide, scripted_job
 
 Script = Callable[[JobSide], None]
@@ -66,7 +67,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, *executions: Mapping[str, Script], **limits: float) -> list[dict[str, Ending]]:
+    def run(self, *executions: Mapping[str, Script], **limits: Any) -> list[dict[str, Ending]]:
         """Run executions, ``{party: script}``, side by side."""
         runs: list[tuple[dict[str, Ending], dict[str, Supervisor], LocalExecution]] = []
         for number, scripts in enumerate(executions):
@@ -93,7 +94,7 @@ class Bench:
         ending.failure = watching.run()
 
     def _supervisor(
-        self, ending: Ending, shared: LocalExecution, script: Script, limits: Mapping[str, float]
+        self, ending: Ending, shared: LocalExecution, script: Script, limits: Mapping[str, Any]
     ) -> Supervisor:
         job = scripted_job(script)
         ending.pid = job.pid
@@ -108,12 +109,12 @@ class Bench:
             spu_addresses={},
             several=True,
         )
-        defaults = {"job_timeout_seconds": 30.0, "prepare_timeout_seconds": 30.0, "grace_seconds": 0.2}
+        defaults = Limits(job_seconds=30.0, prepare_seconds=30.0, grace_seconds=0.2)
         link = shared.links[ending.party]
         publish: Callable[[Status, Mapping[str, Any]], None] = lambda status, data: ending.events.append(
             (status, data)
         )
-        return Supervisor(spec, job, link, publish, **{**defaults, **limits})
+        return Supervisor(spec, job, link, publish, replace(defaults, **limits))
 
 
 @pytest.fixture
@@ -364,7 +365,7 @@ def test_a_party_that_is_not_prepared_in_time_ends_the_execution(bench: Bench) -
     started = time.monotonic()
     (endings,) = bench.run(
         {"alice": JobSide.hang, "bob": lambda job: job.send(Kind.PREPARED, {}) or job.hang()},
-        prepare_timeout_seconds=0.3,
+        prepare_seconds=0.3,
     )
     assert both_fail(endings, "TaskTimeout", "alice") == "The parties were not prepared in time."
     assert time.monotonic() - started < 5
@@ -377,7 +378,7 @@ def test_only_the_preparation_of_a_round_has_to_be_in_time(bench: Bench) -> None
         job.agree({})
         job.finish({})
 
-    (endings,) = bench.run({"alice": script, "bob": script}, prepare_timeout_seconds=0.4)
+    (endings,) = bench.run({"alice": script, "bob": script}, prepare_seconds=0.4)
     assert [ending.failure for ending in endings.values()] == [None, None]
 
 
@@ -398,13 +399,53 @@ def test_an_execution_has_a_wall_clock_limit(bench: Bench) -> None:
 
     started = time.monotonic()
     executions = bench.run(
-        {"alice": works}, {"alice": floods}, {"alice": works, "bob": ready}, job_timeout_seconds=0.4
+        {"alice": works}, {"alice": floods}, {"alice": works, "bob": ready}, job_seconds=0.4
     )
     assert time.monotonic() - started < 6
     for endings in executions:
         for ending in endings.values():
             assert ending.last["error_code"] == "TaskTimeout"
             assert ending.last["hint"] == "Raise SFWORKER_JOB_TIMEOUT_SECONDS or make the task smaller."
+
+
+def test_a_stopped_job_process_is_noticed_within_seconds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(job: JobSide) -> None:
+        job.agree({})
+        os.kill(os.getpid(), signal.SIGSTOP)
+        job.finish({})
+
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    (endings,) = bench.run({"alice": stops, "bob": lambda job: job.agree({}) and job.hang()})
+    message = "The job process of alice was stopped from outside (SIGSTOP)."
+    assert both_fail(endings, "JobProcessDied", "alice") == message
+
+
+def test_a_process_group_that_is_too_large_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def grows(job: JobSide) -> None:
+        code = "held = bytearray(80_000_000); print(flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as child:
+            child.stdout.readline()  # type: ignore[union-attr]
+            job.hang()
+
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    calm = {"alice": lambda job: time.sleep(0.5) or good(job)}
+    (endings,) = bench.run({"alice": grows, "bob": JobSide.hang}, memory_bytes=80_000_000)
+    assert both_fail(endings, "MemoryLimitExceeded", "alice")
+    (endings,) = bench.run(calm, memory_bytes=10**12)
+    assert endings["alice"].failure is None
+
+
+def test_a_job_hears_sigterm_before_it_is_killed(bench: Bench, tmp_path: Path) -> None:
+    def tidies(job: JobSide) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: (tmp_path / "heard").touch())
+        job.agree({})
+        job.fail(AlgorithmError(party="alice"))
+        job.hang()
+
+    bench.run({"alice": tidies})
+    assert (tmp_path / "heard").exists()
 
 
 def test_progress_never_goes_backwards_and_only_success_is_whole(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from secretflow_task.messages import PARTY_NAME
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+SecondsByTask = Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode]
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_/.\-]+")
 
 
@@ -62,6 +63,12 @@ class Settings(BaseSettings):
     )
     concurrency: int = Field(2, ge=1, le=256, description="Executions at once; the rest wait in the queue.")
     job_timeout_seconds: float = Field(3600.0, gt=0, description="Wall-clock limit of an execution.")
+    job_timeouts_seconds: SecondsByTask = Field(
+        default_factory=dict, description="Other limits for some task types: `psi=600,ss_xgb=7200`."
+    )
+    memory_limit_bytes: int = Field(
+        0, ge=0, description="Limit of a job's memory (its processes' proportional set size); 0 for none."
+    )
     prepare_timeout_seconds: float = Field(
         120.0, gt=0, description="Limit for one party's check of its input, and for its peers' answers."
     )
@@ -90,6 +97,14 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("job_timeouts_seconds", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): seconds.strip() for name, _, seconds in pairs}
 
     @field_validator("parties")
     @classmethod

@@ -21,7 +21,7 @@ from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskReques
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store import EventStore, Execution
-from secretflow_task.node.supervisor import Supervisor
+from secretflow_task.node.supervisor import Limits, Supervisor
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
 from secretflow_task.run import staging_folders
@@ -201,14 +201,17 @@ class Node:
                 self._clean(plan, spec)
             self._publish(plan.request, spec.party, status, data)
 
-        return Supervisor(
-            spec,
-            self._template.spawn(spec),
-            link,
-            publish,
-            job_timeout_seconds=self.settings.job_timeout_seconds,
-            prepare_timeout_seconds=self.settings.prepare_timeout_seconds,
-            grace_seconds=self.settings.terminate_grace_seconds,
+        return Supervisor(spec, self._template.spawn(spec), link, publish, self._limits(plan))
+
+    def _limits(self, plan: Plan) -> Limits:
+        """The node's limits; a request may ask for less time."""
+        settings = self.settings
+        own = settings.job_timeouts_seconds.get(plan.task.task_type, settings.job_timeout_seconds)
+        return Limits(
+            job_seconds=min(own, plan.timeout_seconds or own),
+            prepare_seconds=settings.prepare_timeout_seconds,
+            grace_seconds=settings.terminate_grace_seconds,
+            memory_bytes=settings.memory_limit_bytes,
         )
 
     def _clean(self, plan: Plan, spec: JobSpec) -> None:

@@ -10,13 +10,22 @@ import os
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from secretflow_task.errors import JobProcessDied, OutputNotWritable, PathNotAllowed, TaskTimeout, WorkerError
+from secretflow_task.errors import (
+    JobProcessDied,
+    MemoryLimitExceeded,
+    OutputNotWritable,
+    PathNotAllowed,
+    TaskTimeout,
+    WorkerError,
+)
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status
+from secretflow_task.node import vitals
 from secretflow_task.node.peer_link import PeerLink
 from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.log import get_logger
@@ -30,11 +39,31 @@ _CAUSE_SECONDS = 4.0
 _EXIT_SECONDS = 1.0
 # Messages of a job that are read before the clock and the peers have their turn.
 _MESSAGES_AT_ONCE = 100
+# How often the kernel is asked about the job, and how often in a row it must say that the job is stopped.
+_LOOK_SECONDS = 1.0
+_STOPPED_LOOKS = 2
 # Where the progress of what has not succeeded ends.
 _UNFINISHED = 0.999
 _WATCHDOG_SECONDS = 2.0
 # Exits by which SecretFlow ends its own process when a peer is gone.
 _EXITS_AFTER_PEER = frozenset({255, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPIPE})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may take.
+
+    Attributes:
+        job_seconds: wall clock from its start to its result.
+        prepare_seconds: until it has checked its input.
+        grace_seconds: between SIGTERM and SIGKILL, and for a finished process to leave.
+        memory_bytes: proportional set size of its process group; 0 for no limit.
+    """
+
+    job_seconds: float
+    prepare_seconds: float
+    grace_seconds: float
+    memory_bytes: int = 0
 
 
 class Supervisor:
@@ -46,19 +75,18 @@ class Supervisor:
         job: JobProcess,
         link: PeerLink,
         publish: Publish,
-        *,
-        job_timeout_seconds: float,
-        prepare_timeout_seconds: float,
-        grace_seconds: float,
+        limits: Limits,
     ) -> None:
         self._spec = spec
         self._job = job
         self._link = link
         self._publish = publish
+        self._limits = limits
         now = time.monotonic()
-        self._deadline = now + job_timeout_seconds
-        self._round_deadline: float | None = now + prepare_timeout_seconds
-        self._grace_seconds = grace_seconds
+        self._deadline = now + limits.job_seconds
+        self._round_deadline: float | None = now + limits.prepare_seconds
+        self._next_look = now + _LOOK_SECONDS
+        self._stopped_looks = 0
         self._progress = 0.0
         self._offered = False
         self._result: Mapping[str, Any] | None = None
@@ -71,18 +99,20 @@ class Supervisor:
         watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
+        failure: WorkerError | None = None
         try:
             while not self._link.failed and not self._link.succeeded:
                 self._wait()
                 self._check_process()
                 self._answer()
+                self._look()
                 self._check_clock()
             failure = self._link.failed
             if failure is None:
-                self._job.wait(self._grace_seconds)
+                self._job.wait(self._limits.grace_seconds)
         finally:
             watchdog.cancel()
-            self._job.kill()
+            self._job.kill(self._limits.grace_seconds if failure else 0.0)
         if failure is None:
             failure = self._commit()
         if failure is None:
@@ -102,7 +132,8 @@ class Supervisor:
         return self._consequence is not None or self._result is not None
 
     def _next_deadline(self) -> float:
-        deadlines = [self._deadline, self._round_deadline, self._consequence and self._consequence[1]]
+        consequence = self._consequence and self._consequence[1]
+        deadlines = [self._deadline, self._next_look, self._round_deadline, consequence]
         return min(deadline for deadline in deadlines if deadline is not None)
 
     def _check_process(self) -> None:
@@ -155,6 +186,21 @@ class Supervisor:
             self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
         except OSError:
             log.debug("The job process left before its go.", action="go_not_heard")
+
+    def _look(self) -> None:
+        """Find what the job cannot say: that it is stopped, or too large."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        if self._process_has_ended():
+            return
+        party, limit = self._spec.party, self._limits.memory_bytes
+        self._stopped_looks = self._stopped_looks + 1 if vitals.is_stopped(self._job.pid) else 0
+        if self._stopped_looks == _STOPPED_LOOKS:
+            message = f"The job process of {party} was stopped from outside (SIGSTOP)."
+            self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
+        elif limit and vitals.memory_bytes(self._job.pid) > limit:
+            self._fail(MemoryLimitExceeded(party=party), may_be_consequence=False)
 
     def _job_died(self, exit_code: int | None) -> None:
         error = JobProcessDied(

@@ -55,17 +55,24 @@ class JobProcess:
 
     def strike(self) -> None:
         """End the process and all that it started, from any thread."""
-        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
-            try:
-                kill(target, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self._signal(signal.SIGKILL)
 
-    def kill(self) -> None:
-        """End the process and all that it started, and reap it."""
+    def kill(self, grace_seconds: float = 0.0) -> None:
+        """End the process and all that it started, by SIGTERM first where there is time, and reap it."""
+        if grace_seconds:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # a stopped process would not hear of it
+            self.wait(grace_seconds)
         self.strike()
         self.wait(10.0)
         self.connection.close()
+
+    def _signal(self, number: int) -> None:
+        for kill in (os.killpg, os.kill):  # a child is in its own group only when it has come to it
+            try:
+                kill(self.pid, number)
+            except ProcessLookupError:
+                continue
 
 
 class Template:

@@ -1,0 +1,48 @@
+"""What the kernel says about a job's processes, which they themselves cannot: stopped, and how large."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Iterator
+
+_PROC = Path("/proc")
+_STOPPED = frozenset("Tt")
+_PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.M)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal or a debugger."""
+    return _state_and_group(_PROC / str(pid))[0] in _STOPPED
+
+
+def memory_bytes(group: int) -> int:
+    """Proportional set size of all processes of a process group: shared pages count once for all that share.
+
+    A job shares most of its pages with the template, so that the resident size would say several times too much.
+    """
+    return sum(map(_pss_bytes, _members(group)))
+
+
+def _members(group: int) -> Iterator[Path]:
+    for process in _PROC.iterdir():
+        if process.name.isdigit() and _state_and_group(process)[1] == group:
+            yield process
+
+
+def _state_and_group(process: Path) -> tuple[str, int]:
+    """State letter and process group; an empty text and 0 for a process that has ended."""
+    try:
+        # The name, which may hold anything, stands in parentheses.
+        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return "", 0
+    return fields[0].decode(), int(fields[2])
+
+
+def _pss_bytes(process: Path) -> int:
+    try:
+        found = _PSS.search((process / "smaps_rollup").read_bytes())
+    except OSError:
+        return 0
+    return 1024 * int(found[1]) if found else 0
