@@ -16,11 +16,12 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model is. Everything but ``files`` is the same at every party.
+    """What a model is. Everything but ``party`` and ``files`` is the same at every party.
 
     Attributes:
         model_id: names the training that made it; the folders of all parties must have the same one.
         features: ``{party: [columns]}`` in the order of the weights, parties sorted.
+        party: whose part it is, as `save_manifest` was told.
         files: SHA-256 of each of the own party's files.
     """
 
@@ -33,11 +34,12 @@ class Manifest:
     params: dict[str, Any]
     label: str | None = None
     label_party: str | None = None
+    party: str = ""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def digest(self) -> str:
         """SHA-256 of the part that all parties share."""
-        shared = {key: value for key, value in asdict(self).items() if key != "files"}
+        shared = {key: value for key, value in asdict(self).items() if key not in ("party", "files")}
         return _sha256(json.dumps(shared, sort_keys=True).encode())
 
     def check_use(
@@ -57,10 +59,10 @@ class Manifest:
                 )
 
 
-def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest over all files that the folder holds."""
+def save_manifest(folder: Path, manifest: Manifest, party: str) -> None:
+    """Write the manifest over all files that the folder holds, which are the ``party``'s part of the model."""
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
-    fields = asdict(manifest) | {"files": files}
+    fields = asdict(manifest) | {"party": party, "files": files}
     text = json.dumps(fields | {"digest": _digest(fields)}, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -71,6 +73,7 @@ def load_manifest(folder: Path, party: str) -> Manifest:
     Raises:
         MissingFile: there is no model in the folder.
         ModelDamaged: the manifest or a file is not what training wrote.
+        ModelMismatch: it is another party's part; with its shares the numbers would be wrong, silently.
     """
     if not (folder / MANIFEST).is_file():
         raise MissingFile(f"{party}: model_path holds no model.", party=party, detail=str(folder))
@@ -82,6 +85,12 @@ def load_manifest(folder: Path, party: str) -> Manifest:
         manifest = Manifest(**fields)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None
+    if manifest.party != party:
+        raise ModelMismatch(
+            f"{party}: model_path holds another party's part of the model.",
+            party=party,
+            hint="Put each party's part back into the folder of that party.",
+        )
     for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file() or _sha256(path.read_bytes()) != digest:

@@ -237,7 +237,7 @@ def save(tmp_path: Path, manifest: Manifest = MODEL) -> dict[str, Any]:
     folder = tmp_path / "data/alice/m"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.share").write_bytes(b"share")
-    save_manifest(folder, manifest)
+    save_manifest(folder, manifest, "alice")
     return {"rows": ROWS, "model": manifest.digest()}
 
 

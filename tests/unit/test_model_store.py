@@ -30,13 +30,13 @@ MODEL = Manifest(
 def folder(tmp_path: Path) -> Path:
     """The folder of a saved model with one file."""
     (tmp_path / "weights.share").write_bytes(b"\x00share\xff")
-    save_manifest(tmp_path, MODEL)
+    save_manifest(tmp_path, MODEL, "alice")
     return tmp_path
 
 
 def test_a_model_comes_back_as_it_was_saved_with_the_digests_of_its_files(folder: Path) -> None:
     sha256 = hashlib.sha256(b"\x00share\xff").hexdigest()
-    assert load_manifest(folder, "alice") == replace(MODEL, files={"weights.share": sha256})
+    assert load_manifest(folder, "alice") == replace(MODEL, party="alice", files={"weights.share": sha256})
 
 
 def test_the_manifest_can_be_read_by_people(folder: Path) -> None:
@@ -60,6 +60,7 @@ def test_a_folder_without_a_manifest_holds_no_model(tmp_path: Path) -> None:
         {"parties": ["alice"]},
         {"digest": "0"},
         {"files": {}},
+        {"party": "bob"},
         {"more": 1},
     ],
     ids=lambda change: next(iter(change)),
@@ -116,8 +117,14 @@ def test_a_changed_missing_or_foreign_file_is_damage(folder: Path) -> None:
         load_manifest(folder, "alice")
 
 
+def test_another_partys_part_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelMismatch) as caught:
+        load_manifest(folder, "bob")
+    assert caught.value.message == "bob: model_path holds another party's part of the model."
+
+
 def test_the_digest_is_the_same_at_all_parties_and_differs_between_trainings() -> None:
-    assert MODEL.digest() == replace(MODEL, files={"weights.share": "abc"}).digest()
+    assert MODEL.digest() == replace(MODEL, party="bob", files={"weights.share": "abc"}).digest()
     changes: list[dict[str, Any]] = [
         {"model_id": "e-2"},
         {"model_type": "ss_glm"},
@@ -129,7 +136,7 @@ def test_the_digest_is_the_same_at_all_parties_and_differs_between_trainings() -
         {"label": "z"},
         {"label_party": "bob"},
     ]
-    assert {key for change in changes for key in change} == set(MODEL.__dict__) - {"files"}
+    assert {key for change in changes for key in change} == set(MODEL.__dict__) - {"party", "files"}
     assert (
         len({MODEL.digest(), *(replace(MODEL, **change).digest() for change in changes)}) == len(changes) + 1
     )

@@ -143,7 +143,6 @@ def _save(run: Run, config: TransformConfig, task_type: str, own: Transformed) -
     folder = run.stage_folder(path, "model_output")
     (folder / _PARAMETERS).write_text(json.dumps(own.fitted), encoding="utf-8")
     made_for = (run.protocol.name, run.protocol.numbers)
-    save_manifest(
-        folder, Manifest(run.model_id, task_type, run.parties, own.names, *made_for, config.options())
-    )
+    manifest = Manifest(run.model_id, task_type, run.parties, own.names, *made_for, config.options())
+    save_manifest(folder, manifest, run.party)
     return run.shown(path, "model_output")

@@ -176,18 +176,16 @@ def save_model(
         devices["spu"].dump(share, [str(folder / f"{name}.share")] * len(run.parties))
     for name, content in (files or {}).items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    save_manifest(
-        folder,
-        Manifest(
-            run.model_id,
-            model_type,
-            run.parties,
-            inputs.names,
-            protocol.name,
-            protocol.numbers,
-            params.model_dump(),
-            label,
-            inputs.label_party,
-        ),
+    manifest = Manifest(
+        run.model_id,
+        model_type,
+        run.parties,
+        inputs.names,
+        protocol.name,
+        protocol.numbers,
+        params.model_dump(),
+        label,
+        inputs.label_party,
     )
+    save_manifest(folder, manifest, run.party)
     return {run.party: run.shown(own_path, "model_output")}
