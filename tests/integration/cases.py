@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tests.data.tables import Table, two_halves
+from tests.data.tables import Table, rows_in_order, two_halves
 from tests.integration.bench import Workspace
 
 Case = Callable[[Workspace], dict[str, Any]]
@@ -19,10 +19,19 @@ IDS = {"alice": ["uid"], "bob": ["uid"]}
 
 
 def world(rows: int = 60) -> dict[str, Table]:
-    """Aligned tables: an id, numbers and a text at both parties, and at alice a label y and a score."""
+    """Aligned tables: an id, numbers and a text at both parties, and at alice a label y and a score.
+
+    No number, mean, deviation or text of it is one that a process could show by chance.
+    """
     rng = np.random.default_rng(11)
     tables = two_halves(rows, seed=11)
-    tables["alice"]["grade"] = rng.choice(["low", "mid", "high"], rows).tolist()
+    for name in FEATURES:
+        factor, shift = rng.uniform(0.8, 1.2), rng.uniform(0.1, 0.4)
+        table = tables["alice" if name in tables["alice"] else "bob"]
+        table[name] = [factor * cell + shift for cell in table[name]]
+    ids = [f"id-{number}" for number in rng.permutation(10**6)[:rows]]
+    tables["alice"]["uid"] = tables["bob"]["uid"] = ids
+    tables["alice"]["grade"] = rng.choice(["Basalt", "Gneiss", "Quartz"], rows).tolist()
     tables["bob"]["city"] = rng.choice(
         ["Wuhan", "Xi'an", "Lhasa", "Yantai"], rows, p=[0.5, 0.3, 0.1, 0.1]
     ).tolist()
@@ -37,9 +46,13 @@ def request(workspace: Workspace, task_type: str, **more: Any) -> dict[str, Any]
 
 
 def psi(workspace: Workspace) -> dict[str, Any]:
-    """All rows are common."""
+    """Each party has ten rows that the other lacks."""
     paths = {"input_paths": workspace.paths("in.csv"), "output_paths": workspace.paths("out.csv")}
-    return request(workspace, "psi", keys=IDS, receiver="alice", **paths)
+    config = request(workspace, "psi", keys=IDS, receiver="alice", **paths)
+    whole = world()
+    parts = {"alice": range(50), "bob": range(59, 9, -1)}
+    workspace.write("in.csv", {party: rows_in_order(whole[party], rows) for party, rows in parts.items()})
+    return config
 
 
 def train_test_split(workspace: Workspace) -> dict[str, Any]:
@@ -109,6 +122,11 @@ def biclassification_eval(workspace: Workspace) -> dict[str, Any]:
     )
 
 
+def regression_eval(workspace: Workspace) -> dict[str, Any]:
+    """Both columns in alice's table."""
+    return biclassification_eval(workspace) | {"task_type": "regression_eval"}
+
+
 def workflow(workspace: Workspace) -> dict[str, Any]:
     """A scaling and a training on what it wrote."""
     scale = standard_scaler(workspace)
@@ -120,6 +138,7 @@ def workflow(workspace: Workspace) -> dict[str, Any]:
 CASES: dict[str, Case] = {
     "biclassification_eval": biclassification_eval,
     "psi": psi,
+    "regression_eval": regression_eval,
     "ss_lr": ss_lr,
     "ss_lr_predict": ss_lr_predict,
     "standard_scaler": standard_scaler,
