@@ -205,7 +205,7 @@ def test_only_the_label_party_reads_and_no_one_is_told(make_run: RunOf, tmp_path
     runs = {party: make_run(party) for party in ("alice", "bob")}
     own, others = (prepare_biclassification(run, evaluation()) for run in runs.values())
     assert own is not None and others is None
-    assert (own.label.tolist(), own.score.tolist()) == ([1, 0, 1], [0.9, 0.2, 0.4])
+    assert (own.label.tolist(), own.prediction.tolist()) == ([1, 0, 1], [0.9, 0.2, 0.4])
     assert [run.channel.offered for run in runs.values()] == [[{}], [{}]]  # type: ignore[attr-defined]
 
 

@@ -19,6 +19,7 @@ PLAN_FUNCTIONS = {
     "standard_scaler": "execute_standard_scaler",
     "ss_lr": "execute_ss_logistic_regression",
     "biclassification_eval": "execute_biclassification_eval",
+    "regression_eval": "execute_regression_eval",
 }
 Registry = dict[str, Task]
 

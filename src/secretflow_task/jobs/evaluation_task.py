@@ -1,17 +1,17 @@
 """Evaluation of predictions, computed by scikit-learn in the label party's own process.
 
-SecretFlow's evaluation classes are wrong for ties, few distinct scores and labels other than 0 and 1
-(SECRETFLOW.md, part C); both columns lie at one party anyway.
+SecretFlow's evaluation classes compute in float32 and are wrong for ties, few distinct scores, labels other
+than 0 and 1, and values far from zero (SECRETFLOW.md, part C); both columns lie at one party anyway.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Mapping
 
 from pydantic import Field, model_validator
 
-from secretflow_task.errors import BadLabel, RowCountMismatch
+from secretflow_task.errors import BadLabel, RowCountMismatch, TooFewRows, ValueRange
 from secretflow_task.task_config import ColumnAt, TaskConfig, Use
 from secretflow_task.task_dispatcher import TaskDispatcher
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
+_LARGEST = 1e150  # the square of a larger error is no float64
 
-class BiclassificationEvalConfig(TaskConfig):
-    """``task_config`` of `biclassification_eval`."""
 
-    label: ColumnAt = Field(description="The true label, 0 or 1: {party, path, column}.")
-    prediction: ColumnAt = Field(description="The predicted score, at the same party: {party, path, column}.")
-    bucket_size: int = Field(10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables.")
-    threshold: float = Field(0.5, description="Scores from here on count as predicted 1.")
-    share: bool = Field(False, description="Show the figures (not the tables) to all parties.")
+class EvaluationConfig(TaskConfig):
+    """What the requests of all evaluations have in common."""
+
+    figures: ClassVar[str]
+
+    label: ColumnAt = Field(description="The true values: {party, path, column}.")
+    prediction: ColumnAt = Field(description="The predictions, at the same party: {party, path, column}.")
+    bucket_size: int = Field(10, ge=2, le=1000, description="Rows of the tables, or bins of the histogram.")
+    share: bool = Field(False, description="Show the figures (no table) to all parties.")
 
     @model_validator(mode="after")
-    def _one_party(self) -> BiclassificationEvalConfig:
+    def _one_party(self) -> EvaluationConfig:
         if self.label.party != self.prediction.party:
             raise ValueError(
                 "prediction must lie at the label's party: make it the receiver of the prediction"
@@ -40,37 +43,87 @@ class BiclassificationEvalConfig(TaskConfig):
 
     def reveals(self) -> list[Use]:
         """Nothing, or the figures to the other parties if they are shared."""
-        what = "AUC, KS and the other figures of the evaluation"
+        what = f"{self.figures} and the other figures of the evaluation"
         return [Use("every other party", "", (self.label.column,), what)] if self.share else []
+
+
+class BiclassificationEvalConfig(EvaluationConfig):
+    """``task_config`` of `biclassification_eval`."""
+
+    figures = "AUC, KS"
+
+    label: ColumnAt = Field(description="The true label, 0 or 1: {party, path, column}.")
+    prediction: ColumnAt = Field(description="The predicted score, at the same party: {party, path, column}.")
+    bucket_size: int = Field(10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables.")
+    threshold: float = Field(0.5, description="Scores from here on count as predicted 1.")
+
+
+class RegressionEvalConfig(EvaluationConfig):
+    """``task_config`` of `regression_eval`."""
+
+    figures = "MSE, R2"
+
+    bucket_size: int = Field(10, ge=2, le=1000, description="Bins of the residuals' histogram.")
 
 
 @dataclass(frozen=True)
 class EvaluationInput:
-    """Label and score, float64 of shape (rows,)."""
+    """Label and prediction, float64 of shape (rows,)."""
 
     label: Array
-    score: Array
+    prediction: Array
+
+
+Check = Callable[["Run", Any, EvaluationInput], None]
 
 
 def prepare_biclassification(run: Run, config: BiclassificationEvalConfig) -> EvaluationInput | None:
     """Read and check both columns at the label's party; the others have nothing to check."""
-    inputs = _read_columns(run, config) if run.party == config.label.party else None
+    return _prepare(run, config, _check_classes)
+
+
+def prepare_regression(run: Run, config: RegressionEvalConfig) -> EvaluationInput | None:
+    """Read and check both columns at the label's party; the others have nothing to check."""
+    return _prepare(run, config, _check_values)
+
+
+def _prepare(run: Run, config: EvaluationConfig, check: Check) -> EvaluationInput | None:
+    own = None
+    if run.party == config.label.party:
+        own = _read_columns(run, config)
+        check(run, config, own)
     run.agree()
-    return inputs
+    return own
 
 
-def _read_columns(run: Run, config: BiclassificationEvalConfig) -> EvaluationInput:
-    import numpy as np
-
+def _read_columns(run: Run, config: EvaluationConfig) -> EvaluationInput:
     label = run.read_path(config.label.path, "label").numbers([config.label.column]).ravel()
-    score = run.read_path(config.prediction.path, "prediction").numbers([config.prediction.column]).ravel()
-    if len(label) != len(score):
+    at = config.prediction
+    prediction = run.read_path(at.path, "prediction").numbers([at.column]).ravel()
+    if len(label) != len(prediction):
         raise RowCountMismatch(
             f"{run.party}: label and prediction have different numbers of rows.", party=run.party
         )
-    if not np.isin(label, (0.0, 1.0)).all() or (label == label[0]).all():
+    return EvaluationInput(label, prediction)
+
+
+def _check_classes(run: Run, config: BiclassificationEvalConfig, own: EvaluationInput) -> None:
+    import numpy as np
+
+    if not np.isin(own.label, (0.0, 1.0)).all() or (own.label == own.label[0]).all():
         raise BadLabel(f"{run.party}: label {config.label.column!r} is not 0 and 1.", party=run.party)
-    return EvaluationInput(label, score)
+
+
+def _check_values(run: Run, config: RegressionEvalConfig, own: EvaluationInput) -> None:
+    if len(own.label) < 2:
+        raise TooFewRows(f"{run.party}: an evaluation needs two rows or more.", party=run.party)
+    for at, values in ((config.label, own.label), (config.prediction, own.prediction)):
+        if abs(values).max() > _LARGEST:
+            raise ValueRange(
+                f"{run.party}: column {at.column!r} holds values beyond 1e150.",
+                party=run.party,
+                hint="Their squares cannot be computed: use another unit.",
+            )
 
 
 @TaskDispatcher.register_task(
@@ -80,16 +133,33 @@ def execute_biclassification_eval(
     devices: Devices, task_config: BiclassificationEvalConfig
 ) -> dict[str, Any]:
     """Evaluate a binary classification: AUC, KS, F1, confusion matrix, ROC, PR, lift and gain."""
+    own: EvaluationInput | None = devices.run.inputs
+    if own is None:
+        return _result(devices, task_config)
+    figures = biclassification_figures(own.label, own.prediction, task_config.threshold)
+    tables = biclassification_tables(own.label, own.prediction, task_config.bucket_size)
+    return _result(devices, task_config, figures, rows=len(own.label), tables=tables)
+
+
+@TaskDispatcher.register_task("regression_eval", config=RegressionEvalConfig, prepare=prepare_regression)
+def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig) -> dict[str, Any]:
+    """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the residuals."""
+    own: EvaluationInput | None = devices.run.inputs
+    if own is None:
+        return _result(devices, task_config)
+    figures = regression_figures(own.label, own.prediction)
+    histogram = residual_histogram(own.label, own.prediction, task_config.bucket_size)
+    return _result(devices, task_config, figures, rows=len(own.label), residual_histogram=histogram)
+
+
+def _result(
+    devices: Devices, config: EvaluationConfig, figures: Mapping[str, Any] | None = None, **details: Any
+) -> dict[str, Any]:
+    """The result of the own party: all at the label's, at the others the figures if they are shared."""
     import secretflow as sf
 
-    run, config = devices.run, task_config
-    own: EvaluationInput | None = run.inputs
-    figures = biclassification_figures(own.label, own.score, config.threshold) if own else {}
-    result: dict[str, Any] = {"columns_used": [], **figures}
-    if own:
-        tables = biclassification_tables(own.label, own.score, config.bucket_size)
-        columns = [config.label.column, config.prediction.column]
-        result |= {"rows": len(own.label), "tables": tables, "columns_used": columns}
+    columns = [config.label.column, config.prediction.column] if figures else []
+    result = {"columns_used": columns, **(figures or {}), **details}
     if config.share:
         result |= sf.reveal(devices[config.label.party](lambda: figures)())
     return result
@@ -168,3 +238,45 @@ def biclassification_tables(label: Array, score: Array, size: int) -> list[dict[
             }
         )
     return table
+
+
+def regression_figures(label: Array, prediction: Array) -> dict[str, Any]:
+    """The figures of an evaluation with scikit-learn's definitions, also far from zero.
+
+    MAPE is a fraction; it is None, with a note, where a label is zero: scikit-learn divides by 2e-16 there,
+    and gives a number that means nothing.
+
+    Args:
+        label: of shape (rows,), two rows or more.
+        prediction: of shape (rows,).
+    """
+    import numpy as np
+    from sklearn import metrics
+
+    # What does not change with the origin is computed near zero: the mean of equal values may not be their
+    # value, so that a constant label would have a variance.
+    origin = np.median(label)
+    label_here, prediction_here = label - origin, prediction - origin
+    mse = float(metrics.mean_squared_error(label, prediction))
+    has_ratios = bool(abs(label).min() > np.finfo(float).eps)
+    mape = float(metrics.mean_absolute_percentage_error(label, prediction)) if has_ratios else None
+    figures: dict[str, Any] = {
+        "mse": mse,
+        "rmse": float(np.sqrt(mse)),
+        "mae": float(metrics.mean_absolute_error(label, prediction)),
+        "mape": mape,
+        "r2": float(metrics.r2_score(label_here, prediction_here)),
+        "explained_variance": float(metrics.explained_variance_score(label_here, prediction_here)),
+    }
+    return figures if has_ratios else figures | {"mape_note": "Not defined: a label is zero."}
+
+
+def residual_histogram(label: Array, prediction: Array, bins: int) -> list[dict[str, float]]:
+    """How many rows have a residual (label - prediction) in each of ``bins`` ranges of equal width."""
+    import numpy as np
+
+    counts, edges = np.histogram(label - prediction, bins=bins)
+    return [
+        {"from": float(first), "to": float(last), "rows": int(count)}
+        for first, last, count in zip(edges, edges[1:], counts)
+    ]
