@@ -160,6 +160,15 @@ class Table:
             problem = self._about(name, "cannot be read as text")
             raise BadColumnType(problem, party=self.party, detail=str(error)) from None
 
+    def categories(self, name: str) -> list[str | None]:
+        """A column as text, cell by cell; None for every cell that `numbers` takes as missing.
+
+        Raises:
+            MissingColumn, BadColumnType: as their names say.
+        """
+        self.require([name])
+        return [None if cell is None or cell.strip() in _MISSING_TEXT else cell for cell in self.text(name)]
+
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)).
 

@@ -6,9 +6,9 @@
         RequestMismatch
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
-        AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, BadLabel, FeatureRange, ValueRange,
-        TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged,
-        OutputNotWritable
+        AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, BadLabel,
+        FeatureRange, ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch,
+        ModelDamaged, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
       ExecutionStopped    it ran and was ended from outside
@@ -197,6 +197,12 @@ class MissingValues(DataError):
 
 class NonFiniteValues(DataError):
     """A column holds infinite values."""
+
+
+class ConstantColumn(DataError):
+    """A column has one value only, of which the task can make nothing."""
+
+    default_hint = "Leave the column out of the columns."
 
 
 class BadLabel(DataError):

@@ -406,6 +406,11 @@ class TestNumbers:
         assert caught.value.message == "alice: column 'a' of train_data has empty or NaN cells."
         assert np.array_equal(table.numbers(["a"], missing=True), [[1.0], [np.nan]], equal_nan=True)
 
+    def test_a_category_is_missing_where_a_number_would_be(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text("a,b\n x,1\nNA,2\n ,3\n7,4\n")
+        assert Table.read(path, "alice", "x").categories("a") == [" x", None, None, "7"]
+
     @pytest.mark.parametrize("text", ["inf", "-inf", "Infinity", "1e400"])
     def test_infinite_values_are_refused_in_any_case(self, text: str, tmp_path: Path) -> None:
         table = read(tmp_path, f"a\n1\n{text}\n")
