@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # What pandas reads as missing too, so that a file means the same here and in a data scientist's notebook.
-_MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>", "n/a", "#N/A", "#NA") + (
+    *("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+)
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -157,7 +159,7 @@ class Table:
         try:
             return list(column.cast(pa.string()).to_pylist())
         except pa.ArrowException as error:
-            problem = self._about(name, "cannot be read as text")
+            problem = self.about(name, "cannot be read as text")
             raise BadColumnType(problem, party=self.party, detail=str(error)) from None
 
     def categories(self, name: str) -> list[str | None]:
@@ -167,7 +169,7 @@ class Table:
             MissingColumn, BadColumnType: as their names say.
         """
         self.require([name])
-        return [None if cell is None or cell.strip() in _MISSING_TEXT else cell for cell in self.text(name)]
+        return [None if cell is None or cell.strip() in MISSING_TEXT else cell for cell in self.text(name)]
 
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)).
@@ -183,15 +185,23 @@ class Table:
         for index, name in enumerate(names):
             array[:, index] = self._column_numbers(name)
             if np.isinf(array[:, index]).any():
-                raise NonFiniteValues(self._about(name, "holds infinite values"), party=self.party)
+                raise NonFiniteValues(self.about(name, "holds infinite values"), party=self.party)
             if not missing and np.isnan(array[:, index]).any():
-                raise MissingValues(self._about(name, "has empty or NaN cells"), party=self.party)
+                raise MissingValues(self.about(name, "has empty or NaN cells"), party=self.party)
         return array
 
     def numeric_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
         """Columns in which every cell that is not empty is a number."""
         left_out = set(leave_out)
         return [name for name in self.columns if name not in left_out and self._is_numeric(name)]
+
+    def text_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
+        """Columns of text in which a cell that is not empty is no number."""
+        import pyarrow as pa
+
+        left_out, types = set(leave_out), (pa.string(), pa.large_string())
+        texts = [name for name in self.columns if self.data.column(name).type in types]
+        return [name for name in texts if name not in left_out and not self._is_numeric(name)]
 
     def take(self, indices: Any) -> Table:
         """The rows at ``indices`` (a pyarrow or numpy integer array; null gives an empty row)."""
@@ -225,7 +235,7 @@ class Table:
         taken = [new for new in columns if new in others]
         if taken:
             raise DuplicateColumn(
-                self._about(name, f"becomes {taken[0]!r}, which the table has already"), party=self.party
+                self.about(name, f"becomes {taken[0]!r}, which the table has already"), party=self.party
             )
         at, data = self.columns.index(name), self.data.drop_columns([name])
         for offset, (new, values) in enumerate(columns.items()):
@@ -248,7 +258,8 @@ class Table:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def _about(self, name: str, problem: str) -> str:
+    def about(self, name: str, problem: str) -> str:
+        """A sentence for an error about one of the columns."""
         return f"{self.party}: column {name!r} of {self.purpose} {problem}."
 
     def _is_numeric(self, name: str) -> bool:
@@ -267,13 +278,11 @@ class Table:
         try:
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
                 column = pc.utf8_trim_whitespace(column)
-                missing = pc.is_in(column, value_set=pa.array(_MISSING_TEXT, type=column.type))
+                missing = pc.is_in(column, value_set=pa.array(MISSING_TEXT, type=column.type))
                 column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
             column = column.cast(pa.float64(), safe=False)
         except pa.ArrowException as error:
-            raise BadColumnType(
-                self._about(name, "holds text"), party=self.party, detail=str(error)
-            ) from None
+            raise BadColumnType(self.about(name, "holds text"), party=self.party, detail=str(error)) from None
         return np.asarray(column.to_numpy(), dtype=np.float64)
 
 

@@ -6,9 +6,9 @@
         RequestMismatch
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
-        AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, BadLabel,
-        FeatureRange, ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch,
-        ModelDamaged, OutputNotWritable
+        AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
+        UnseenCategory, TooManyCategories, BadLabel, FeatureRange, ValueRange, TooFewRows, RowCountMismatch,
+        DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
       ExecutionStopped    it ran and was ended from outside
@@ -203,6 +203,24 @@ class ConstantColumn(DataError):
     """A column has one value only, of which the task can make nothing."""
 
     default_hint = "Leave the column out of the columns."
+
+
+class EmptyColumn(DataError):
+    """Every cell of a column is empty, of which the task can make nothing."""
+
+    default_hint = "Leave the column out, or fill it with a constant first (task type `fillna`)."
+
+
+class UnseenCategory(DataError):
+    """A column holds a category that was not there when the encoder was fitted."""
+
+    default_hint = "Fit the encoder on data that has all categories, or let `onehot_encoder` ignore it."
+
+
+class TooManyCategories(DataError):
+    """A column has more categories than the task makes columns of."""
+
+    default_hint = "Set max_categories or min_frequency, or leave the column out: an id is no category."
 
 
 class BadLabel(DataError):

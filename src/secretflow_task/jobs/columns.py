@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Collection, Mapping, Sequence
 
 from pydantic import AfterValidator
 
@@ -54,9 +54,16 @@ class Features:
 
 
 def own_features(
-    table: Table, wanted: Sequence[str] | None, ids: PartyColumns | None, label: str | None = None
+    table: Table,
+    wanted: Sequence[str] | None,
+    ids: PartyColumns | None,
+    label: str | None = None,
+    of_kind: Callable[[Table, Collection[str]], list[str]] = Table.numeric_columns,
 ) -> list[str]:
     """The own columns that are features: those that are asked for, else all numeric ones but ids and label.
+
+    Args:
+        of_kind: ``(table, columns to leave out) -> columns``, where it is not the numeric ones.
 
     Raises:
         InvalidTaskConfig: nothing tells features from ids.
@@ -67,7 +74,7 @@ def own_features(
     if ids is None and label is None:
         raise InvalidTaskConfig("Give columns or ids: an id column would be taken for a feature.")
     table.require((ids or {}).get(table.party, ()))
-    return table.numeric_columns(left_out - {None})
+    return of_kind(table, {name for name in left_out if name is not None})
 
 
 def agree_on_features(
@@ -83,7 +90,7 @@ def agree_on_features(
     held = {party: answer["features"] for party, answer in answers.items()}
     names = wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
     if not names:
-        raise MissingColumn("No party has a numeric column besides ids and label.")
+        raise MissingColumn("No party has a column of the kind that the task takes, besides ids and label.")
     return owners(names, held), answers
 
 
