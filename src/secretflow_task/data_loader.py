@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>", "n/a", "#N/A", "#NA") + (
     *("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
 )
+_TRUE_TEXT, _FALSE_TEXT = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -172,7 +173,7 @@ class Table:
         return [None if cell is None or cell.strip() in MISSING_TEXT else cell for cell in self.text(name)]
 
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
-        """Columns as one float64 array of shape (rows, len(names)).
+        """Columns as one float64 array of shape (rows, len(names)); True is 1 and False is 0.
 
         Raises:
             MissingColumn, BadColumnType, NonFiniteValues: as their names say.
@@ -280,10 +281,25 @@ class Table:
                 column = pc.utf8_trim_whitespace(column)
                 missing = pc.is_in(column, value_set=pa.array(MISSING_TEXT, type=column.type))
                 column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
+                column = _as_booleans(column)
             column = column.cast(pa.float64(), safe=False)
         except pa.ArrowException as error:
             raise BadColumnType(self.about(name, "holds text"), party=self.party, detail=str(error)) from None
         return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text as booleans if every cell is one: in Parquet they are numbers too."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_true, is_false = (
+        pc.is_in(column, value_set=pa.array(words, type=column.type)) for words in (_TRUE_TEXT, _FALSE_TEXT)
+    )
+    known = pc.or_(pc.is_null(column), pc.or_(is_true, is_false))
+    if column.null_count == len(column) or not pc.all(known).as_py():
+        return column
+    return pc.if_else(pc.is_null(column), pa.scalar(None, type=pa.bool_()), is_true)
 
 
 class _UnixLines:

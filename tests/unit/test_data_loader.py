@@ -396,6 +396,23 @@ class TestNumbers:
         assert caught.value.message == "alice: column 'a' of train_data holds text."
         assert caught.value.party == "alice"
 
+    @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), (" true", "false ")])
+    def test_booleans_are_numbers_in_text_as_they_are_in_parquet(
+        self, yes: str, no: str, tmp_path: Path
+    ) -> None:
+        table = read(tmp_path, f"a,b\n{yes},1\n{no},2\n{yes},3\n")
+        assert table.numbers(["a"]).ravel().tolist() == [1, 0, 1]
+        assert read(tmp_path, f"a,b\n{no},1\n").numbers(["a"]).tolist() == [[0]]
+        gap = read(tmp_path, f"a,b\n,1\n{yes},2\n{no},2\n")
+        assert np.array_equal(gap.numbers(["a"], missing=True).ravel(), [np.nan, 1, 0], equal_nan=True)
+        with pytest.raises(MissingValues):
+            gap.numbers(["a"])
+
+    @pytest.mark.parametrize("cells", ["True,1", "1,True", "True,no", "True,tRUE", "yes,no", "True,0.5"])
+    def test_booleans_among_other_cells_are_text(self, cells: str, tmp_path: Path) -> None:
+        with pytest.raises(BadColumnType):
+            read(tmp_path, "a\n" + cells.replace(",", "\n")).numbers(["a"])
+
     @pytest.mark.parametrize(
         "text", ["", " ", "NA", "NaN", "nan", "NULL", "null", "None", "<NA>", "N/A", " NA "]
     )
