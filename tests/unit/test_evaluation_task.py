@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,28 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from secretflow_task.errors import BadLabel, BadColumnType, InvalidTaskConfig, MissingValues, RowCountMismatch
+from secretflow_task.errors import (
+    BadColumnType,
+    BadLabel,
+    InvalidTaskConfig,
+    MissingValues,
+    NonFiniteValues,
+    RowCountMismatch,
+    TooFewRows,
+    ValueRange,
+)
 from secretflow_task.jobs.evaluation_task import (
     BiclassificationEvalConfig,
+    RegressionEvalConfig,
     biclassification_figures,
     biclassification_tables,
     prepare_biclassification,
+    prepare_regression,
+    regression_figures,
+    residual_histogram,
 )
 from secretflow_task.task_config import Use, parse
+from tests.data.scores import classifications, measured, regressions
 from tests.unit.conftest import RunOf
 
 REQUEST = {
@@ -179,6 +194,8 @@ def write_inputs(folder: Path, label: str, prediction: str) -> None:
 @pytest.mark.parametrize(
     ("label", "prediction", "error"),
     [
+        ("1\n0\n", "0.5\ninf\n", NonFiniteValues),
+        ("True\n1\n", "0.5\n0.5\n", BadColumnType),
         ("1\n0\n", "0.5\n", RowCountMismatch),
         ("1\n1\n", "0.5\n0.5\n", BadLabel),
         ("0\n0\n", "0.5\n0.5\n", BadLabel),
@@ -236,3 +253,124 @@ def test_figures_are_revealed_only_when_they_are_shared() -> None:
         Use("alice", "test.csv", ("y",), "label"),
         Use("alice", "prediction.csv", ("prediction",), "prediction"),
     ]
+
+
+class TestWhereSecretFlowIsWrong:
+    """SECRETFLOW.md C.28 to C.31; `tests/integration/test_evaluation.py` shows that SecretFlow still is."""
+
+    def test_rates_and_precision_are_those_at_their_threshold(self) -> None:
+        label, score = classifications()["plain"]
+        points = {
+            (fpr, tpr) for fpr, tpr, _ in zip(*metrics.roc_curve(label, score, drop_intermediate=False))
+        }
+        for row in biclassification_tables(label, score, 1000):
+            assert (row["false_positive_rate"], row["true_positive_rate"]) in points
+            chosen = score >= row["threshold"]
+            assert row["precision"] == pytest.approx(metrics.precision_score(label, chosen), rel=1e-12)
+
+    @pytest.mark.parametrize("name", ["ten score levels", "fewer rows than buckets", "rare"])
+    def test_ks_and_f1_do_not_depend_on_buckets(self, name: str) -> None:
+        label, score = classifications()[name]
+        figures = biclassification_figures(label, score, 0.5)
+        fpr, tpr, _ = metrics.roc_curve(label, score)
+        assert figures["ks"] == pytest.approx((tpr - fpr).max(), rel=1e-12)
+        precision, recall, _ = metrics.precision_recall_curve(label, score)
+        best = np.nanmax(2 * precision * recall / np.where(precision + recall, precision + recall, np.nan))
+        assert figures["best_f1"] == pytest.approx(best, rel=1e-12)
+
+    def test_scores_that_differ_by_less_than_float32_can_tell_are_ranked(self) -> None:
+        label, score = classifications()["scores 1e-9 apart"]
+        pairs = score[label == 1][:, None] - score[label == 0][None, :]
+        expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+        assert expected > 0.98
+        assert biclassification_figures(label, score, 0.5)["auc"] == pytest.approx(expected, rel=1e-12)
+
+    def test_figures_of_numbers_far_from_zero_are_exact(self) -> None:
+        label, prediction = regressions()["far from zero"]
+        assert regression_figures(label, prediction) == pytest.approx(exact(label, prediction), rel=1e-12)
+
+    def test_a_constant_label_has_an_r2_of_zero(self) -> None:
+        figures = regression_figures(*regressions()["constant label"])
+        assert (figures["r2"], figures["explained_variance"]) == (0.0, 0.0)
+        perfect = regression_figures(np.full(7, 0.1), np.full(7, 0.1))
+        assert (perfect["r2"], perfect["explained_variance"], perfect["mse"]) == (1.0, 1.0, 0.0)
+
+    def test_mape_is_left_out_where_a_label_is_zero(self) -> None:
+        figures = regression_figures(*regressions()["a label of zero"])
+        assert figures["mape"] is None and figures["mape_note"] == "Not defined: a label is zero."
+        assert figures["mae"] == pytest.approx(0.025)
+
+
+def exact(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """The figures of a regression in fractions, by their definitions."""
+    y, errors = [Fraction(v) for v in label], [Fraction(a) - Fraction(b) for a, b in zip(label, prediction)]
+    rows = len(y)
+    mean, bias = sum(y) / rows, sum(errors) / rows
+    squares, spread = sum(e * e for e in errors), sum((v - mean) ** 2 for v in y)
+    found = {
+        "mse": squares / rows,
+        "mae": sum(map(abs, errors)) / rows,
+        "mape": sum(abs(e / v) for e, v in zip(errors, y)) / rows,
+        "r2": 1 - squares / spread,
+        "explained_variance": 1 - sum((e - bias) ** 2 for e in errors) / spread,
+    }
+    return {name: float(value) for name, value in found.items()} | {"rmse": float(found["mse"]) ** 0.5}
+
+
+@pytest.mark.parametrize("origin", [0.0, 5.0, -300.0, 1e12])
+def test_figures_of_a_regression_are_those_of_scikit_learn(origin: float) -> None:
+    label, prediction = measured(origin)
+    expected = {
+        "mse": metrics.mean_squared_error(label, prediction),
+        "rmse": metrics.mean_squared_error(label, prediction) ** 0.5,
+        "mae": metrics.mean_absolute_error(label, prediction),
+        "mape": metrics.mean_absolute_percentage_error(label, prediction),
+        "r2": metrics.r2_score(label, prediction),
+        "explained_variance": metrics.explained_variance_score(label, prediction),
+    }
+    assert regression_figures(label, prediction) == pytest.approx(expected, rel=1e-7)
+    assert regression_figures(label, prediction) == pytest.approx(exact(label, prediction), rel=1e-10)
+
+
+@pytest.mark.parametrize("bins", [2, 7, 1000])
+def test_every_residual_is_in_one_bin_of_the_histogram(bins: int) -> None:
+    label, prediction = measured(0.0)
+    residuals = np.sort(label - prediction)
+    histogram = residual_histogram(label, prediction, bins)
+    assert sum(row["rows"] for row in histogram) == len(residuals) and len(histogram) == bins
+    assert (histogram[0]["from"], histogram[-1]["to"]) == (residuals[0], residuals[-1])
+    for row in histogram[:-1]:
+        assert row["rows"] == ((residuals >= row["from"]) & (residuals < row["to"])).sum()
+
+
+def test_residuals_that_are_all_equal_have_a_histogram() -> None:
+    histogram = residual_histogram(np.full(4, 1e9), np.full(4, 1e9 - 1), 3)
+    assert [row["rows"] for row in histogram] == [0, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "error"),
+    [
+        ("1.5\n", "1.5\n", TooFewRows),
+        ("1\n2\n", "1\n", RowCountMismatch),
+        ("1\nNA\n", "1\n2\n", MissingValues),
+        ("1\n2\n", "1\n-inf\n", NonFiniteValues),
+        ("1\n2\n", "1\nmany\n", BadColumnType),
+        ("1\n-1e151\n", "1\n1\n", ValueRange),
+        ("1\n2\n", "1\n1e300\n", ValueRange),
+    ],
+)
+def test_columns_that_have_no_figures_are_refused(
+    label: str, prediction: str, error: type[Exception], make_run: RunOf, tmp_path: Path
+) -> None:
+    write_inputs(tmp_path, label, prediction)
+    run = make_run("alice")
+    with pytest.raises(error) as caught:
+        prepare_regression(run, parse(RegressionEvalConfig, REQUEST, "regression_eval"))
+    assert getattr(caught.value, "party") == "alice"
+    assert run.channel.offered == []  # type: ignore[attr-defined]
+
+
+def test_the_largest_values_have_figures() -> None:
+    figures = regression_figures(np.array([1e150, -1e150, 0.0]), np.array([-1e150, 1e150, 0.0]))
+    assert figures["mse"] == pytest.approx(8e300 / 3) and figures["r2"] == pytest.approx(-3)
