@@ -7,6 +7,7 @@ A CSV is read as text, cell by cell, so that what a task does not touch is writt
 from __future__ import annotations
 
 import csv
+import mmap
 import os
 import re
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from secretflow_task.errors import (
     MissingFile,
     MissingValues,
     NonFiniteValues,
+    OutputNotWritable,
     PathNotAllowed,
     UnreadableFile,
     UnsupportedFormat,
@@ -244,7 +246,11 @@ class Table:
         return replace(self, data=data)
 
     def write(self, path: Path) -> None:
-        """Write as CSV or Parquet by the ending of ``path``; the file is on disk when this returns."""
+        """Write as CSV or Parquet by the ending of ``path``; the file is on disk when this returns.
+
+        Raises:
+            OutputNotWritable: a cell holds what no CSV can.
+        """
         import pyarrow.parquet as pq
 
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,12 +258,22 @@ class Table:
             pq.write_table(self.data, path)
         else:
             with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(_UnixLines(file))
-                writer.writerow(self.columns)
-                for batch in self.data.to_batches(max_chunksize=65536):
-                    writer.writerows(zip(*(column.to_pylist() for column in batch.columns)))
+                self._write_csv(csv.writer(_UnixLines(file)))
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+    def _write_csv(self, writer: Any) -> None:
+        writer.writerow(self.columns)
+        try:
+            for batch in self.data.to_batches(max_chunksize=65536):
+                writer.writerows(zip(*(column.to_pylist() for column in batch.columns)))
+        except csv.Error as error:  # a NUL, which Parquet can hold
+            raise OutputNotWritable(
+                f"{self.party}: a cell of {self.purpose} cannot be written as CSV.",
+                party=self.party,
+                hint="Name the output .parquet, or remove the NUL characters.",
+                detail=str(error),
+            ) from None
 
     def about(self, name: str, problem: str) -> str:
         """A sentence for an error about one of the columns."""
@@ -354,6 +370,8 @@ def _read_csv(path: Path) -> pa.Table | None:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
+    if _has_nul(path):  # which pyarrow reads and `csv` cannot write
+        raise pa.ArrowInvalid("the file has NUL bytes")
     # Names first: pyarrow needs them to be told that every column is text. Both skip empty lines.
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = next((row for row in csv.reader(file, strict=True) if row), [])
@@ -371,6 +389,11 @@ def _read_csv(path: Path) -> pa.Table | None:
     if not _ends_with_cell(path, table.column(len(names) - 1)[-1].as_py()):
         raise pa.ArrowInvalid("the last cell is not as it was written: a quote is open")
     return table
+
+
+def _has_nul(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\0") >= 0
 
 
 def _ends_with_cell(path: Path, cell: str) -> bool:

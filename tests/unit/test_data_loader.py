@@ -27,6 +27,7 @@ from secretflow_task.errors import (
     MissingFile,
     MissingValues,
     NonFiniteValues,
+    OutputNotWritable,
     PathNotAllowed,
     UnreadableFile,
     UnsupportedFormat,
@@ -246,6 +247,7 @@ class TestFormats:
             b'a,b\n1,"2""\n\n',
             b'"a,b\n1,2\n',
             b"a;b\n1;2;3\n1,2\n",
+            b"a,b\n1,x\0y\n",
         ],
         ids=[
             "short",
@@ -261,6 +263,7 @@ class TestFormats:
             "open double quote and lines",
             "open quote in header",
             "mixed",
+            "NUL",
         ],
     )
     def test_a_csv_that_is_no_table_is_unreadable(self, content: bytes, tmp_path: Path) -> None:
@@ -574,6 +577,12 @@ class TestWrite:
         written = Table.read(path, "alice", "x").data
         assert written.schema.equals(data.schema)
         assert str(written.to_pydict()) == str(data.to_pydict())
+
+    def test_a_nul_in_a_cell_of_parquet_is_no_csv(self, tmp_path: Path) -> None:
+        table = parquet(tmp_path, a=["x\0y"])
+        table.write(tmp_path / "out.parquet")
+        with pytest.raises(OutputNotWritable, match="cannot be written as CSV"):
+            table.write(tmp_path / "out.csv")
 
     def test_a_csv_has_the_lines_that_a_person_would_write(self, tmp_path: Path) -> None:
         data = pa.table(
