@@ -5,12 +5,15 @@ Every case reads `in.csv` at its parties, which `world` made; a prediction train
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import numpy as np
 
 from tests.data.tables import Table, rows_in_order, two_halves
-from tests.integration.bench import Workspace
+from tests.integration.bench import Bench, Execution, Workspace
 
 Case = Callable[[Workspace], dict[str, Any]]
 
@@ -89,8 +92,9 @@ def training(workspace: Workspace, task_type: str, **params: Any) -> dict[str, A
 
 
 def prediction(workspace: Workspace, train: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A prediction with the model of ``train``, which is run."""
-    workspace.run(train)
+    """A prediction with the model of ``train``, which is run unless the workspace has its model."""
+    if not workspace.exists("alice", "model"):
+        workspace.run(train)
     return {
         "task_type": f"{train['task_type']}_predict",
         "model_path": train["model_output"],
@@ -145,3 +149,50 @@ CASES: dict[str, Case] = {
     "train_test_split": train_test_split,
     "workflow": workflow,
 }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A case that has been run to SUCCESS.
+
+    Attributes:
+        tables: what every party's `in.csv` holds, as text.
+    """
+
+    workspace: Workspace
+    config: dict[str, Any]
+    tables: dict[str, Table]
+    execution: Execution | None = None
+
+    def copy(self) -> Finished:
+        """The same request on a copy of all files, models included, not run yet."""
+        workspace = self.workspace.bench.workspace("copy")
+        for party in self.tables:
+            shutil.copytree(self.workspace.path(party, ""), workspace.path(party, ""))
+        text = json.dumps(self.config).replace(f'"{self.workspace.name}/', f'"{workspace.name}/')
+        return Finished(workspace, json.loads(text), self.tables)
+
+    def run(self, **params: Any) -> Finished:
+        """Run it."""
+        return replace(self, execution=self.workspace.run(self.config, **params))
+
+
+class Runs:
+    """Every case runs once in a test session, and a prediction uses the model of its training's case."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._made: dict[str, Finished] = {}
+
+    def __getitem__(self, task_type: str) -> Finished:
+        if task_type not in self._made:
+            self._made[task_type] = self.prepared(task_type).run()
+        return self._made[task_type]
+
+    def prepared(self, task_type: str) -> Finished:
+        """A case with its files, not run yet."""
+        train = task_type.removesuffix("_predict")
+        workspace = self[train].copy().workspace if train != task_type else self.bench.workspace("case")
+        config = CASES[task_type](workspace)
+        here = [party for party in ("alice", "bob", "carol") if workspace.exists(party, "in.csv")]
+        return Finished(workspace, config, {party: workspace.read(party, "in.csv") for party in here})

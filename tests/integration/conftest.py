@@ -10,6 +10,7 @@ import pytest
 
 from secretflow_task.task_dispatcher import TaskDispatcher
 from tests.integration.bench import Bench, Workspace, start_bench
+from tests.integration.cases import Runs
 from tests.integration.probes import TASKS
 
 _ROOT = Path(__file__).parents[2]
@@ -38,3 +39,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def workspace(bench: Bench, request: pytest.FixtureRequest) -> Workspace:
     """A folder per party for one test."""
     return bench.workspace("t")
+
+
+@pytest.fixture(scope="package")
+def runs(bench: Bench) -> Runs:
+    """Every task type's case, run once."""
+    return Runs(bench)
