@@ -28,13 +28,13 @@ def classifications() -> dict[str, Sample]:
     """Samples for `biclassification_eval`, by what is special about them."""
     label, score = classified()
     rng = np.random.default_rng(3)
-    rare = (rng.random(2000) < 0.01).astype(float)
+    rare = (rng.random(2000) < 0.003).astype(float)
     return {
         "plain": (label, score),
         "ten score levels": (label, score.round(1)),
         "fewer rows than buckets": (label[:50], score[:50]),
         "scores 1e-9 apart": (label, 0.5 + 1e-9 * score),
-        "rare": (rare, np.clip(0.3 * rare + 0.2 * rng.normal(size=2000), 0, 1)),
+        "rare": (rare, 1 / (1 + np.exp(4 - 5 * rare - rng.normal(size=2000)))),
     }
 
 

@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from sklearn import metrics
+
+from tests.data.scores import measured
+from tests.integration.bench import Workspace
 
 pytestmark = pytest.mark.engine
+
+
+def test_a_regression_is_evaluated_as_by_scikit_learn(workspace: Workspace) -> None:
+    label, prediction = measured(1e6)
+    columns = {"y": label.tolist(), "p": prediction.tolist()}
+    at = {"party": "alice", "path": workspace.write("in.csv", {"alice": columns})["alice"]}
+    request = {
+        "task_type": "regression_eval",
+        "label": {**at, "column": "y"},
+        "prediction": {**at, "column": "p"},
+    }
+    result = workspace.run(request, sf_init_config={"parties": ["alice", "bob"]}).results["alice"]
+    expected = {
+        "mse": metrics.mean_squared_error(label, prediction),
+        "rmse": metrics.mean_squared_error(label, prediction) ** 0.5,
+        "mae": metrics.mean_absolute_error(label, prediction),
+        "mape": metrics.mean_absolute_percentage_error(label, prediction),
+        "r2": metrics.r2_score(label, prediction),
+        "explained_variance": metrics.explained_variance_score(label, prediction),
+        "rows": 500,
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    counts, edges = np.histogram(label - prediction, bins=10)
+    assert [row["rows"] for row in result["residual_histogram"]] == counts.tolist()
+    assert [row["from"] for row in result["residual_histogram"]] == pytest.approx(edges[:-1])
