@@ -7,8 +7,8 @@
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
-        UnseenCategory, TooManyCategories, BadLabel, FeatureRange, ValueRange, TooFewRows, RowCountMismatch,
-        DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged, OutputNotWritable
+        UnseenCategory, TooManyCategories, BadLabel, FeatureRange, CollinearFeatures, ValueRange, TooFewRows,
+        RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
       ExecutionStopped    it ran and was ended from outside
@@ -233,6 +233,12 @@ class FeatureRange(DataError):
     """A feature is not scaled; gradient training would give wrong weights."""
 
     default_hint = "Run `standard_scaler` first, or set params.allow_unscaled if you know that it converges."
+
+
+class CollinearFeatures(DataError):
+    """Some features are sums of others, so that no coefficients can be told."""
+
+    default_hint = "Leave one of them out (task type `vif` finds them), or set params.l2_lambda."
 
 
 class ValueRange(DataError):

@@ -105,6 +105,16 @@ def prediction(workspace: Workspace, train: dict[str, Any], **more: Any) -> dict
     }
 
 
+def ss_glm(workspace: Workspace) -> dict[str, Any]:
+    """Two epochs."""
+    return training(workspace, "ss_glm", dist="Bernoulli", epochs=2)
+
+
+def ss_glm_predict(workspace: Workspace) -> dict[str, Any]:
+    """To alice."""
+    return prediction(workspace, ss_glm(workspace))
+
+
 def ss_lr(workspace: Workspace) -> dict[str, Any]:
     """One epoch."""
     return training(workspace, "ss_lr", epochs=1, sig_type="t1")
@@ -143,6 +153,8 @@ CASES: dict[str, Case] = {
     "biclassification_eval": biclassification_eval,
     "psi": psi,
     "regression_eval": regression_eval,
+    "ss_glm": ss_glm,
+    "ss_glm_predict": ss_glm_predict,
     "ss_lr": ss_lr,
     "ss_lr_predict": ss_lr_predict,
     "standard_scaler": standard_scaler,

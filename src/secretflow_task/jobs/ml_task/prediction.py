@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Sequence
 
 from pydantic import Field, model_validator
 
-from secretflow_task.jobs.columns import Features, check_rows
+from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
 from secretflow_task.model_store import Manifest, check_same_model, load_manifest
 from secretflow_task.task_config import LoadsModel, PartyColumns, PartyName, PathRole, Reads, TaskConfig, Use
 
@@ -53,11 +53,16 @@ class PredictConfig(TaskConfig):
 
 @dataclass(frozen=True)
 class PredictionInput(Features):
-    """Features in the model's order, with the model."""
+    """Features in the model's order, with the model.
+
+    Attributes:
+        further: the own ones of the model's columns that are no features, float64 of shape (rows, columns).
+    """
 
     manifest: Manifest | None = None
     folder: Path = Path()
     receiver: str = ""
+    further: Array | None = None
 
     @property
     def model(self) -> Manifest:
@@ -75,7 +80,10 @@ class PredictionInput(Features):
 
 
 def prepare_prediction(
-    model_type: str, on_shares: bool = True
+    model_type: str,
+    on_shares: bool = True,
+    features_on_shares: bool = True,
+    further: Callable[[Manifest, str], Sequence[str]] = lambda manifest, party: (),
 ) -> Callable[[Run, PredictConfig], PredictionInput]:
     """Makes the ``prepare`` of a prediction.
 
@@ -83,6 +91,8 @@ def prepare_prediction(
 
     Args:
         on_shares: the model holds shares, which only the protocol and field of its training can read.
+        features_on_shares: the features become shares too.
+        further: ``(manifest, own party) -> columns`` that the model needs besides the features.
     """
 
     def prepare(run: Run, config: PredictConfig) -> PredictionInput:
@@ -93,6 +103,9 @@ def prepare_prediction(
         manifest.check_use(model_type, run.parties, protocol, field, run.party)
         table = run.read(config.predict_data, "predict_data")
         values = table.numbers(manifest.features[run.party])
+        if features_on_shares:
+            check_fits_shares(table, manifest.features[run.party], values, run.protocol.field)
+        others = table.numbers(further(manifest, run.party))
         table.require((config.ids or {}).get(run.party, ()))
         receiver = config.receiver or manifest.label_party or run.parties[0]
         if run.party == receiver:
@@ -101,7 +114,7 @@ def prepare_prediction(
         check_same_model({party: answer["model"] for party, answer in facts.items()})
         check_rows(facts)
         return PredictionInput(
-            table, manifest.features, values, manifest.label_party, manifest, folder, receiver
+            table, manifest.features, values, manifest.label_party, manifest, folder, receiver, others
         )
 
     return prepare

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from secretflow_task.data_loader import Table
 from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows
 from secretflow_task.jobs.columns import (
     ColumnNames,
+    Facts,
     Features,
     agree_on_features,
     find_label_party,
@@ -62,10 +63,12 @@ class TrainingInput(Features):
     Attributes:
         label: float64 of shape (rows, 1), standardised for a regression; None at the other parties.
         target: mean and standard deviation of a regression's target; None elsewhere.
+        told: what every party has told the others about its input.
     """
 
     label: Array | None = None
     target: tuple[float, float] | None = None
+    told: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,15 @@ class OwnPart:
     has_label: bool
 
 
-def read_own_part(run: Run, config: TrainingConfig) -> OwnPart:
-    """Read the own features, and the label where the own party may be the one that holds it."""
+def read_own_part(run: Run, config: TrainingConfig, leave_out: Sequence[str] = ()) -> OwnPart:
+    """Read the own features, and the label where the own party may be the one that holds it.
+
+    Args:
+        leave_out: further columns that are no features, though they are numeric.
+    """
     table = run.read(config.train_data, "train_data")
     own = own_features(table, config.features, config.ids, config.label)
+    own = [name for name in own if name not in leave_out]
     has_label = config.label in table.columns
     is_mine = has_label and config.label_party in (None, run.party)
     label = table.numbers([config.label]) if is_mine else None
@@ -94,18 +102,21 @@ def read_own_part(run: Run, config: TrainingConfig) -> OwnPart:
 
 
 def agree_on_training(
-    run: Run, config: TrainingConfig, own: OwnPart, target: tuple[float, float] | None = None
+    run: Run, config: TrainingConfig, own: OwnPart, target: tuple[float, float] | None = None, **told: Any
 ) -> TrainingInput:
     """Learn who holds which feature and the label; the own label is dropped where another party's is meant.
+
+    Args:
+        told: further facts for the other parties.
 
     Raises:
         TooFewRows: with as many features as rows the labels could be inferred from the model.
     """
     names, facts = agree_on_features(
-        run, own.features, config.features, rows=own.table.rows, has_label=own.has_label
+        run, own.features, config.features, rows=own.table.rows, has_label=own.has_label, **told
     )
     label_party = find_label_party(config.label, config.label_party, facts)
-    inputs = TrainingInput(own.table, names, own.values, label_party, own.label, target)
+    inputs = TrainingInput(own.table, names, own.values, label_party, own.label, target, facts)
     if own.table.rows <= inputs.count:
         raise TooFewRows(
             f"{own.table.rows} rows are too few for {inputs.count} features: labels could be inferred."
@@ -132,10 +143,15 @@ def check_binary(own: OwnPart, label: str) -> None:
         raise BadLabel(f"{party}: label {label!r} is not 0 and 1.", party=party)
 
 
-def standardised(own: OwnPart, label: str) -> tuple[Array | None, tuple[float, float] | None]:
+def standardised(
+    own: OwnPart, label: str, center: float | None = None
+) -> tuple[Array | None, tuple[float, float] | None]:
     """A regression's target with mean 0 and deviation 1, and what undoes it; None, None at other parties.
 
     A large target overflows the fixed-point numbers without an error; a standardised one cannot.
+
+    Args:
+        center: what becomes 0 instead of the mean; the deviation is then the one from there.
 
     Raises:
         BadLabel: it is constant.
@@ -147,7 +163,8 @@ def standardised(own: OwnPart, label: str) -> tuple[Array | None, tuple[float, f
         raise BadLabel(
             f"{party}: label {label!r} is constant.", party=party, hint="There is nothing to learn."
         )
-    target = (float(values.mean()), float(values.std()))
+    middle = float(values.mean()) if center is None else center
+    target = (middle, float(((values - middle) ** 2).mean() ** 0.5))
     return (values - target[0]) / target[1], target
 
 

@@ -1,0 +1,473 @@
+"""Generalised linear models on secret shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal
+
+from pydantic import Field, model_validator
+
+from secretflow_task.data_loader import owners
+from secretflow_task.errors import BadLabel, CollinearFeatures, ConstantColumn, InvalidTaskConfig, ValueRange
+from secretflow_task.jobs.columns import reveal_to
+from secretflow_task.jobs.ml_task import irls
+from secretflow_task.jobs.ml_task.prediction import (
+    TARGET,
+    PredictConfig,
+    PredictionInput,
+    prepare_prediction,
+    unstandardised,
+    write_predictions,
+)
+from secretflow_task.jobs.ml_task.training import (
+    OwnPart,
+    TrainingConfig,
+    TrainingInput,
+    agree_on_training,
+    check_binary,
+    read_own_part,
+    save_model,
+    standardised,
+)
+from secretflow_task.model_store import Manifest
+from secretflow_task.task_config import PartyName, Strict, Use
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array, Features
+    from secretflow_task.run import Run
+
+Dist = Literal["Bernoulli", "Poisson", "Gamma", "Tweedie", "Normal"]
+Link = Literal["Logit", "Log", "Identity", "Reciprocal"]
+
+# The first link of a distribution is its default.
+LINKS: dict[str, tuple[Link, ...]] = {
+    "Bernoulli": ("Logit",),
+    "Poisson": ("Log", "Identity"),
+    "Gamma": ("Log", "Reciprocal", "Identity"),
+    "Tweedie": ("Log",),
+    "Normal": ("Identity", "Log", "Reciprocal"),
+}
+_POWERS = {"Bernoulli": 1.0, "Poisson": 1.0, "Gamma": 2.0, "Normal": 0.0}
+_WEIGHTS, _SCALES = "weights", "scales"
+_CELLS = 4_000_000  # of the feature matrix, in one program on shares
+_FM64_ROWS, _FM64_LABEL = 2**18, 3e4  # 1/rows must be exact, and predictions must not overflow
+
+
+class SsGlmParams(Strict):
+    """``params`` of `ss_glm`."""
+
+    dist: Dist = Field(description="Distribution of the label.")
+    link: Link | None = Field(None, description="Link function; the usual one of the distribution if absent.")
+    tweedie_power: float = Field(
+        1.5, ge=1, le=2, description="Power of Tweedie's variance: 1 is Poisson, 2 is Gamma."
+    )
+    optimizer: Literal["irls", "sgd"] = Field("irls", description="Fisher scoring, or gradient descent.")
+    epochs: int = Field(20, ge=1, le=10_000, description="At most so many passes over the rows.")
+    tol: float = Field(
+        1e-4,
+        ge=0,
+        lt=1,
+        description="Stop when no coefficient of a standardised feature moves by more; 0 never stops.",
+    )
+    l2_lambda: float = Field(
+        0.0,
+        ge=0,
+        description="Ridge penalty: l2_lambda/2 times the squared coefficients, without the intercept, "
+        "is added to half the deviance.",
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="Step size of sgd.")
+    batch_size: int = Field(
+        128, ge=1, description="Rows per step of sgd; at most the number of rows is used."
+    )
+    offset: str | None = Field(None, description="Column that is added to the linear predictor.")
+    weight: str | None = Field(None, description="Column with the weight of each row, over 0.")
+
+    @model_validator(mode="after")
+    def _link_of_dist(self) -> SsGlmParams:
+        if self.link and self.link not in LINKS[self.dist]:
+            raise ValueError(f"the links of {self.dist} are {', '.join(LINKS[self.dist])}")
+        if self.offset is not None and self.offset == self.weight:
+            raise ValueError("offset and weight must be two columns")
+        return self
+
+    @property
+    def link_name(self) -> Link:
+        """The link that is used."""
+        return self.link or LINKS[self.dist][0]
+
+    def family(self, field: str) -> irls.Family:
+        """Distribution and link, with the bounds that the field's numbers need."""
+        bound, floor = (8.0, 2.0**-8) if field == "FM64" else (16.0, 2.0**-12)
+        return irls.Family(_POWERS.get(self.dist, self.tweedie_power), self.link_name, bound, floor)
+
+
+class GlmModel(SsGlmParams):
+    """``params`` as a model records them.
+
+    Attributes:
+        offset_party: who holds the offset column.
+    """
+
+    offset_party: PartyName | None = None
+
+
+class SsGlmConfig(TrainingConfig):
+    """``task_config`` of `ss_glm`."""
+
+    params: SsGlmParams = Field(description="The algorithm's own parameters.")
+
+    @property
+    def extra(self) -> list[str]:
+        """The columns for offset and weight, which are no features."""
+        return [name for name in (self.params.offset, self.params.weight) if name is not None]
+
+    @model_validator(mode="after")
+    def _extra_is_no_feature(self) -> SsGlmConfig:
+        if {self.label, *(self.features or ())}.intersection(self.extra):
+            raise ValueError("params.offset and params.weight must be neither features nor the label")
+        return self
+
+    def reveals(self) -> list[Use]:
+        """Names, row count and how training went to all; X'WX stays on shares."""
+        went = "who holds the columns of params.offset and params.weight" if self.extra else ""
+        texts = ["whether the features are linearly dependent, after how many epochs training stopped", went]
+        return [
+            *super().reveals(),
+            *(Use(party, "", (), text) for text in texts if text for party in self.parties()),
+        ]
+
+
+@dataclass(frozen=True)
+class GlmInput(TrainingInput):
+    """Standardised features, the scaled label, offset and weight.
+
+    Attributes:
+        values: the own features with mean 0 and deviation 1.
+        target: what undoes the scaling of the label, as ``(0, mean)`` or ``(mean, deviation)``.
+        scales: mean and deviation of the own features, of shape (2, own features).
+        extra: ``{column: values of shape (rows, 1)}`` of offset and weight where they are the own party's.
+        holders: ``{column: party}`` of offset and weight.
+    """
+
+    scales: Array | None = None
+    extra: dict[str, Array] | None = None
+    holders: dict[str, str] | None = None
+
+
+def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
+    """Check and scale the own columns; find who holds offset and weight."""
+    import numpy as np
+
+    own = read_own_part(run, config, leave_out=config.extra)
+    scales = np.stack([own.values.mean(axis=0), own.values.std(axis=0)])
+    check_varied(own)
+    label, target = scaled_label(own, config)
+    extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
+    check_weight(own, config.params.weight, extra)
+    if run.protocol.field == "FM64":
+        check_fm64(own, target)
+    own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
+    inputs = agree_on_training(run, config, own, target, extra=list(extra))
+    held = {party: fact["extra"] for party, fact in inputs.told.items()}
+    found = owners(config.extra, held)
+    holders = {name: party for party, names in found.items() for name in names}
+    offset, link = config.params.offset, config.params.link_name
+    if offset and link != "Log" and link != "Logit" and holders[offset] != inputs.label_party:
+        raise InvalidTaskConfig(f"With the link {link} the offset must lie at the label's party.")
+    return GlmInput(**vars(inputs), scales=scales, extra=extra, holders=holders)
+
+
+def check_varied(own: OwnPart) -> None:
+    """Raise `ConstantColumn` for a constant feature, which nothing can be learned from."""
+    table = own.table
+    for name, spread in zip(own.features, own.values.max(axis=0) - own.values.min(axis=0)):
+        if spread == 0:
+            raise ConstantColumn(
+                f"{table.party}: feature {name!r} of {table.purpose} is constant.",
+                party=table.party,
+                hint="Leave it out of the features; the model has an intercept of its own.",
+            )
+
+
+def scaled_label(own: OwnPart, config: SsGlmConfig) -> tuple[Array | None, tuple[float, float] | None]:
+    """The own label near 1, and what undoes it; the bare label of a classification; None elsewhere.
+
+    Raises:
+        BadLabel: it is constant, or outside the distribution's range.
+    """
+    params, values, party = config.params, own.label, own.table.party
+    if params.dist == "Bernoulli":
+        check_binary(own, config.label)
+        return values, None
+    if values is None or (params.dist, params.link_name) == ("Normal", "Identity"):
+        return standardised(own, config.label)
+    above = params.dist in ("Gamma", "Normal") or (params.dist == "Tweedie" and params.tweedie_power == 2)
+    if (values <= 0 if above else values < 0).any() or (values == values[0]).all():
+        wanted = "over 0" if above else "0 or more"
+        raise BadLabel(
+            f"{party}: label {config.label!r} must be {wanted} in every row, and vary.",
+            party=party,
+            hint=f"That is the range of params.dist {params.dist} with the link {params.link_name}.",
+        )
+    return values / values.mean(), (0.0, float(values.mean()))
+
+
+def check_weight(own: OwnPart, weight: str | None, extra: dict[str, Array]) -> None:
+    """Raise `ValueRange` unless every weight is over 0."""
+    if weight in extra and (extra[weight] <= 0).any():
+        party = own.table.party
+        raise ValueRange(
+            f"{party}: column {weight!r} of params.weight must be over 0 in every row.",
+            party=party,
+            hint="Drop the rows that should not count before the intersection.",
+        )
+
+
+def check_fm64(own: OwnPart, target: tuple[float, float] | None) -> None:
+    """Raise `ValueRange` where FM64 has too few digits or overflows, which gives no error by itself."""
+    table = own.table
+    if table.rows > _FM64_ROWS or (target and target[1] > _FM64_LABEL):
+        what = f"{table.rows} rows are too many" if table.rows > _FM64_ROWS else "the label is too large"
+        raise ValueRange(f"{table.party}: {what} for FM64.", party=table.party, hint="Use the field FM128.")
+
+
+@TaskDispatcher.register_task("ss_glm", config=SsGlmConfig, needs=("spu",), prepare=prepare_glm)
+def execute_ss_glm(devices: Devices, task_config: SsGlmConfig) -> dict[str, Any]:
+    """Train a generalised linear model on secret shares; no party ever holds the whole model."""
+    run, config, params = devices.run, task_config, task_config.params
+    own: GlmInput = run.inputs
+    b, epochs, converged = fit(
+        devices, params, list(training_rows(devices, params)), penalty_of(devices, params)
+    )
+    files: dict[str, Any] = {_SCALES: own.scales.tolist() if own.scales is not None else []}
+    if own.target:
+        files[TARGET] = own.target
+    holder = (own.holders or {}).get(params.offset or "")
+    recorded = params.model_dump() | {"link": params.link_name, "offset_party": holder}
+    saved = save_model(
+        devices,
+        "ss_glm",
+        config.model_output,
+        own,
+        GlmModel.model_validate(recorded),
+        label=config.label,
+        shares={_WEIGHTS: b},
+        files=files,
+    )
+    return {
+        "model_output": saved,
+        "link": params.link_name,
+        "epochs": epochs,
+        "converged": converged,
+        "rows": own.table.rows,
+        "columns_used": own.names[run.party],
+    }
+
+
+def share(devices: Devices, party: str, values: Any) -> Any:
+    """An array of one party as shares; what the other parties pass is not looked at."""
+    return devices[party](lambda: values)().to(devices["spu"])
+
+
+def design(devices: Devices, own: Features, values: Array, rows: slice) -> Any:
+    """Some rows of all parties' features as shares, with a column of ones."""
+    parts = [share(devices, party, values[rows]) for party in own.names if own.names[party]]
+    return devices["spu"](irls.design)(parts)
+
+
+def row_slices(rows: int, columns: int) -> Iterator[slice]:
+    """Parts of a table that are small enough for one program."""
+    size = max(1, _CELLS // (columns + 1))
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+
+
+def training_rows(devices: Devices, params: SsGlmParams) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
+    """The training's input as shares, in parts, each with what the label party starts from."""
+    own: GlmInput = devices.run.inputs
+    label_party, family = own.label_party or "", params.family(devices.run.protocol.field)
+    start = (None, None) if own.label is None else irls.start(family, own.label)
+    offset = scaled_offset(params, (own.extra or {}).get(params.offset or ""), own.target)
+    weight = (own.extra or {}).get(params.weight or "")
+    weight = None if weight is None else weight / weight.mean()
+    for part in row_slices(own.table.rows, own.count):
+
+        def at(party: str, values: Array | None, part: slice = part) -> Any:
+            return share(devices, party, None if values is None else values[part])
+
+        rows = (
+            design(devices, own, own.values, part),
+            at(label_party, own.label),
+            at((own.holders or {})[params.offset], offset) if params.offset else None,
+            at((own.holders or {})[params.weight], weight) if params.weight else None,
+        )
+        yield rows, (at(label_party, start[0]), at(label_party, start[1]))
+
+
+def scaled_offset(
+    params: SsGlmParams, offset: Array | None, target: tuple[float, float] | list[float] | None
+) -> Array | None:
+    """The offset for the scaled label; a logarithm needs no scaling."""
+    if offset is None or target is None or params.link_name in ("Log", "Logit"):
+        return offset
+    return offset / target[1] if params.link_name == "Identity" else offset * target[1]
+
+
+def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
+    """The penalty of each coefficient as shares of shape (features + 1, 1), or None.
+
+    It stays what was asked for though features, label and weights are scaled, each by its owner.
+    """
+    import numpy as np
+
+    if not params.l2_lambda:
+        return None
+    own: GlmInput = devices.run.inputs
+    family = params.family(devices.run.protocol.field)
+    variance = np.ones(0) if own.scales is None else own.scales[1] ** 2
+    parts = [
+        share(devices, party, (params.l2_lambda / variance).reshape(-1, 1))
+        for party in own.names
+        if own.names[party]
+    ]
+    factor = own.target[1] ** family.label_scale if own.target else 1.0
+    factors = [share(devices, own.label_party or "", np.array(factor))]
+    if params.weight:
+        weight = (own.extra or {}).get(params.weight)
+        inverse = None if weight is None else np.array(1 / weight.mean())
+        factors.append(share(devices, (own.holders or {})[params.weight], inverse))
+
+    def combine(parts: list[Any], factors: list[Any]) -> Any:
+        import jax.numpy as jnp
+
+        penalty = jnp.concatenate([*parts, jnp.zeros((1, 1))], axis=0)
+        for factor in factors:
+            penalty = penalty * factor
+        return penalty
+
+    return devices["spu"](combine)(parts, factors)
+
+
+def fit(
+    devices: Devices, params: SsGlmParams, data: list[tuple[irls.Rows, tuple[Any, Any]]], penalty: Any
+) -> tuple[Any, int, bool]:
+    """Coefficients on shares, how many epochs it took, and whether they stand still.
+
+    Raises:
+        CollinearFeatures: the features are linearly dependent.
+    """
+    import secretflow as sf
+
+    run, b = devices.run, None
+    epoch_of = irls_epoch if params.optimizer == "irls" else sgd_epoch
+    for epoch in range(params.epochs):
+        run.progress(0.05 + 0.9 * epoch / params.epochs, "training", epoch=epoch, epochs=params.epochs)
+        b, state = epoch_of(devices, params, data, penalty, b)
+        settled, sound = map(bool, sf.reveal(state))
+        if not sound:
+            raise CollinearFeatures()
+        if settled:
+            return b, epoch + 1, True
+    return b, params.epochs, False
+
+
+def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
+    """The next coefficients by Fisher scoring, and ``[settled, sound]``, all as shares."""
+    field, rows = devices.run.protocol.field, devices.run.inputs.table.rows
+    family, totals = params.family(field), None
+
+    def first(part: irls.Rows, start: tuple[Any, Any]) -> tuple[Any, Any]:
+        return irls.start_sums(part, *start)
+
+    def later(part: irls.Rows, b: Any) -> tuple[Any, Any]:
+        return irls.sums(family, part, b)
+
+    def step(totals: tuple[Any, Any], b: Any, penalty: Any) -> tuple[Any, Any]:
+        smallest = 1e-3 if field == "FM64" else 1e-5
+        return irls.step(*totals, b, penalty, shift=rows.bit_length() - 1, smallest=smallest, tol=params.tol)
+
+    for part, start in data:
+        more = _two(devices, first, part, start) if b is None else _two(devices, later, part, b)
+        totals = more if totals is None else _two(devices, _added, totals, more)
+    return _two(devices, step, totals, b, penalty)
+
+
+def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
+    """The next coefficients by gradient descent, and ``[settled, sound]``, all as shares."""
+    family, rows = params.family(devices.run.protocol.field), devices.run.inputs.table.rows
+
+    def descend(part: irls.Rows, b: Any, penalty: Any) -> Any:
+        size = min(params.batch_size, rows)
+        return irls.descend(family, part, b, penalty, rate=params.learning_rate, size=size, total=rows)
+
+    spu = devices["spu"]
+    before = b = spu(irls.zeros)(data[0][0]) if b is None else b
+    for part, _ in data:
+        b = spu(descend)(part, b, penalty)
+    return b, spu(lambda before, b: irls.moved(before, b, params.tol))(before, b)
+
+
+def _two(devices: Devices, program: Any, *args: Any) -> Any:
+    """Run a program on shares that returns two arrays."""
+    import secretflow as sf
+
+    policy = sf.device.SPUCompilerNumReturnsPolicy.FROM_USER
+    return devices["spu"](program, num_returns_policy=policy, user_specified_num_returns=2)(*args)
+
+
+def _added(one: tuple[Any, Any], two: tuple[Any, Any]) -> tuple[Any, Any]:
+    return one[0] + two[0], one[1] + two[1]
+
+
+def _offset_column(manifest: Manifest, party: str) -> list[str]:
+    model = GlmModel.model_validate(manifest.params)
+    return [model.offset] if model.offset and model.offset_party == party else []
+
+
+@TaskDispatcher.register_task(
+    "ss_glm_predict",
+    config=PredictConfig,
+    needs=("spu",),
+    prepare=prepare_prediction("ss_glm", further=_offset_column),
+)
+def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+    """Predict with a model of `ss_glm`; only the receiver sees the predictions."""
+    run, config = devices.run, task_config
+    own: PredictionInput = run.inputs
+    model = GlmModel.model_validate(own.model.params)
+    b = own.shares(devices, _WEIGHTS)
+    run.progress(0.2, "prediction")
+    parts = [_predicted(devices, own, model, b, rows) for rows in row_slices(own.table.rows, own.count)]
+    scores = devices["spu"](_joined)(parts)
+    if model.dist != "Bernoulli":
+        scores = unstandardised(devices, own, scores)
+    return write_predictions(devices, config, own, reveal_to(devices, own.receiver, scores))
+
+
+def _predicted(devices: Devices, own: PredictionInput, model: GlmModel, b: Any, rows: slice) -> Any:
+    """The means of some rows, on the scale of the scaled label, as shares."""
+    family = model.family(devices.run.protocol.field)
+    mean, deviation = own.own_file(_SCALES)
+    x, offset = design(devices, own, (own.values - mean) / deviation, rows), None
+    if model.offset_party:
+        is_mine = own.further is not None and own.further.shape[1]
+        target = (
+            own.own_file(TARGET)
+            if own.label_party == devices.run.party and model.dist != "Bernoulli"
+            else None
+        )
+        values = scaled_offset(model, own.further if is_mine else None, target)
+        offset = share(devices, model.offset_party, None if values is None else values[rows])
+
+    def program(x: Any, b: Any, offset: Any) -> Any:
+        eta = x @ b if offset is None else x @ b + offset
+        return irls.response(family, eta)
+
+    return devices["spu"](program)(x, b, offset)
+
+
+def _joined(parts: list[Any]) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.concatenate(parts, axis=0)
