@@ -27,6 +27,7 @@ from secretflow_task.errors import (
     PathNotAllowed,
     UnreadableFile,
     UnsupportedFormat,
+    ValueRange,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>", "n/a", "#N/A", "#NA") + (
     *("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
 )
+_LARGEST = 1e150
 _TRUE_TEXT, _FALSE_TEXT = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
@@ -179,6 +181,7 @@ class Table:
 
         Raises:
             MissingColumn, BadColumnType, NonFiniteValues: as their names say.
+            ValueRange: the square of a value is no float64.
             MissingValues: a cell is empty or NaN and ``missing`` is not allowed.
         """
         import numpy as np
@@ -189,6 +192,8 @@ class Table:
             array[:, index] = self._column_numbers(name)
             if np.isinf(array[:, index]).any():
                 raise NonFiniteValues(self.about(name, "holds infinite values"), party=self.party)
+            if (np.abs(array[:, index]) > _LARGEST).any():
+                raise ValueRange(self.about(name, "holds values beyond 1e150"), party=self.party)
             if not missing and np.isnan(array[:, index]).any():
                 raise MissingValues(self.about(name, "has empty or NaN cells"), party=self.party)
         return array

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import AmbiguousColumn, InvalidTaskConfig, MissingColumn, RowCountMismatch
-from secretflow_task.jobs.columns import agree_on_features, check_rows, find_label_party, own_features
+from secretflow_task.errors import (
+    AmbiguousColumn,
+    InvalidTaskConfig,
+    MissingColumn,
+    RowCountMismatch,
+    ValueRange,
+)
+from secretflow_task.jobs.columns import (
+    agree_on_features,
+    check_fits_shares,
+    check_rows,
+    find_label_party,
+    own_features,
+)
 from tests.unit.conftest import RunOf
 
 TABLE = Table(
@@ -113,3 +126,13 @@ def test_a_label_that_cannot_be_told_is_refused(
     with pytest.raises(error) as caught:
         find_label_party("y", asked, facts)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("field", "limit"), [("FM64", 1e6), ("FM128", 1e15)])
+def test_numbers_that_would_overflow_the_fixed_point_are_refused(field: str, limit: float) -> None:
+    values = np.array([[1.0, -limit], [2.0, 0.0]])
+    check_fits_shares(TABLE, ["a", "b"], values, field)
+    check_fits_shares(TABLE, [], values[:, :0], field)
+    with pytest.raises(ValueRange, match=f"column 'b' of t holds values beyond .*{field}") as caught:
+        check_fits_shares(TABLE, ["a", "b"], values * 1.01, field)
+    assert caught.value.party == "alice"

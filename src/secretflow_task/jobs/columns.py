@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Callable, Collection, Mapping,
 from pydantic import AfterValidator
 
 from secretflow_task.data_loader import Table, owners
-from secretflow_task.errors import AmbiguousColumn, InvalidTaskConfig, MissingColumn, RowCountMismatch
+from secretflow_task.errors import (
+    AmbiguousColumn,
+    InvalidTaskConfig,
+    MissingColumn,
+    RowCountMismatch,
+    ValueRange,
+)
 from secretflow_task.task_config import PartyColumns
 
 if TYPE_CHECKING:
@@ -116,6 +122,27 @@ def find_label_party(label: str, asked: str | None, facts: Facts) -> str:
             f"The label {label!r} exists at {' and '.join(holders)}.", hint="Give label_party."
         )
     return asked or holders[0]
+
+
+def check_fits_shares(table: Table, names: Sequence[str], values: Array, field: str) -> None:
+    """Raise `ValueRange` for a column that fixed-point numbers cannot hold: they overflow without an error.
+
+    The limits leave room for a product with weights of up to 100, in FM64 (18 fraction bits: products below
+    1.3e8) and FM128 (26 fraction bits: below 3.7e22).
+
+    Args:
+        values: the columns ``names``, float64 of shape (rows, len(names)).
+    """
+    import numpy as np
+
+    limit = {"FM64": 1e6, "FM128": 1e15}[field]
+    for name, column in zip(names, values.T):
+        if np.abs(column).max() > limit:
+            raise ValueRange(
+                table.about(name, f"holds values beyond {limit:.0e}, too large for {field}"),
+                party=table.party,
+                hint="Scale the column first, with the same scaler for training and prediction.",
+            )
 
 
 def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> Any:
