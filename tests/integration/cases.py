@@ -141,6 +141,40 @@ def regression_eval(workspace: Workspace) -> dict[str, Any]:
     return biclassification_eval(workspace) | {"task_type": "regression_eval"}
 
 
+def table_statistics(workspace: Workspace) -> dict[str, Any]:
+    """All columns but ids, numbers and text, with a report."""
+    return request(
+        workspace,
+        "table_statistics",
+        input_data=workspace.paths("in.csv"),
+        ids=IDS,
+        output_report=workspace.text("report.json"),
+    )
+
+
+def pearson_correlation(workspace: Workspace) -> dict[str, Any]:
+    """All features."""
+    return request(workspace, "pearson_correlation", input_data=workspace.paths("in.csv"), columns=FEATURES)
+
+
+def vif(workspace: Workspace) -> dict[str, Any]:
+    """All features."""
+    return request(workspace, "vif", input_data=workspace.paths("in.csv"), columns=FEATURES)
+
+
+def woe_iv(workspace: Workspace) -> dict[str, Any]:
+    """All features and a text, with the tables that they become."""
+    return request(
+        workspace,
+        "woe_iv",
+        input_data=workspace.paths("in.csv"),
+        output_data=workspace.paths("out.csv"),
+        columns=[*FEATURES, "grade"],
+        label="y",
+        n_bins=4,
+    )
+
+
 def workflow(workspace: Workspace) -> dict[str, Any]:
     """A scaling and a training on what it wrote."""
     scale = standard_scaler(workspace)
@@ -151,6 +185,7 @@ def workflow(workspace: Workspace) -> dict[str, Any]:
 
 CASES: dict[str, Case] = {
     "biclassification_eval": biclassification_eval,
+    "pearson_correlation": pearson_correlation,
     "psi": psi,
     "regression_eval": regression_eval,
     "ss_glm": ss_glm,
@@ -158,7 +193,10 @@ CASES: dict[str, Case] = {
     "ss_lr": ss_lr,
     "ss_lr_predict": ss_lr_predict,
     "standard_scaler": standard_scaler,
+    "table_statistics": table_statistics,
     "train_test_split": train_test_split,
+    "vif": vif,
+    "woe_iv": woe_iv,
     "workflow": workflow,
 }
 

@@ -1,5 +1,21 @@
 """The task types; importing this package registers them all."""
 
-from secretflow_task.jobs import evaluation_task, ml_task, preprocessing_task, psi_task, workflow_task
+from secretflow_task.jobs import (
+    evaluation_task,
+    ml_task,
+    preprocessing_task,
+    psi_task,
+    stats_task,
+    woe_task,
+    workflow_task,
+)
 
-__all__ = ["evaluation_task", "ml_task", "preprocessing_task", "psi_task", "workflow_task"]
+__all__ = [
+    "evaluation_task",
+    "ml_task",
+    "preprocessing_task",
+    "psi_task",
+    "stats_task",
+    "woe_task",
+    "workflow_task",
+]

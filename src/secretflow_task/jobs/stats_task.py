@@ -1,0 +1,326 @@
+"""Statistics of tables: of a party's own columns in its own process, across parties on secret shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Collection, Iterator
+
+from pydantic import Field
+
+from secretflow_task.data_loader import Table
+from secretflow_task.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
+from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features
+from secretflow_task.requests import Protocol
+from secretflow_task.task_config import PartyColumns, Reads, Report, TaskConfig, Use
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
+    from secretflow_task.run import Run
+
+_CELLS = 2**22  # of a matrix that is shared at once; bounds the memory
+_COLLINEAR = 1e-5  # eigenvalues below cannot be told from 0 in fixed-point numbers
+_INVOLVED = 1e-4  # a column's share in a collinear combination
+
+
+class StatisticsConfig(TaskConfig):
+    """The part that every ``task_config`` of this module has."""
+
+    input_data: Reads = Field(description="The table of each party.")
+    columns: ColumnNames | None = Field(
+        None, description="Which columns; every numeric column but ids and label if absent."
+    )
+    ids: PartyColumns | None = Field(None, description="Columns that are left out: {party: [columns]}.")
+    output_report: Report | None = Field(None, description="Where each party writes its result as JSON.")
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count to all."""
+        return [Use(party, "", (), "names of the columns, number of rows") for party in self.parties()]
+
+
+def reported(run: Run, config: StatisticsConfig, content: dict[str, Any]) -> dict[str, Any]:
+    """The content with, where it is asked for, the path of the report that it is written to."""
+    if config.output_report is None or run.party not in config.input_data:
+        return content
+    return {**content, "output_report": {run.party: run.write_report(content, config.output_report)}}
+
+
+class TableStatisticsConfig(StatisticsConfig):
+    """``task_config`` of `table_statistics`."""
+
+    columns: ColumnNames | None = Field(None, description="Which columns; all but ids if absent.")
+    share: bool = Field(False, description="Show all statistics to all parties.")
+
+    def reveals(self) -> list[Use]:
+        """Column names, and with ``share`` the statistics."""
+        what = "all statistics of all columns" if self.share else "names of the columns"
+        return [Use(party, "", tuple(self.columns or ()), what) for party in self.parties()]
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """The own table, and the names of the columns to describe; without an input None and none."""
+
+    table: Table | None = None
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """``{"statistics": {column: figures}, "categories": {column: counts}}``."""
+        if self.table is None:
+            return {"statistics": {}, "categories": {}}
+        return {
+            "statistics": {name: number_statistics(self.table, name) for name in self.numbers},
+            "categories": {name: text_statistics(self.table, name) for name in self.texts},
+        }
+
+
+def _all_columns(table: Table, left_out: Collection[str]) -> list[str]:
+    return [name for name in table.columns if name not in left_out]
+
+
+def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
+    """Read the own table, if there is one; the tables need not be aligned."""
+    own, names = OwnColumns(), []
+    if run.party in config.input_data:
+        table = run.read(config.input_data, "input_data")
+        names = own_features(table, config.columns, config.ids, of_kind=_all_columns)
+        numbers = table.select(names).numeric_columns()
+        table.numbers(numbers, missing=True)
+        own = OwnColumns(table, tuple(numbers), tuple(name for name in names if name not in numbers))
+    agree_on_features(run, names, config.columns)
+    return own
+
+
+@TaskDispatcher.register_task("table_statistics", config=TableStatisticsConfig, prepare=prepare_statistics)
+def execute_table_statistics(devices: Devices, task_config: TableStatisticsConfig) -> dict[str, Any]:
+    """Describe columns at their owners: 26 statistics of each number column, counts of each text column."""
+    import secretflow as sf
+
+    run, config = devices.run, task_config
+    own: OwnColumns = run.inputs
+    content = own.described()
+    if config.share:
+        parts = sf.reveal([devices[party](lambda: content)() for party in sorted(config.input_data)])
+        content = {key: {name: part[key][name] for part in parts for name in part[key]} for key in content}
+    rows = {"rows": own.table.rows} if own.table else {}
+    return {**reported(run, config, {**content, **rows}), "columns_used": [*own.numbers, *own.texts]}
+
+
+def number_statistics(table: Table, name: str) -> dict[str, Any]:
+    """The 26 figures that ``secretflow.stats.table_statistics`` names, as pandas computes them in float64.
+
+    pandas' own powers of whole numbers overflow without an error; these do not. None stands for what is
+    undefined, such as the variance of one cell, or too large for a float.
+    """
+    import pandas as pd
+
+    column = pd.Series(table.numbers([name], missing=True).ravel())
+    centred = column - column.mean()
+    figures = {key: getattr(column, key)() for key in ("min", "max", "mean", "var", "std", "sem", "skew")}
+    figures["kurtosis"] = column.kurtosis()
+    figures |= {f"q{quarter}": column.quantile(quarter / 4) for quarter in (1, 2, 3)}
+    figures |= {f"moment_{power}": (column**power).mean() for power in (2, 3, 4)}
+    figures |= {f"central_moment_{power}": (centred**power).mean() for power in (2, 3, 4)}
+    figures["sum"] = column.sum()
+    figures |= {f"sum_{power}": (column**power).sum() for power in (2, 3, 4)}
+    finite = {key: float(value) if abs(value) < float("inf") else None for key, value in figures.items()}
+    return {"datatype": _datatype(table, name), **_counts(len(column), int(column.count())), **finite}
+
+
+def text_statistics(table: Table, name: str) -> dict[str, Any]:
+    """Type, numbers of cells and number of different texts, as SecretFlow's ``categorical_statistics``."""
+    present = [cell for cell in table.categories(name) if cell is not None]
+    counts = _counts(table.rows, len(present))
+    return {"datatype": _datatype(table, name), **counts, "nunique": len(set(present))}
+
+
+def _counts(total: int, present: int) -> dict[str, float]:
+    missing = total - present
+    return {"total_count": total, "count": present, "count_na": missing, "na_ratio": missing / total}
+
+
+def _datatype(table: Table, name: str) -> str:
+    """What pandas would call the type of a column."""
+    import pandas as pd
+    import pyarrow as pa
+
+    kind = table.data.schema.field(name).type
+    if not pa.types.is_string(kind):
+        return str(pd.Series([], dtype=kind.to_pandas_dtype()).dtype)
+    cells = pd.Series(table.categories(name), dtype=object)
+    numbers = pd.to_numeric(cells, errors="coerce")
+    if numbers.count() == cells.count():
+        return str(numbers.dtype)
+    return "bool" if table.select([name]).numeric_columns() else "object"
+
+
+class CorrelationConfig(StatisticsConfig):
+    """``task_config`` of `pearson_correlation`."""
+
+    def reveals(self) -> list[Use]:
+        """The matrix, to all."""
+        what = "the correlation of every two columns, of all parties"
+        return super().reveals() + [Use(party, "", (), what) for party in self.parties()]
+
+
+class VifConfig(CorrelationConfig):
+    """``task_config`` of `vif`."""
+
+    def reveals(self) -> list[Use]:
+        """What it is computed from, and the result."""
+        return super().reveals() + [Use(party, "", (), "the VIF of every column") for party in self.parties()]
+
+
+def prepare_correlation(run: Run, config: CorrelationConfig) -> Features:
+    """Read the own columns and bring them to unit length.
+
+    Raises:
+        TooFewRows: with as many columns as rows another party's cells could be solved for.
+    """
+    table = run.read(config.input_data, "input_data")
+    own = own_features(table, config.columns, config.ids)
+    values = unit_columns(table, own)
+    fixed_point_length(run.protocol)
+    names, _ = agree_on_features(run, own, config.columns, rows=table.rows)
+    inputs = Features(table, names, values)
+    if table.rows <= inputs.count:
+        raise TooFewRows(
+            f"{table.rows} rows are too few for {inputs.count} columns: cells of others could be inferred."
+        )
+    return inputs
+
+
+def unit_columns(table: Table, names: list[str]) -> Array:
+    """Columns with mean 0 and length 1, of shape (rows, len(names)): their products are correlations.
+
+    Raises:
+        MissingValues, NonFiniteValues: `Table.numbers` found some.
+        ConstantColumn: a column has no correlation.
+    """
+    import numpy as np
+
+    values = table.numbers(names)
+    for name, column in zip(names, values.T):
+        if (column == column[0]).all():
+            raise ConstantColumn(
+                f"{table.party}: column {name!r} of {table.purpose} has the same value in every row.",
+                party=table.party,
+            )
+    values = values / np.abs(values).max(axis=0)  # so that no square overflows or vanishes
+    values -= values.mean(axis=0)
+    return np.asarray(values / np.linalg.norm(values, axis=0))
+
+
+def fixed_point_length(protocol: Protocol) -> float:
+    """The length that columns of length 1 get before they are shared, for precision.
+
+    A product of two columns of length L is at most L * L (Cauchy and Schwarz), and so is every part of the
+    sum, whatever the number of rows. SPU holds it with twice the fraction bits before it truncates, so it
+    cannot overflow while ``L * L * 2**(2 * fraction) < 2**(bits - 4)``.
+    """
+    bits, fraction = {"FM64": (64, 18), "FM128": (128, 26)}[protocol.field]
+    room = bits - 4 - 2 * int(protocol.runtime.get("fxp_fraction_bits") or fraction)
+    if room < 0:
+        raise UnsupportedProtocol(
+            f"{protocol.numbers} leave no room for products.", hint="Leave fxp_fraction_bits out."
+        )
+    return float(2 ** (min(room, 20) // 2))
+
+
+def correlations(devices: Devices) -> Array:
+    """The Pearson matrix of all columns, parties sorted, which every party learns.
+
+    Columns of one party meet in its own process, columns of two on the SPU.
+    """
+    import numpy as np
+    import secretflow as sf
+
+    own: Features = devices.run.inputs
+    parties = [party for party in own.names if own.names[party]]
+    inner = {party: devices[party](lambda: own.values.T @ own.values)() for party in parties}
+    blocks = {(party, party): block for party, block in sf.reveal(inner).items()}
+    length = fixed_point_length(devices.run.protocol)
+    for pair, block in sf.reveal(_cross_products(devices, parties, length)).items():
+        blocks[pair] = np.asarray(block, dtype=np.float64) / length**2
+        blocks[pair[::-1]] = blocks[pair].T
+    matrix = np.block([[blocks[row, column] for column in parties] for row in parties]).clip(-1.0, 1.0)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
+
+
+def _cross_products(devices: Devices, parties: list[str], length: float) -> dict[tuple[str, str], Any]:
+    """The products of the columns of every two parties, scaled to ``length``, as shares."""
+    own: Features = devices.run.inputs
+    spu, pairs = devices["spu"], list(combinations(parties, 2))
+    sums: dict[tuple[str, str], Any] = {}
+    for done, rows in row_chunks(own.table.rows, own.count):
+        devices.run.progress(0.05 + 0.9 * done, "correlation")
+        parts = {
+            party: devices[party](lambda part: own.values[part] * length)(rows).to(spu) for party in parties
+        }
+        for first, second in pairs:
+            product = spu(lambda a, b: a.T @ b)(parts[first], parts[second])
+            before = sums.get((first, second))
+            sums[first, second] = product if before is None else spu(lambda a, b: a + b)(before, product)
+    return sums
+
+
+def row_chunks(rows: int, columns: int) -> Iterator[tuple[float, slice]]:
+    """``(share that is done, rows)`` of each part of a matrix that is shared at once."""
+    size = max(1, _CELLS // columns)
+    for first in range(0, rows, size):
+        yield first / rows, slice(first, min(first + size, rows))
+
+
+@TaskDispatcher.register_task(
+    "pearson_correlation", config=CorrelationConfig, needs=("spu",), prepare=prepare_correlation
+)
+def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig) -> dict[str, Any]:
+    """Correlate all columns of all parties; every party learns the whole matrix."""
+    run = devices.run
+    own: Features = run.inputs
+    names, order = _in_order(own, task_config)
+    matrix = correlations(devices)[order][:, order]
+    content = {"columns": names, "correlation": matrix.tolist(), "rows": own.table.rows}
+    return {**reported(run, task_config, content), "columns_used": own.names[run.party]}
+
+
+@TaskDispatcher.register_task("vif", config=VifConfig, needs=("spu",), prepare=prepare_correlation)
+def execute_vif(devices: Devices, task_config: VifConfig) -> dict[str, Any]:
+    """Find by variance inflation factors which columns the others, of all parties, already tell."""
+    run = devices.run
+    own: Features = run.inputs
+    names, order = _in_order(own, task_config)
+    found = inflation_factors(correlations(devices))
+    factors = [found[at] for at in order]
+    content = {
+        "vif": dict(zip(names, factors)),
+        "collinear": [name for name, factor in zip(names, factors) if factor is None],
+        "rows": own.table.rows,
+    }
+    return {**reported(run, task_config, content), "columns_used": own.names[run.party]}
+
+
+def _in_order(own: Features, config: CorrelationConfig) -> tuple[list[str], list[int]]:
+    """The columns in the order of the request, and where each is in the matrix."""
+    held = [name for party in own.names for name in own.names[party]]
+    names = config.columns or held
+    return names, [held.index(name) for name in names]
+
+
+def inflation_factors(matrix: Array) -> list[float | None]:
+    """The diagonal of the inverse of a Pearson matrix, which is what statsmodels gives with a constant.
+
+    None stands for a column that others determine: its factor is infinite, or so large (about 1e5) that the
+    rounding of the matrix hides it.
+    """
+    import numpy as np
+
+    values, vectors = np.linalg.eigh(matrix)
+    null = values < _COLLINEAR
+    collinear = (np.abs(vectors[:, null]) > _INVOLVED).any(axis=1)
+    factors = (vectors[:, ~null] ** 2 / values[~null]).sum(axis=1)
+    return [None if lost else float(factor) for lost, factor in zip(collinear, factors)]
