@@ -9,7 +9,7 @@ from pydantic import Field
 
 from secretflow_task import engine_adapter
 from secretflow_task.errors import ValueRange
-from secretflow_task.jobs.columns import matrix, reveal_to
+from secretflow_task.jobs.columns import check_fits_shares, matrix, reveal_to
 from secretflow_task.jobs.ml_task.prediction import (
     PREDICT_ROWS,
     TARGET,
@@ -92,6 +92,7 @@ def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
     own, target = read_own_part(run, config), None
     if not config.params.allow_unscaled:
         check_scaled(own)
+    check_fits_shares(own.table, own.features, own.values, run.protocol.field)
     if config.params.reg_type == "logistic":
         check_binary(own, config.label)
     else:
