@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Mapping
 
 from secretflow_task.engine_adapter import LINK_DESC
 from secretflow_task.errors import DeviceInitError
-from secretflow_task.requests import HeuConfig, Protocol
+from secretflow_task.requests import Protocol
 from secretflow_task.run import Run
 
 
 class Devices(dict[str, Any]):
     """``"spu"``, ``"heu"`` and one PYU per party name.
+
+    ``"heu"`` makes the HEU, given the party that holds the secret key: only a task's input tells whose labels
+    are to be encrypted.
 
     Attributes:
         run: progress, staging and models of the execution at the own party.
@@ -27,9 +31,7 @@ class Devices(dict[str, Any]):
         return self.run.party
 
 
-def create_devices(
-    run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str, str], heu: HeuConfig | None
-) -> Devices:
+def create_devices(run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str, str]) -> Devices:
     """Create the devices that a task needs; the cluster must be up.
 
     Raises:
@@ -43,7 +45,7 @@ def create_devices(
         if "spu" in needs:
             devices["spu"] = _create_spu(run.protocol, spu_addresses)
         if "heu" in needs:
-            devices["heu"] = _create_heu(run.parties, run.protocol, heu or HeuConfig())
+            devices["heu"] = partial(_create_heu, run)
     except (AssertionError, ValueError, RuntimeError) as error:
         raise DeviceInitError(party=run.party, detail=str(error)) from None
     return devices
@@ -59,19 +61,20 @@ def _create_spu(protocol: Protocol, addresses: Mapping[str, str]) -> Any:
     return sf.SPU(cluster_def, link_desc=LINK_DESC | dict(protocol.link_desc))
 
 
-def _create_heu(parties: list[str], protocol: Protocol, config: HeuConfig) -> Any:
+def _create_heu(run: Run, key_holder: str) -> Any:
     import secretflow as sf
     import spu
 
-    keeper = config.sk_keeper or parties[0]
-    evaluators = config.evaluators or [party for party in parties if party != keeper]
     heu_def = {
-        "sk_keeper": {"party": keeper},
-        "evaluators": [{"party": party} for party in evaluators],
+        "sk_keeper": {"party": key_holder},
+        "evaluators": [{"party": party} for party in run.parties if party != key_holder],
         "mode": "PHEU",
         "he_parameters": {
-            "schema": config.scheme,
-            "key_pair": {"generate": {"bit_size": config.key_size}},
+            "schema": run.heu.scheme,
+            "key_pair": {"generate": {"bit_size": run.heu.key_size}},
         },
     }
-    return sf.HEU(heu_def, spu_field_type=getattr(spu.FieldType, protocol.field))
+    try:
+        return sf.HEU(heu_def, spu_field_type=getattr(spu.FieldType, run.protocol.field))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise DeviceInitError(party=run.party, detail=str(error)) from None

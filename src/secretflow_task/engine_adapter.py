@@ -52,6 +52,8 @@ MESSAGE_OPTIONS = {
 ALLOWED_CLASSES = frozenset(
     {
         "builtins.slice",
+        "heu.numpy.CiphertextArray",
+        "heu.phe.PublicKey",
         "jax._src.api.ShapeDtypeStruct",
         "numpy.core.multiarray._reconstruct",
         "numpy.core.multiarray.scalar",
@@ -187,6 +189,44 @@ def train_on_every_row() -> None:
 
     update_on_every_row.on_every_row = True  # type: ignore[attr-defined]
     ss_sgd._batch_update_w = update_on_every_row  # pylint: disable=protected-access
+
+
+def use_exact_sigmoid_in_trees() -> None:
+    """Let SS-XGB compute its gradients with the logistic function.
+
+    Its approximation is twice as steep at 0, so that trees take steps about twice as large as XGBoost's and
+    probabilities are not calibrated. The exponential is raised from an eighth, where SPU's is precise, and
+    the score is kept where it cannot overflow.
+    """
+    from secretflow.ml.boost.ss_xgb_v.core import node_split
+
+    node_split.sigmoid = _sigmoid
+
+
+def _sigmoid(score: Any) -> Any:
+    import jax.numpy as jnp
+
+    power = jnp.exp(jnp.clip(score, -15.0, 15.0) * -0.125)
+    for _ in range(3):
+        power = power * power
+    return 1.0 / (1.0 + power)
+
+
+def hide_gains_of_splits() -> None:
+    """SGB shows every party the gain of each split, which only its feature importances use."""
+    import numpy as np
+    from secretflow.ml.boost.sgb_v.factory.components.split_finder.split_finder import SplitFinder
+
+    find = SplitFinder.find_best_splits_level_wise
+    if getattr(find, "hides_gains", False):
+        return
+
+    def find_and_hide(self: Any, *args: Any) -> tuple[Any, Any, Any]:
+        buckets, worthwhile, gains = find(self, *args)
+        return buckets, worthwhile, self.label_holder(np.zeros_like)(gains)
+
+    find_and_hide.hides_gains = True  # type: ignore[attr-defined]
+    SplitFinder.find_best_splits_level_wise = find_and_hide
 
 
 def _listen_on_loopback() -> None:

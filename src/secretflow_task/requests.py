@@ -76,12 +76,29 @@ class SpuConfig(Strict):
 
 
 class HeuConfig(Strict):
-    """``heu_config``."""
+    """``heu_config``: homomorphic encryption.
+
+    Who holds the secret key follows from the data, since it is the label party; `check_key_holder` refuses a
+    request that says otherwise.
+    """
 
     scheme: Literal["ou", "paillier", "zpaillier"] = Field(default="ou", alias="schema")
     key_size: int = Field(default=2048, ge=2048, le=4096)
     sk_keeper: PartyName | None = None
     evaluators: list[PartyName] | None = None
+
+    def check_key_holder(self, party: str, parties: list[str]) -> None:
+        """Raise `InvalidTaskConfig` unless the key may lie at ``party`` and all others are evaluators."""
+        if self.sk_keeper not in (None, party):
+            raise InvalidTaskConfig(
+                f"heu_config.sk_keeper is {self.sk_keeper}, but the label is at {party}.",
+                hint="The label party must hold the key, or leave sk_keeper out.",
+            )
+        others = [other for other in parties if other != party]
+        if self.evaluators is not None and sorted(self.evaluators) != others:
+            raise InvalidTaskConfig(
+                f"heu_config.evaluators must be all parties but {party}, which holds the label."
+            )
 
 
 class Params(Strict):

@@ -15,7 +15,7 @@ from secretflow_task.data_loader import PathRules, Table, check_format
 from secretflow_task.errors import InvalidTaskConfig, OutputNotWritable, PathNotAllowed, WorkerError
 from secretflow_task.messages import Status
 from secretflow_task.model_store import MANIFEST
-from secretflow_task.requests import Protocol
+from secretflow_task.requests import HeuConfig, Protocol
 from secretflow_task.task_config import STEP_PREFIX, TaskConfig
 from secretflow_task.task_dispatcher import Task
 from secretflow_task.utils.status_notifier import _publish_status
@@ -35,6 +35,7 @@ class Run:
     Attributes:
         parties: all parties, sorted.
         protocol: the SPU's protocol and field.
+        heu: what the request says about homomorphic encryption.
         staging: name of the folder, beside each target, that outputs wait in until the execution succeeds.
         several: the node hosts more than one of the parties, so single paths get the party's name.
         inputs: what the current task's ``prepare`` returned.
@@ -50,6 +51,7 @@ class Run:
     channel: Channel
     protocol: Protocol
     several: bool = False
+    heu: HeuConfig = HeuConfig()
     inputs: Any = None
     outputs: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)

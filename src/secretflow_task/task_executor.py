@@ -19,7 +19,7 @@ from secretflow_task.errors import (
 )
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Stage, Status
-from secretflow_task.requests import Plan
+from secretflow_task.requests import HeuConfig, Plan
 from secretflow_task.run import Channel, Run
 from secretflow_task.task_dispatcher import TaskDispatcher
 from secretflow_task.utils.status_notifier import _publish_status
@@ -48,6 +48,7 @@ def execute_secretflow_task(
         channel,
         plan.protocol,
         spec.several,
+        plan.heu or HeuConfig(),
     )
     run.prepare(plan.task, plan.config)
     if plan.task.own_cluster:
@@ -64,7 +65,7 @@ def _in_cluster(
 ) -> dict[str, Any]:
     _report(run, Stage.CLUSTER_INIT)
     with run.timed(Stage.DEVICE_CREATION.value):
-        devices = create_devices(run, plan.needs, spec.spu_addresses, plan.heu)
+        devices = create_devices(run, plan.needs, spec.spu_addresses)
     _report(run, Stage.DEVICE_CREATION)
     with run.timed(Stage.TASK_EXECUTION.value):
         _report(run, Stage.TASK_EXECUTION)

@@ -67,15 +67,40 @@ def train_test_split(workspace: Workspace) -> dict[str, Any]:
     )
 
 
+def transformation(workspace: Workspace, task_type: str, columns: list[str], **more: Any) -> dict[str, Any]:
+    """Columns of both parties are transformed."""
+    paths = {"input_data": workspace.paths("in.csv"), "output_data": workspace.paths("out.csv")}
+    return request(workspace, task_type, columns=columns, **paths, **more)
+
+
 def standard_scaler(workspace: Workspace) -> dict[str, Any]:
     """All features are scaled."""
-    return request(
-        workspace,
-        "standard_scaler",
-        input_data=workspace.paths("in.csv"),
-        output_data=workspace.paths("out.csv"),
-        columns=FEATURES,
-    )
+    return transformation(workspace, "standard_scaler", FEATURES)
+
+
+def min_max_scaler(workspace: Workspace) -> dict[str, Any]:
+    """All features are scaled."""
+    return transformation(workspace, "min_max_scaler", FEATURES)
+
+
+def label_encoder(workspace: Workspace) -> dict[str, Any]:
+    """The texts are encoded."""
+    return transformation(workspace, "label_encoder", ["grade", "city"])
+
+
+def onehot_encoder(workspace: Workspace) -> dict[str, Any]:
+    """The texts are encoded."""
+    return transformation(workspace, "onehot_encoder", ["grade", "city"])
+
+
+def binning(workspace: Workspace) -> dict[str, Any]:
+    """All features are binned."""
+    return transformation(workspace, "binning", FEATURES, n_bins=4)
+
+
+def fillna(workspace: Workspace) -> dict[str, Any]:
+    """All features could be filled."""
+    return transformation(workspace, "fillna", FEATURES, strategy="median")
 
 
 def training(workspace: Workspace, task_type: str, **params: Any) -> dict[str, Any]:
@@ -123,6 +148,26 @@ def ss_lr(workspace: Workspace) -> dict[str, Any]:
 def ss_lr_predict(workspace: Workspace) -> dict[str, Any]:
     """To alice."""
     return prediction(workspace, ss_lr(workspace))
+
+
+def ss_xgb(workspace: Workspace) -> dict[str, Any]:
+    """Two small trees."""
+    return training(workspace, "ss_xgb", num_boost_round=2, max_depth=2)
+
+
+def ss_xgb_predict(workspace: Workspace) -> dict[str, Any]:
+    """To alice."""
+    return prediction(workspace, ss_xgb(workspace))
+
+
+def sgb(workspace: Workspace) -> dict[str, Any]:
+    """Two small trees."""
+    return training(workspace, "sgb", num_boost_round=2, max_depth=2)
+
+
+def sgb_predict(workspace: Workspace) -> dict[str, Any]:
+    """To alice."""
+    return prediction(workspace, sgb(workspace))
 
 
 def biclassification_eval(workspace: Workspace) -> dict[str, Any]:
@@ -185,13 +230,22 @@ def workflow(workspace: Workspace) -> dict[str, Any]:
 
 CASES: dict[str, Case] = {
     "biclassification_eval": biclassification_eval,
+    "binning": binning,
+    "fillna": fillna,
+    "label_encoder": label_encoder,
+    "min_max_scaler": min_max_scaler,
+    "onehot_encoder": onehot_encoder,
     "pearson_correlation": pearson_correlation,
     "psi": psi,
     "regression_eval": regression_eval,
+    "sgb": sgb,
+    "sgb_predict": sgb_predict,
     "ss_glm": ss_glm,
     "ss_glm_predict": ss_glm_predict,
     "ss_lr": ss_lr,
     "ss_lr_predict": ss_lr_predict,
+    "ss_xgb": ss_xgb,
+    "ss_xgb_predict": ss_xgb_predict,
     "standard_scaler": standard_scaler,
     "table_statistics": table_statistics,
     "train_test_split": train_test_split,

@@ -29,4 +29,17 @@ PLAN_REQUESTS: dict[str, dict[str, Any]] = {
         "model_output": "/models/lr_model",
         "params": {"epochs": 10, "learning_rate": 0.01, "batch_size": 128, "penalty": "l2", "l2_norm": 0.1},
     },
+    "ss_xgb": {
+        "train_data": PATHS,
+        "features": ["f1", "f2", "f3", "f4"],
+        "label": "y",
+        "model_output": "/models/xgb_model",
+        "params": {
+            "num_boost_round": 10,
+            "max_depth": 5,
+            "learning_rate": 0.1,
+            "objective": "binary:logistic",
+            "reg_lambda": 0.1,
+        },
+    },
 }

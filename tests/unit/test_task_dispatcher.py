@@ -17,7 +17,14 @@ from tests.unit.plan_requests import PLAN_REQUESTS
 PLAN_FUNCTIONS = {
     "psi": "execute_psi",
     "standard_scaler": "execute_standard_scaler",
+    "min_max_scaler": "execute_min_max_scaler",
+    "label_encoder": "execute_label_encoder",
+    "onehot_encoder": "execute_onehot_encoder",
+    "binning": "execute_binning",
+    "fillna": "execute_fillna",
     "ss_lr": "execute_ss_logistic_regression",
+    "ss_xgb": "execute_ss_xgboost",
+    "sgb": "execute_sgb",
     "biclassification_eval": "execute_biclassification_eval",
     "regression_eval": "execute_regression_eval",
 }

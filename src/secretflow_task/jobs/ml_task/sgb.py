@@ -1,0 +1,192 @@
+"""Boosted trees with homomorphic encryption."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from secretflow_task import engine_adapter
+from secretflow_task.jobs.columns import matrix
+from secretflow_task.jobs.ml_task.prediction import (
+    TARGET,
+    PredictConfig,
+    PredictionInput,
+    prepare_prediction,
+    write_predictions,
+)
+from secretflow_task.jobs.ml_task.training import TrainingConfig, TrainingInput, save_model
+from secretflow_task.jobs.ml_task.trees import (
+    SPLITS,
+    TreeParams,
+    batches,
+    check_some_tree,
+    keep_own,
+    label_matrix,
+    named_splits,
+    numbered_splits,
+    own_files,
+    probabilities,
+    read_for_trees,
+)
+from secretflow_task.task_config import Use
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+if TYPE_CHECKING:
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
+    from secretflow_task.run import Run
+
+_LEAVES = "leaves"
+
+
+class SgbParams(TreeParams):
+    """``params`` of `sgb`."""
+
+    gamma: float = Field(0.0, ge=0, le=10_000, description="A split must gain more than this.")
+
+
+class SgbConfig(TrainingConfig):
+    """``task_config`` of `sgb`."""
+
+    params: SgbParams = Field(default_factory=SgbParams, description="The algorithm's own parameters.")
+
+    def reveals(self) -> list[Use]:
+        """What the parties learn of one another while they grow trees that one of them decides on."""
+        rows = "which rows lie in which node of every tree, and whose feature splits it"
+        uses = [*super().reveals(), *(Use(party, "", (), rows) for party in self.parties())]
+        sums = "sums of its own gradients over the others' bins, in shuffled order"
+        return [*uses, Use(self.label_party or "label party", "", (), sums)]
+
+
+def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
+    """Check features and label at their owners, and that the key may lie at the label party."""
+    own = read_for_trees(run, config, config.params)
+    run.heu.check_key_holder(own.label_party or "", run.parties)
+    return own
+
+
+@TaskDispatcher.register_task("sgb", config=SgbConfig, needs=("heu",), prepare=prepare_sgb)
+def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
+    """Train boosted trees on encrypted gradients; each party keeps its splits, the label party the leaves."""
+    from secretflow.ml.boost.sgb_v import Sgb
+
+    run, config, params = devices.run, task_config, task_config.params
+    own: TrainingInput = run.inputs
+    engine_adapter.hide_gains_of_splits()
+
+    def after_tree(_model: Any, tree: int, _log: Any) -> None:
+        share = 0.05 + 0.9 * (tree + 1) / params.num_boost_round
+        run.progress(share, "training", tree=tree + 1, trees=params.num_boost_round)
+
+    run.progress(0.05, "training", tree=0, trees=params.num_boost_round)
+    model = Sgb(devices["heu"](own.label_party)).train(
+        params.engine_params()
+        | {
+            "rowsample_by_tree": params.subsample,
+            "gamma": params.gamma,
+            "first_tree_with_label_holder_feature": False,
+        },
+        matrix(devices, own.names, own.values),
+        label_matrix(devices, own, config.label),
+        dump_function=after_tree,
+    )
+    check_some_tree(model.trees)
+    saved = save_model(
+        devices,
+        "sgb",
+        config.model_output,
+        own,
+        params,
+        label=config.label,
+        files=_own_trees(devices, own, model),
+    )
+    heu = {"schema": run.heu.scheme, "key_size": run.heu.key_size, "sk_keeper": own.label_party}
+    return {
+        "model_output": saved,
+        "rows": own.table.rows,
+        "columns_used": own.names[run.party],
+        "trees": len(model.trees),
+        "heu": heu,
+    }
+
+
+def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, Any]:
+    """The own party's files: its splits, and at the label party the leaf weights."""
+    parts = model.to_dict()
+    trees = keep_own(devices, parts["split_trees"])
+    weights = keep_own(devices, {parts["label_holder"]: parts["leaf_weights"]})
+    names = own.names[devices.run.party]
+    splits = [
+        {
+            "splits": named_splits(names, tree["split_features"], tree["split_values"]),
+            "nodes": [int(node) for node in tree["split_indices"]],
+            "leaves": [int(leaf) for leaf in tree["leaf_indices"]],
+        }
+        for tree in trees
+    ]
+    leaves = [[float(weight) for [weight] in tree] for tree in weights]
+    return own_files(own, splits, **({_LEAVES: leaves} if leaves else {}))
+
+
+@TaskDispatcher.register_task(
+    "sgb_predict",
+    config=PredictConfig,
+    prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False),
+)
+def execute_sgb_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+    """Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them."""
+    import numpy as np
+
+    run = devices.run
+    own: PredictionInput = run.inputs
+    params = SgbParams.model_validate(own.model.params)
+    shown: list[Array] = []
+    for values in batches(own, params.num_boost_round * 2**params.max_depth):
+        run.progress(0.05 + 0.9 * len(shown) * len(values) / own.table.rows, "prediction")
+        shown += keep_own(devices, {devices[own.receiver]: [_predicted(devices, own, values, params)]})
+    return write_predictions(devices, task_config, own, np.concatenate(shown) if shown else None)
+
+
+def _predicted(devices: Devices, own: PredictionInput, values: Array, params: SgbParams) -> Any:
+    """The predictions at the receiver: the label party tells them from the leaves that all splits allow."""
+    x, label_party = matrix(devices, own.names, values), devices[own.label_party or ""]
+    names = own.names[devices.run.party]
+    trees = own.own_file(SPLITS)
+    tests = [
+        pyu(lambda part: _pass(part, trees, names))(part).to(label_party)
+        for pyu, part in x.partitions.items()
+    ]
+    rows = len(values)
+    scores = label_party(lambda tests: _scores(tests, own, params, rows))(tests)
+    return scores.to(devices[own.receiver])
+
+
+def _pass(values: Array, trees: list[Any], names: list[str]) -> list[Array]:
+    """For every tree a packed matrix of shape (rows, leaves): 1 where the own splits let the row pass."""
+    import numpy as np
+    from heu import numpy as hnp
+
+    return [
+        np.packbits(
+            hnp.tree_predict_with_indices(
+                values, *numbered_splits(names, tree["splits"]), tree["nodes"], tree["leaves"]
+            ).astype(bool),
+            axis=0,
+        )
+        for tree in trees
+    ]
+
+
+def _scores(tests: list[list[Array]], own: PredictionInput, params: SgbParams, rows: int) -> Array:
+    """At the label party: from the weights of the leaves that all parties let a row reach."""
+    import numpy as np
+
+    scores = np.zeros(rows)
+    for parts, weights in zip(zip(*tests), own.own_file(_LEAVES)):
+        reached = np.bitwise_and.reduce(parts)
+        scores += np.unpackbits(reached, axis=0, count=rows) @ np.array(weights)
+    if params.is_classifier:
+        return probabilities(params, scores)
+    center, scale = own.own_file(TARGET)
+    return np.asarray(scores * scale + center)
