@@ -23,7 +23,8 @@ from secretflow_task.errors import (
     TooFewRows,
     WorkerError,
 )
-from secretflow_task.jobs.preprocessing_task import StandardScalerConfig, TrainTestSplitConfig, prepare_split
+from secretflow_task.jobs.preprocessing_task import TrainTestSplitConfig, prepare_split
+from secretflow_task.jobs.transformers import StandardScalerConfig
 from secretflow_task.model_store import load_manifest
 from secretflow_task.run import Run
 from secretflow_task.task_config import Use, parse

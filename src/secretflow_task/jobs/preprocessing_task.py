@@ -8,12 +8,29 @@ from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
 from secretflow_task.errors import TooFewRows
+from secretflow_task.jobs.cells import cells
 from secretflow_task.jobs.columns import check_rows
-from secretflow_task.jobs.transformation import (
-    Fitted,
-    TransformConfig,
-    prepare_transformation,
-    write_transformed,
+from secretflow_task.jobs.encoders import (
+    LabelEncoderConfig,
+    OnehotEncoderConfig,
+    encode_labels,
+    encode_onehot,
+    fit_labels,
+    fit_onehot,
+)
+from secretflow_task.jobs.filling import FillnaConfig, fill, fit_fill, missing_count
+from secretflow_task.jobs.transformation import Transformed, prepare_transformation, write_transformed
+from secretflow_task.jobs.transformers import (
+    BinningConfig,
+    MinMaxScalerConfig,
+    StandardScalerConfig,
+    bin_counts,
+    bin_index,
+    fit_bins,
+    fit_min_max,
+    fit_standard,
+    scale_to_range,
+    standardize,
 )
 from secretflow_task.task_config import Reads, Share, Strict, TaskConfig, Use, Writes
 from secretflow_task.task_dispatcher import TaskDispatcher
@@ -94,7 +111,7 @@ def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table)
     import secretflow as sf
     from sklearn.model_selection import train_test_split
 
-    def split(labels: list[str] | None) -> list[Array]:
+    def split(labels: Array | None) -> list[Array]:
         try:
             return list(
                 train_test_split(
@@ -113,38 +130,71 @@ def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table)
         return plain[0], plain[1]
     column = config.stratify.column
     owner = devices[config.stratify.party]
-    order = sf.reveal(owner(lambda: np.concatenate(split([cell or "" for cell in table.text(column)])))())
+    order = sf.reveal(owner(lambda: np.concatenate(split(_groups(table, column))))())
     return order[: len(plain[0])], order[len(plain[0]) :]
 
 
-class StandardScalerConfig(TransformConfig):
-    """``task_config`` of `standard_scaler`."""
-
-    with_mean: bool = Field(True, description="Subtract the mean.")
-    with_std: bool = Field(True, description="Divide by the standard deviation.")
-
-
-def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitted:
-    """Mean and population standard deviation (1 for a constant column) of the cells that are not empty."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler(with_mean=config.with_mean, with_std=config.with_std)
-    scaler.fit(table.numbers([name], missing=True))
-    fitted = {"mean": float(scaler.mean_[0])} if config.with_mean else {}
-    return fitted | ({"std": float(scaler.scale_[0])} if config.with_std else {})
-
-
-def scale(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
-    """``(x - mean) / std``; empty cells stay empty."""
-    values = table.numbers([name], missing=True).ravel()
-    return {name: (values - fitted.get("mean", 0.0)) / fitted.get("std", 1.0)}
+def _groups(table: Table, column: str) -> Array:
+    """The place of each row's label in sorted order; a missing one is last."""
+    found = cells(table, column)
+    return found.positions([*found.counts(), None])
 
 
 @TaskDispatcher.register_task(
     "standard_scaler",
     config=StandardScalerConfig,
-    prepare=prepare_transformation("standard_scaler", fit_standard, scale),
+    prepare=prepare_transformation("standard_scaler", fit_standard, standardize),
 )
 def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig) -> dict[str, Any]:
     """Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its owner."""
     return write_transformed(devices, task_config, "standard_scaler", ("mean", "std"))
+
+
+@TaskDispatcher.register_task(
+    "min_max_scaler",
+    config=MinMaxScalerConfig,
+    prepare=prepare_transformation("min_max_scaler", fit_min_max, scale_to_range),
+)
+def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) -> dict[str, Any]:
+    """Scale columns to a range, as scikit-learn does, each at its owner."""
+    return write_transformed(devices, task_config, "min_max_scaler", ("min", "max"))
+
+
+@TaskDispatcher.register_task(
+    "label_encoder",
+    config=LabelEncoderConfig,
+    prepare=prepare_transformation("label_encoder", fit_labels, encode_labels),
+)
+def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> dict[str, Any]:
+    """Replace categories by their place in sorted order, as scikit-learn does, each column at its owner."""
+    return write_transformed(devices, task_config, "label_encoder", ("category_count", "categories"))
+
+
+@TaskDispatcher.register_task(
+    "onehot_encoder",
+    config=OnehotEncoderConfig,
+    prepare=prepare_transformation("onehot_encoder", fit_onehot, encode_onehot),
+)
+def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -> dict[str, Any]:
+    """Replace a column by one of 0 and 1 for each category, as scikit-learn does, at its owner."""
+    return write_transformed(devices, task_config, "onehot_encoder", ("categories", "output_columns"))
+
+
+@TaskDispatcher.register_task(
+    "binning", config=BinningConfig, prepare=prepare_transformation("binning", fit_bins, bin_index)
+)
+def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, Any]:
+    """Replace numbers by the index of their bin, with the bins of pandas, each column at its owner."""
+    own: Transformed = devices.run.inputs
+    bins = own.of_each(lambda name: bin_counts(own.table, name, own.fitted[name]["split_points"]))
+    return write_transformed(devices, task_config, "binning", ()) | {"bins": bins}
+
+
+@TaskDispatcher.register_task(
+    "fillna", config=FillnaConfig, prepare=prepare_transformation("fillna", fit_fill, fill)
+)
+def execute_fillna(devices: Devices, task_config: FillnaConfig) -> dict[str, Any]:
+    """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its owner."""
+    own: Transformed = devices.run.inputs
+    filled = own.of_each(lambda name: missing_count(own.before, name))
+    return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {"filled_cells": filled}

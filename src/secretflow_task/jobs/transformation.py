@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Fitted = dict[str, Any]
 _PARAMETERS = "parameters.json"
+_MOST_SHOWN = 1000  # of a column's fitted values, in a result
 
 
 class TransformConfig(TaskConfig):
@@ -49,9 +50,17 @@ class TransformConfig(TaskConfig):
         fitted = {"columns", "model_output", *self.options()} & self.model_fields_set
         if self.model_path and fitted:
             raise ValueError(f"model_path goes without {' and '.join(sorted(fitted))}, which the model has")
-        if not (self.columns or self.ids or self.label or self.model_path):
+        if not (self.wanted() or self.ids or self.label or self.model_path):
             raise ValueError("give columns, or ids or label so that they are not transformed")
         return self
+
+    def wanted(self) -> list[str] | None:
+        """The columns that the request names, in one way or another."""
+        return self.columns
+
+    def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
+        """The columns of a table that are transformed when the request names none."""
+        return table.numeric_columns(left_out)
 
     def options(self) -> dict[str, Any]:
         """The keys that say how to fit."""
@@ -69,13 +78,19 @@ class Transformed:
     """The own table after the transformation, not yet written.
 
     Attributes:
+        before: the table as it was read.
         names: ``{party: [columns]}`` that are transformed, parties sorted.
         fitted: ``{column: what was fitted}`` of the own columns, as JSON.
     """
 
+    before: Table
     table: Table
     names: dict[str, list[str]]
     fitted: dict[str, Fitted]
+
+    def of_each(self, describe: Callable[[str], Any]) -> dict[str, Any]:
+        """``{column: describe(column)}`` of the own columns, for the result."""
+        return {name: describe(name) for name in self.fitted}
 
 
 def prepare_transformation(
@@ -90,32 +105,39 @@ def prepare_transformation(
         apply: ``(table, column, fitted) -> {column: values}``, which take the column's place.
     """
 
+    def applied(table: Table, fitted: Mapping[str, Fitted]) -> Table:
+        after = table
+        for name in fitted:
+            after = after.replace_column(name, apply(table, name, fitted[name]))
+        return after
+
     def prepare(run: Run, config: TransformConfig) -> Transformed:
         table = run.read(config.input_data, "input_data")
         if config.model_path:
-            names, fitted = _load(run, config.model_path, task_type, table)
-        else:
-            own = own_features(table, config.columns, config.ids, config.label)
-            fitted = {name: fit(table, name, config) for name in own}
-            names, _ = agree_on_features(run, own, config.columns, rows=table.rows)
-        for name in names[run.party]:
-            table = table.replace_column(name, apply(table, name, fitted[name]))
-        return Transformed(table, names, fitted)
+            manifest, fitted = _load(run, config.model_path, task_type)
+            after = applied(table, fitted)
+            return Transformed(table, after, _agree_on_model(run, manifest, table), fitted)
+        own = own_features(table, config.wanted(), config.ids, config.label, config.of_kind)
+        fitted = {name: fit(table, name, config) for name in own}
+        after = applied(table, fitted)
+        names, _ = agree_on_features(run, own, config.wanted(), rows=table.rows)
+        return Transformed(table, after, names, fitted)
 
     return prepare
 
 
-def _load(
-    run: Run, path: str | Mapping[str, str], task_type: str, table: Table
-) -> tuple[dict[str, list[str]], dict[str, Fitted]]:
+def _load(run: Run, path: str | Mapping[str, str], task_type: str) -> tuple[Manifest, dict[str, Fitted]]:
     folder = run.source(run.model_path(path), "model_path")
     manifest = load_manifest(folder, run.party)
     manifest.check_use(task_type, run.parties, manifest.protocol, manifest.field, run.party)
-    table.require(manifest.features[run.party])
+    return manifest, json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
+
+
+def _agree_on_model(run: Run, manifest: Manifest, table: Table) -> dict[str, list[str]]:
     facts = run.agree(model=manifest.digest(), rows=table.rows)
     check_rows(facts)
     check_same_model({party: answer["model"] for party, answer in facts.items()})
-    return manifest.features, json.loads((folder / _PARAMETERS).read_text(encoding="utf-8"))
+    return manifest.features
 
 
 def write_transformed(
@@ -134,8 +156,13 @@ def write_transformed(
         result["model_output"] = {run.party: _save(run, config, task_type, own)}
     for key in shown:
         values = {name: fitted[key] for name, fitted in own.fitted.items() if key in fitted}
-        result |= {key: values} if values or not own.fitted else {}
+        few = {name: value for name, value in values.items() if not _is_long(value)}
+        result |= {key: few} if values or not own.fitted else {}
     return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > _MOST_SHOWN
 
 
 def _save(run: Run, config: TransformConfig, task_type: str, own: Transformed) -> str:

@@ -1,0 +1,164 @@
+"""Filling empty cells: what a column's get and how they get it, at the owner."""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Literal, Union
+
+from pydantic import Field, model_validator
+
+from secretflow_task.data_loader import MISSING_TEXT, Table
+from secretflow_task.errors import BadColumnType
+from secretflow_task.jobs.cells import (
+    INTEGER,
+    Cell,
+    cells,
+    empty_column,
+    exact_numbers,
+    present_numbers,
+    raw_cells,
+)
+from secretflow_task.jobs.columns import ColumnNames
+from secretflow_task.jobs.transformation import Fitted, TransformConfig
+
+Fill = Union[int, float, str]
+
+
+class FillnaConfig(TransformConfig):
+    """``task_config`` of `fillna`."""
+
+    columns: ColumnNames | None = Field(
+        None,
+        description="What to fill; if absent, all but ids and label: columns of numbers for mean, median or "
+        "a number, of text for a text, any for most_frequent.",
+    )
+    strategy: Literal["constant", "mean", "median", "most_frequent"] = Field(
+        "mean", description="What an empty cell gets."
+    )
+    fill_value: Fill | dict[str, Fill] | None = Field(
+        None, description="For constant: one value for all columns, or {column: value}."
+    )
+
+    @model_validator(mode="after")
+    def _value(self) -> FillnaConfig:
+        if (self.strategy == "constant") != (self.fill_value is not None):
+            raise ValueError("fill_value goes with strategy constant and with no other")
+        each = self.fill_value
+        if isinstance(each, dict) and not each:
+            raise ValueError("fill_value names no column")
+        if isinstance(each, dict) and self.columns is not None and set(self.columns) != set(each):
+            raise ValueError("columns and fill_value must name the same columns")
+        if any(text.strip() in MISSING_TEXT for text in self._fills() if isinstance(text, str)):
+            raise ValueError("fill_value must not be a text that stands for an empty cell")
+        return self
+
+    def wanted(self) -> list[str] | None:
+        """The columns, which the values to fill with may name too."""
+        return self.columns or (list(self.fill_value) if isinstance(self.fill_value, dict) else None)
+
+    def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
+        """The columns that can be filled so."""
+        if self.strategy == "most_frequent":
+            return [name for name in table.columns if name not in left_out]
+        text = isinstance(self.fill_value, str)
+        return table.text_columns(left_out) if text else table.numeric_columns(left_out)
+
+    def fill_of(self, name: str) -> Fill:
+        """The constant of a column."""
+        value = self.fill_value[name] if isinstance(self.fill_value, dict) else self.fill_value
+        assert value is not None
+        return value
+
+    def _fills(self) -> list[Fill]:
+        if isinstance(self.fill_value, dict):
+            return list(self.fill_value.values())
+        return [] if self.fill_value is None else [self.fill_value]
+
+
+def fit_fill(table: Table, name: str, config: FillnaConfig) -> Fitted:
+    """What empty cells get; of the most frequent values the least."""
+    import numpy as np
+
+    if config.strategy == "constant":
+        return {"fill_value": config.fill_of(name)}
+    if config.strategy == "most_frequent":
+        return {"fill_value": _most_frequent(table, name)}
+    present = present_numbers(table, name)
+    value = np.mean(present) if config.strategy == "mean" else np.median(present)
+    return {"fill_value": float(value)}
+
+
+def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:
+    """The column with its empty cells filled; the other cells of a text column stay as they are.
+
+    Raises:
+        BadColumnType: a number would come among text, or text among numbers.
+    """
+    value: Fill = fitted["fill_value"]
+    if isinstance(value, str):
+        return {name: _fill_text(table, name, value)}
+    return {name: _fill_number(table, name, value)}
+
+
+def missing_count(table: Table, name: str) -> int:
+    """How many cells of a column are empty."""
+    return int(raw_cells(table, name).missing().sum())
+
+
+def _most_frequent(table: Table, name: str) -> Cell:
+    found = cells(table, name)
+    counts = found.counts()
+    if not counts:
+        raise empty_column(table, name)
+    value = max(counts, key=lambda cell: counts[cell])  # the first, which is the least
+    whole = isinstance(value, float) and all(
+        isinstance(cell, int) or (isinstance(cell, str) and INTEGER.fullmatch(cell))
+        for cell in raw_cells(table, name).values
+        if cell is not None
+    )
+    return int(value) if whole and value is not None else value
+
+
+def _fill_text(table: Table, name: str, value: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.data.column(name)
+    found = raw_cells(table, name)
+    as_text = column.type in (pa.string(), pa.large_string(), pa.null())
+    known = cells(table, name).counts()
+    if known and not any(isinstance(cell, str) for cell in known):
+        raise BadColumnType(
+            table.about(name, "holds numbers, among which text would come"),
+            party=table.party,
+            hint="Fill it with a number.",
+        )
+    try:
+        filling = pa.scalar(value) if as_text else pa.scalar(value).cast(column.type)
+        column = column.cast(pa.string()) if as_text else column
+        return pc.if_else(pa.array(found.missing()), filling, column).combine_chunks()
+    except pa.ArrowException as error:
+        problem = table.about(name, "has a type that cannot hold the fill value")
+        raise BadColumnType(problem, party=table.party, detail=str(error)) from None
+
+
+def _fill_number(table: Table, name: str, value: int | float) -> Any:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.data.column(name)
+    numbers = table.numbers([name], missing=True).ravel()
+    missing = np.isnan(numbers)
+    if column.type in (pa.string(), pa.large_string()):
+        return pc.if_else(
+            pa.array(missing), pa.scalar(repr(value)), column.cast(pa.string())
+        ).combine_chunks()
+    if not missing.any() and not pa.types.is_null(column.type):
+        return column.combine_chunks()
+    if pa.types.is_integer(column.type) and value == int(value):
+        wide = column if pa.types.is_uint64(column.type) else column.cast(pa.int64())
+        try:
+            return wide.combine_chunks().fill_null(pa.scalar(int(value), type=wide.type))
+        except pa.ArrowException:
+            pass  # it takes a float64 to hold both
+    return np.where(missing, float(value), exact_numbers(table, name))

@@ -1,0 +1,141 @@
+"""Scaling and binning: how each is fitted to one column and applied to any, at the owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from secretflow_task.data_loader import Table
+from secretflow_task.errors import ConstantColumn
+from secretflow_task.jobs.cells import exact_numbers, present_numbers
+from secretflow_task.jobs.transformation import Fitted, TransformConfig
+
+if TYPE_CHECKING:
+    from secretflow_task.jobs.columns import Array
+
+
+class StandardScalerConfig(TransformConfig):
+    """``task_config`` of `standard_scaler`."""
+
+    with_mean: bool = Field(True, description="Subtract the mean.")
+    with_std: bool = Field(True, description="Divide by the standard deviation.")
+
+
+class MinMaxScalerConfig(TransformConfig):
+    """``task_config`` of `min_max_scaler`."""
+
+    feature_range: list[float] = Field(
+        [0.0, 1.0], min_length=2, max_length=2, description="What the least and the greatest value become."
+    )
+
+    @model_validator(mode="after")
+    def _rises(self) -> MinMaxScalerConfig:
+        if not self.feature_range[0] < self.feature_range[1]:
+            raise ValueError("feature_range must rise")
+        return self
+
+
+class BinningConfig(TransformConfig):
+    """``task_config`` of `binning`."""
+
+    method: Literal["quantile", "equal_width", "custom"] = Field(
+        "quantile", description="Bins of as many rows each, of the same width, or between own split points."
+    )
+    n_bins: int = Field(10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide.")
+    split_points: dict[str, list[float]] | None = Field(
+        None, description="For custom: {column: [points]}, rising; a value on a point is in the lower bin."
+    )
+
+    @model_validator(mode="after")
+    def _points(self) -> BinningConfig:
+        custom, given = self.method == "custom", self.split_points
+        if custom != bool(given):
+            raise ValueError("split_points go with method custom and with no other")
+        if custom and "n_bins" in self.model_fields_set:
+            raise ValueError("n_bins follows from split_points")
+        if given and self.columns is not None and set(self.columns) != set(given):
+            raise ValueError("columns and split_points must name the same columns")
+        for name, points in (given or {}).items():
+            if not points or any(low >= high for low, high in zip(points, points[1:])):
+                raise ValueError(f"split_points of {name!r} must be one or more and rise")
+        return self
+
+    def wanted(self) -> list[str] | None:
+        """The columns, which split points name too."""
+        return self.columns or (list(self.split_points) if self.split_points else None)
+
+
+def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitted:
+    """Mean and population standard deviation (1 for a constant column) of the cells that are not empty."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler(with_mean=config.with_mean, with_std=config.with_std)
+    scaler.fit(present_numbers(table, name).reshape(-1, 1))
+    fitted = {"mean": float(scaler.mean_[0])} if config.with_mean else {}
+    return fitted | ({"std": float(scaler.scale_[0])} if config.with_std else {})
+
+
+def standardize(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
+    """``(x - mean) / std``; empty cells stay empty."""
+    return {name: (exact_numbers(table, name) - fitted.get("mean", 0.0)) / fitted.get("std", 1.0)}
+
+
+def fit_min_max(table: Table, name: str, config: MinMaxScalerConfig) -> Fitted:
+    """Least and greatest value; a constant column becomes the lower end of the range, as in scikit-learn."""
+    from sklearn.preprocessing import MinMaxScaler
+
+    scaler = MinMaxScaler(feature_range=tuple(config.feature_range))
+    scaler.fit(present_numbers(table, name).reshape(-1, 1))
+    found = {"min": scaler.data_min_, "max": scaler.data_max_, "scale": scaler.scale_}
+    return {key: float(value[0]) for key, value in found.items()} | {"lower": config.feature_range[0]}
+
+
+def scale_to_range(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
+    """``(x - min) * scale + lower``, which far from zero rounds less than ``x * scale + min_``."""
+    return {name: (exact_numbers(table, name) - fitted["min"]) * fitted["scale"] + fitted["lower"]}
+
+
+def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
+    """The split points: the inner edges of pandas' ``qcut`` (where edges coincide once) or ``cut``."""
+    import numpy as np
+    import pandas as pd
+
+    if config.split_points:
+        return {"split_points": config.split_points[name]}
+    present = present_numbers(table, name)
+    if config.method == "quantile":
+        edges = pd.Series(present).quantile(np.linspace(0, 1, config.n_bins + 1)).unique()
+    else:
+        _, edges = pd.cut(present, config.n_bins, labels=False, retbins=True, duplicates="drop")
+    points = [float(edge) for edge in edges[1:-1]]
+    if not points:
+        raise ConstantColumn(
+            table.about(name, "has quantiles that coincide, so that one bin would be left"),
+            party=table.party,
+            hint="Use method equal_width or custom, or leave the column out: it has few values.",
+        )
+    return {"split_points": points}
+
+
+def bin_index(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
+    """The bin of each cell from 0, each closed at its right, the outer ones open; -1 for an empty cell."""
+    import numpy as np
+
+    values = exact_numbers(table, name)
+    return {
+        name: np.where(np.isnan(values), -1, np.searchsorted(fitted["split_points"], values, side="left"))
+    }
+
+
+def bin_counts(table: Table, name: str, points: list[float]) -> list[dict[str, Any]]:
+    """The rules and the number of rows of each bin of a transformed column; a missing bound is open."""
+    import numpy as np
+
+    counts = np.bincount(table.numbers([name]).ravel().astype(int) + 1, minlength=len(points) + 2).tolist()
+    edges = [None, *points, None]
+    bins = [
+        {"bin": index, "above": edges[index], "up_to": edges[index + 1], "count": counts[index + 1]}
+        for index in range(len(points) + 1)
+    ]
+    return bins + ([{"bin": -1, "count": counts[0]}] if counts[0] else [])
