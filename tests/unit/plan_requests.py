@@ -42,4 +42,9 @@ PLAN_REQUESTS: dict[str, dict[str, Any]] = {
             "reg_lambda": 0.1,
         },
     },
+    "table_statistics": {
+        "input_data": {"alice": "alice.csv"},
+        "columns": ["age", "income", "education"],
+        "output_report": "/reports/stats.json",
+    },
 }

@@ -37,10 +37,10 @@ def test_a_request_of_the_plan_becomes_a_plan(task_type: str, request_of: MakeRe
     assert plan.request is request
     assert plan.task is TaskDispatcher.get(task_type)
     assert plan.config == plan.task.parse(PLAN_REQUESTS[task_type])
-    assert plan.parties == ["alice", "bob"]
+    assert plan.parties == (["alice"] if task_type == "table_statistics" else ["alice", "bob"])
     assert plan.protocol == Protocol("SEMI2K", "FM128")
     assert plan.heu is None
-    assert plan.needs == (() if task_type == "standard_scaler" else ("spu",))
+    assert plan.needs == (() if task_type in ("standard_scaler", "table_statistics") else ("spu",))
 
 
 def test_all_four_parts_are_read(plan_of: Callable[..., Plan]) -> None:
