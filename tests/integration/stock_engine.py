@@ -73,6 +73,44 @@ def _weights(rows: int) -> list[float]:
     return [float(value) for value in np.asarray(w).ravel()]
 
 
+def _gains_of_a_split() -> list[float]:
+    """What SGB's split finder hands out as gains, which its trainer then shows to all."""
+    from secretflow.ml.boost.sgb_v.factory.components.split_finder.split_finder import SplitFinder
+
+    class LabelHolder:
+        """Runs here what a PYU would run there."""
+
+        party = "alice"
+
+        def __call__(self, function: Any, **_: Any) -> Any:
+            return function
+
+    finder = SplitFinder()
+    finder.label_holder = LabelHolder()
+    g, h = [np.array([[1.0, 3.0, 2.0]])], [np.array([[1.0, 2.0, 3.0]])]
+    _, _, gains = finder.find_best_splits_level_wise(g, h, 0, 0)
+    return [round(float(gain), 4) for gain in gains]
+
+
+def _smallest_bin(bins: int) -> int:
+    """The smallest number of a bin, of 1,000 different values."""
+    from secretflow.ml.boost.sgb_v.factory.components.order_map_manager.order_map_context import (
+        OrderMapContext,
+    )
+
+    context = OrderMapContext()
+    context.build_maps(np.arange(1000.0).reshape(-1, 1), bins)
+    return int(context.get_order_map().min())
+
+
+def _slope_of_the_tree_sigmoid() -> float:
+    from secretflow.ml.boost.ss_xgb_v.core import node_split
+
+    return round(
+        float(node_split.sigmoid(np.float64(0.01)) - node_split.sigmoid(np.float64(-0.01))) / 0.02, 3
+    )
+
+
 def _messages_of_a_collected_share() -> int:
     """How many message numbers are gone after the garbage collector found one share."""
     from secretflow.device.device.spu import SPUObject
@@ -109,6 +147,12 @@ def main() -> None:
     facts["weights"] = {"8": _weights(8), "10": _weights(10)}
     engine_adapter.train_on_every_row()
     facts["weights_on_every_row"] = {"8": _weights(8), "10": _weights(10)}
+    facts["tree_slope"], facts["gains"] = [_slope_of_the_tree_sigmoid()], [_gains_of_a_split()]
+    engine_adapter.use_exact_sigmoid_in_trees()
+    engine_adapter.hide_gains_of_splits()
+    facts["tree_slope"] += [_slope_of_the_tree_sigmoid()]
+    facts["gains"] += [_gains_of_a_split()]
+    facts["smallest_bin"] = {str(bins): _smallest_bin(bins) for bins in (100, 200)}
     address = f"127.0.0.1:{_free_port()}"
     parties = {"alice": {"address": address, "listen_addr": address}}
     sf.init(cluster_config={"parties": parties, "self_party": "alice"}, ray_mode=False, logging_level="error")

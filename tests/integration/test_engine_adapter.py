@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from secretflow_task import engine_adapter
+from secretflow_task.jobs.ml_task.trees import TreeParams
 from tests.integration.bench import Bench, Workspace
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe
@@ -91,6 +92,23 @@ def test_it_drops_the_rows_of_a_last_short_batch(stock: dict[str, Any]) -> None:
     assert stock["weights"]["10"] == stock["weights"]["8"]
     assert stock["weights_on_every_row"]["8"] == stock["weights"]["8"]
     assert stock["weights_on_every_row"]["10"] != stock["weights"]["8"]
+
+
+def test_its_trees_take_a_sigmoid_of_twice_the_slope_and_ours_the_true_one(stock: dict[str, Any]) -> None:
+    assert stock["tree_slope"] == [0.5, 0.25]
+
+
+def test_it_shows_every_party_the_gains_of_splits_and_we_do_not(stock: dict[str, Any]) -> None:
+    shown, hidden = stock["gains"]
+    assert shown[0] > 0 and hidden == [0.0]
+
+
+def test_it_numbers_bins_in_a_signed_byte_which_more_than_our_most_would_overflow(
+    stock: dict[str, Any],
+) -> None:
+    assert stock["smallest_bin"]["200"] < 0 == stock["smallest_bin"]["100"]
+    finest = TreeParams.model_json_schema()["properties"]["sketch_eps"]["minimum"]
+    assert finest == 1 / 100
 
 
 def test_its_garbage_collector_takes_message_numbers_and_ours_does_not(
