@@ -77,7 +77,7 @@ def exact_numbers(table: Table, name: str) -> Array:
     import numpy as np
 
     values = table.numbers([name], missing=True).ravel()
-    large = np.flatnonzero(np.abs(values) > _EXACT)
+    large = np.flatnonzero(np.abs(values) >= _EXACT)
     for value, cell in zip(values[large], table.data.column(name).take(large).to_pylist()):
         whole = _whole(cell)
         if whole is not None and whole != int(value):

@@ -159,6 +159,6 @@ def _fill_number(table: Table, name: str, value: int | float) -> Any:
         wide = column if pa.types.is_uint64(column.type) else column.cast(pa.int64())
         try:
             return wide.combine_chunks().fill_null(pa.scalar(int(value), type=wide.type))
-        except pa.ArrowException:
+        except (pa.ArrowException, OverflowError):
             pass  # it takes a float64 to hold both
     return np.where(missing, float(value), exact_numbers(table, name))
