@@ -140,6 +140,26 @@ def ss_glm_predict(workspace: Workspace) -> dict[str, Any]:
     return prediction(workspace, ss_glm(workspace))
 
 
+def ss_kmeans(workspace: Workspace) -> dict[str, Any]:
+    """Two clusters, to alice."""
+    return request(
+        workspace,
+        "ss_kmeans",
+        train_data=workspace.paths("in.csv"),
+        features=FEATURES,
+        ids=IDS,
+        receiver="alice",
+        output_path=workspace.text("out.csv"),
+        model_output=workspace.text("model"),
+        params={"n_clusters": 2, "max_iter": 2},
+    )
+
+
+def ss_kmeans_predict(workspace: Workspace) -> dict[str, Any]:
+    """To alice."""
+    return prediction(workspace, ss_kmeans(workspace), receiver="alice")
+
+
 def ss_lr(workspace: Workspace) -> dict[str, Any]:
     """One epoch."""
     return training(workspace, "ss_lr", epochs=1, sig_type="t1")
@@ -242,6 +262,8 @@ CASES: dict[str, Case] = {
     "sgb_predict": sgb_predict,
     "ss_glm": ss_glm,
     "ss_glm_predict": ss_glm_predict,
+    "ss_kmeans": ss_kmeans,
+    "ss_kmeans_predict": ss_kmeans_predict,
     "ss_lr": ss_lr,
     "ss_lr_predict": ss_lr_predict,
     "ss_xgb": ss_xgb,

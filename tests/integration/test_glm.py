@@ -8,12 +8,16 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from sklearn.linear_model import TweedieRegressor
 
 from tests.data.oracles import Array
 from tests.data.tables import Table, numbers
 from tests.integration.bench import Execution, Workspace
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.filterwarnings("ignore:The .* link function does not respect the domain"),
+]
 
 FEATURES = ["a1", "a2", "b1", "b2"]
 Tables = dict[str, Table]
@@ -154,7 +158,6 @@ def check(tables: Tables, eta: Array, plain: Array, share: float = 0.02) -> None
     np.testing.assert_allclose(ours, theirs, rtol=share, atol=share / 4 * np.abs(theirs[:-1]).max())
 
 
-@pytest.mark.filterwarnings("ignore:The .* link function does not respect the domain")
 @pytest.mark.parametrize(
     "dist, link",
     [
@@ -167,3 +170,181 @@ def test_coefficients_are_those_of_statsmodels(workspace: Workspace, dist: str, 
     fitted = train(workspace, tables, dist=dist, link=link)
     assert fitted.execution.results["bob"]["converged"] is True
     check(tables, fitted.eta, plain_eta(tables, dist, link), share=0.005)
+
+
+def test_item_20_the_logistic_function_is_the_real_one(workspace: Workspace) -> None:
+    tables = tables_of("Bernoulli", "Logit", label_at="bob")
+    fitted = train(workspace, tables, receiver="bob", dist="Bernoulli")
+    check(tables, fitted.eta, plain_eta(tables, "Bernoulli", "Logit"), share=0.005)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("label_at", ["alice", "bob"])
+@pytest.mark.parametrize(
+    "spu", [{"field": "FM64"}, {"protocol": "CHEETAH"}, {"protocol": "CHEETAH", "field": "FM64"}], ids=str
+)
+@pytest.mark.parametrize("dist, link", [("Bernoulli", "Logit"), ("Poisson", "Log"), ("Gamma", "Reciprocal")])
+def test_every_protocol_and_field_gives_the_same(
+    workspace: Workspace, spu: dict[str, str], label_at: str, dist: str, link: str
+) -> None:
+    tables = tables_of(dist, link, rows=300, label_at=label_at)
+    fitted = train(workspace, tables, spu=spu, receiver=label_at, dist=dist, link=link)
+    check(tables, fitted.eta, plain_eta(tables, dist, link))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("field", ["FM64", "FM128"])
+def test_three_parties_train_on_aby3(workspace: Workspace, field: str) -> None:
+    tables = tables_of("Poisson", "Log")
+    ids = {"uid": tables["alice"]["uid"]}
+    tables["carol"] = ids | {"y": tables["alice"].pop("y"), "b2": tables["bob"].pop("b2")}
+    spu = {"protocol": "ABY3", "field": field}
+    fitted = train(workspace, tables, spu=spu, receiver="carol", dist="Poisson")
+    check(tables, fitted.eta, plain_eta(tables, "Poisson", "Log"))
+
+
+@pytest.mark.matrix
+def test_features_may_all_lie_at_the_party_without_the_label(workspace: Workspace) -> None:
+    tables = tables_of("Gamma", "Log", label_at="bob")
+    tables["bob"] = {name: tables["bob"][name] for name in ("uid", "y")}
+    fitted = train(workspace, tables, dist="Gamma")
+    features = ["a1", "a2"]
+    ours = coefficients(tables, fitted.eta, features)
+    theirs = coefficients(tables, plain_eta(tables, "Gamma", "Log", features), features)
+    np.testing.assert_allclose(ours, theirs, rtol=0.01)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("field", ["FM64", "FM128"])
+@pytest.mark.parametrize("dist, link", [("Poisson", "Log"), ("Gamma", "Log"), ("Bernoulli", "Logit")])
+def test_item_8_many_rows_keep_their_digits(workspace: Workspace, field: str, dist: str, link: str) -> None:
+    tables = tables_of(dist, link, rows=100_000)
+    fitted = train(workspace, tables, spu={"field": field}, dist=dist, link=link)
+    check(tables, fitted.eta, plain_eta(tables, dist, link), share=0.01)
+
+
+@pytest.mark.parametrize(
+    "field, weight_at",
+    [
+        ("FM128", "bob"),
+        pytest.param("FM64", "alice", marks=pytest.mark.matrix),
+        pytest.param("FM64", "bob", marks=pytest.mark.matrix),
+    ],
+)
+def test_item_9_large_weights_and_item_10_an_offset_at_either_party(
+    workspace: Workspace, field: str, weight_at: str
+) -> None:
+    rng = np.random.default_rng(5)
+    tables = tables_of("Poisson", "Log")
+    exposure = np.geomspace(1, 1000, 600)[rng.permutation(600)]
+    weight = 4e5 * rng.uniform(0.1, 5, 600)
+    tables["alice"]["y"] = rng.poisson(exposure * np.array(tables["alice"]["y"]) / 3).tolist()
+    tables[weight_at]["w"] = weight.tolist()
+    tables["bob"]["log_exposure"] = np.log(exposure).tolist()
+    fitted = train(workspace, tables, spu={"field": field}, dist="Poisson", offset="log_exposure", weight="w")
+    plain = plain_eta(tables, "Poisson", "Log", offset=np.log(exposure), freq_weights=weight)
+    check(tables, fitted.eta - np.log(exposure), plain)
+    assert fitted.execution.results["alice"]["columns_used"] == ["a2", "a1"]
+    assert fitted.execution.results["bob"]["columns_used"] == ["b2", "b1"]
+
+
+@pytest.mark.parametrize(
+    "dist, link", [("Normal", "Identity"), pytest.param("Gamma", "Reciprocal", marks=pytest.mark.matrix)]
+)
+def test_an_offset_at_the_label_party_fits_every_link(workspace: Workspace, dist: str, link: str) -> None:
+    tables = tables_of(dist, link)
+    offset = np.random.default_rng(1).uniform(0, 0.3, 600)
+    tables["alice"]["o"] = offset.tolist()
+    fitted = train(workspace, tables, dist=dist, link=link, offset="o")
+    check(tables, fitted.eta - offset, plain_eta(tables, dist, link, offset=offset))
+
+
+@pytest.mark.parametrize(
+    "spu", [{"field": "FM128"}, pytest.param({"field": "FM64"}, marks=pytest.mark.matrix)]
+)
+def test_item_12_linearly_dependent_features_of_two_parties_are_refused(
+    workspace: Workspace, spu: dict[str, str]
+) -> None:
+    tables = tables_of("Poisson", "Log")
+    own = np.array(tables["alice"]["a1"]) * 3 + np.array(tables["alice"]["a2"])
+    tables["bob"]["b1"] = own.tolist()
+    workspace.fail(training(workspace, tables, dist="Poisson"), "CollinearFeatures", None, spu_config=spu)
+    assert not workspace.exists("alice", "model")
+    assert train(workspace, tables, spu=spu, dist="Poisson", l2_lambda=50.0).execution.succeeded
+
+
+PENALISED = [
+    ("Poisson", "Log", 1),
+    ("Gamma", "Log", 2),
+    ("Normal", "Identity", 0),
+    ("Normal", "Log", 0),
+    ("Tweedie", "Log", 1.5),
+]
+
+
+@pytest.mark.parametrize(
+    "dist, link, power",
+    [pytest.param(*case, marks=() if case[0] == "Gamma" else pytest.mark.matrix) for case in PENALISED],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_item_13_the_penalty_is_the_ridge_of_scikit_learn(
+    workspace: Workspace, dist: str, link: str, power: float, weighted: bool
+) -> None:
+    tables = tables_of(dist, link, rows=300)
+    tables["bob"]["b2"] = (
+        1e3 * np.array(tables["bob"]["b2"])
+    ).tolist()  # else its penalty is the only one felt
+    tables["bob"]["b1"] = (1e-4 * np.array(tables["bob"]["b1"])).tolist()
+    weight = np.random.default_rng(2).uniform(1, 9, 300) if weighted else np.ones(300)
+    more = {"weight": "w"} if weighted else {}
+    tables["bob"] |= {"w": weight.tolist()} if weighted else {}
+    l2 = 100.0
+    fitted = train(workspace, tables, dist=dist, link=link, l2_lambda=l2, **more)
+    x, y = numbers(tables, FEATURES), numbers(tables, ["y"]).ravel()
+    oracle = TweedieRegressor(
+        power=power,
+        link=link.lower(),
+        alpha=l2 / weight.sum(),
+        tol=1e-10,
+        max_iter=10_000,
+        solver="newton-cholesky",
+    ).fit(x, y, weight)
+    plain = x @ oracle.coef_ + oracle.intercept_
+    free = plain_eta(tables, dist, link, freq_weights=weight)
+    check(tables, fitted.eta, plain)
+    assert np.abs(coefficients(tables, plain) / coefficients(tables, free) - 1).max() > 0.05
+
+
+@pytest.mark.parametrize("field", ["FM128", pytest.param("FM64", marks=pytest.mark.matrix)])
+def test_negative_and_large_normal_targets_keep_their_digits(workspace: Workspace, field: str) -> None:
+    tables = tables_of("Normal", "Identity")
+    y = np.array(tables["alice"]["y"])
+    tables["alice"]["y"] = (-1e5 + 1e3 * (y - 4)).tolist()
+    fitted = train(workspace, tables, spu={"field": field}, dist="Normal")
+    check(tables, fitted.eta, plain_eta(tables, "Normal", "Identity"), share=0.005)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("field", ["FM64", "FM128"])
+def test_item_34_one_extreme_count_is_met_or_said_not_to_be(workspace: Workspace, field: str) -> None:
+    tables = tables_of("Poisson", "Log", rows=4000)
+    tables["alice"]["y"][7] = 100_000.0
+    short = train(workspace, tables, spu={"field": field}, dist="Poisson", epochs=3)
+    assert short.execution.results["bob"]["converged"] is False
+    long = train(workspace, tables, spu={"field": field}, dist="Poisson", epochs=60)
+    assert long.execution.results["bob"]["converged"] is True
+    check(tables, long.eta, plain_eta(tables, "Poisson", "Log"))
+
+
+def test_gradient_descent_comes_to_the_same_model(workspace: Workspace) -> None:
+    tables = tables_of("Poisson", "Log", rows=330)
+    params = {"optimizer": "sgd", "epochs": 25, "learning_rate": 0.2, "batch_size": 100, "tol": 0.0}
+    fitted = train(workspace, tables, dist="Poisson", **params)
+    x, y = numbers(tables, FEATURES), numbers(tables, ["y"]).ravel()
+    x = np.hstack([(x - x.mean(axis=0)) / x.std(axis=0), np.ones((330, 1))])
+    b = np.zeros(5)
+    for _ in range(25):
+        for first in range(0, 330, 100):
+            batch = slice(first, first + 100)
+            b += 0.2 / 100 * x[batch].T @ (y[batch] / y.mean() - np.exp(x[batch] @ b))
+    np.testing.assert_allclose(fitted.eta, x @ b + np.log(y.mean()), atol=2e-3)

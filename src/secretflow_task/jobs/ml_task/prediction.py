@@ -14,6 +14,7 @@ from secretflow_task.model_store import Manifest, check_same_model, load_manifes
 from secretflow_task.task_config import LoadsModel, PartyColumns, PartyName, PathRole, Reads, TaskConfig, Use
 
 if TYPE_CHECKING:
+    from secretflow_task.data_loader import Table
     from secretflow_task.device_manager import Devices
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
@@ -142,13 +143,24 @@ def write_predictions(
         predictions: one float or integer per row, at the receiver; None at the others.
         column: the name of the output's new column.
     """
-    import pyarrow as pa
-
     run = devices.run
     result = {"rows": own.table.rows, "columns_used": own.names[run.party], "receiver": own.receiver}
     if predictions is None:
         return result
-    ids = own.table.select((config.ids or {}).get(run.party, []))
-    values = predictions.ravel().astype("float64" if predictions.dtype.kind == "f" else "int64")
-    table = replace(ids, data=ids.data.append_column(column, pa.array(values)))
-    return {**result, "output_path": run.write(table, config.output_path, "output_path")}
+    ids = (config.ids or {}).get(run.party, [])
+    path = write_column(run, own.table, ids, values=predictions, name=column, path=config.output_path)
+    return {**result, "output_path": path}
+
+
+def write_column(run: Run, own: Table, ids: Sequence[str], *, values: Array, name: str, path: str) -> str:
+    """Stage the own ids with one more column as ``output_path``; returns the path that it will have.
+
+    Args:
+        values: one float or integer per row.
+    """
+    import pyarrow as pa
+
+    table = own.select(ids)
+    values = values.ravel().astype("float64" if values.dtype.kind == "f" else "int64")
+    table = replace(table, data=table.data.append_column(name, pa.array(values)))
+    return run.write(table, path, "output_path")

@@ -1,0 +1,334 @@
+"""K-means clustering on secret shares.
+
+SecretFlow's `KMeans` is not used: it unrolls all iterations into one program, always draws the same start,
+divides by zero where a cluster is empty, and overflows without an error (SECRETFLOW.md, A 13 and C 24).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from secretflow_task.errors import FeatureRange, TooFewRows, ValueRange
+from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features, reveal_to
+from secretflow_task.jobs.ml_task.prediction import (
+    PredictConfig,
+    PredictionInput,
+    prepare_prediction,
+    write_column,
+    write_predictions,
+)
+from secretflow_task.jobs.ml_task.training import save_model
+from secretflow_task.task_config import (
+    PartyColumns,
+    PartyName,
+    PathRole,
+    PathText,
+    Reads,
+    SavesModel,
+    Strict,
+    TaskConfig,
+    Use,
+)
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from secretflow_task.data_loader import Table
+    from secretflow_task.device_manager import Devices
+    from secretflow_task.jobs.columns import Array
+    from secretflow_task.run import Run
+
+_CENTERS, _MEANS = "centers", "means"
+# Powers of two: what products of two numbers of a field must stay below, the least deviation whose square is
+# resolved, and the rows whose inverse is.
+_LIMITS = {"FM64": (27, -8, 18), "FM128": (75, -12, 26)}
+
+
+class SsKmeansParams(Strict):
+    """``params`` of `ss_kmeans`."""
+
+    n_clusters: int = Field(8, ge=2, le=1000, description="Number of clusters.")
+    init: Literal["k-means++", "random"] = Field("k-means++", description="How the first centres are drawn.")
+    n_init: int = Field(3, ge=1, le=100, description="Number of starts, of which the best is kept.")
+    max_iter: int = Field(20, ge=1, le=1000, description="At most so many iterations of a start.")
+    tol: float = Field(
+        1e-4,
+        ge=0,
+        lt=1,
+        description="Stop when the centres' squared moves are below this share of the mean variance.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="The same seed draws the same first centres.")
+
+
+class SsKmeansConfig(TaskConfig):
+    """``task_config`` of `ss_kmeans`."""
+
+    feature_key = "features"
+
+    train_data: Reads = Field(description="The aligned table of each party.")
+    features: ColumnNames | None = Field(
+        None, description="The features; every numeric column but ids if absent."
+    )
+    ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
+    receiver: PartyName = Field(description="Who gets the cluster of every row and the clusters' sizes.")
+    output_path: Annotated[PathText, PathRole("write", at="receiver")] = Field(
+        description="Where the receiver writes its ids and the column `cluster`."
+    )
+    model_output: SavesModel = Field(description="Folder for the model, at every party.")
+    params: SsKmeansParams = Field(
+        default_factory=SsKmeansParams, description="The algorithm's own parameters."
+    )
+
+    def reveals(self) -> list[Use]:
+        """Names, row count and iterations to all; clusters to the receiver only."""
+        what = ("names of the features, number of rows", "after how many iterations each start stopped")
+        everyone = [Use(party, "", (), text) for text in what for party in self.parties()]
+        return [*everyone, Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters")]
+
+
+class KmeansPredictConfig(PredictConfig):
+    """``task_config`` of `ss_kmeans_predict`."""
+
+    receiver: PartyName = Field(description="Who gets the cluster of every row.")
+
+    def reveals(self) -> list[Use]:
+        """The clusters, to the receiver only."""
+        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
+        return [*everyone, Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters")]
+
+
+@dataclass(frozen=True)
+class KmeansInput(Features):
+    """Features with mean 0.
+
+    Attributes:
+        means: what was subtracted from the own features, of shape (own features,).
+    """
+
+    means: Array | None = None
+
+
+def prepare_kmeans(run: Run, config: SsKmeansConfig) -> KmeansInput:
+    """Read, check and centre the own features."""
+    table = run.read(config.train_data, "train_data")
+    own = own_features(table, config.features, config.ids)
+    values = table.numbers(own)
+    table.require((config.ids or {}).get(run.party, ()))
+    means = values.mean(axis=0)
+    check_range(table, own, values - means, run.protocol.field, len(run.parties))
+    names, _ = agree_on_features(run, own, config.features, rows=table.rows)
+    if table.rows <= config.params.n_clusters:
+        raise TooFewRows(f"{table.rows} rows are too few for {config.params.n_clusters} clusters.")
+    return KmeansInput(table, names, values - means, means=means)
+
+
+def check_range(table: Table, names: list[str], values: Array, field: str, parties: int) -> None:
+    """Raise where the field's numbers overflow, or where a feature vanishes, which gives no error by itself.
+
+    Args:
+        values: the own features, centred.
+
+    Raises:
+        ValueRange: squared distances, or a cluster's sum, could overflow.
+        FeatureRange: a feature varies by less than the field resolves once it is squared.
+    """
+    import numpy as np
+
+    largest, smallest, rows = _LIMITS[field]
+    distance = (values**2).sum(axis=1).max(initial=0.0) * 4 * parties
+    total = np.abs(values).sum(axis=0).max(initial=0.0)
+    if max(distance, total) > 2.0**largest or table.rows > 2**rows:
+        raise ValueRange(
+            f"{table.party}: the numbers of {table.purpose} are too large for {field}.",
+            party=table.party,
+            hint="Run `standard_scaler` first" + (", or use the field FM128." if field == "FM64" else "."),
+        )
+    for name, spread in zip(names, values.std(axis=0)):
+        if 0 < spread < 2.0**smallest:
+            raise FeatureRange(
+                f"{table.party}: feature {name!r} of {table.purpose} varies too little for {field}.",
+                party=table.party,
+                hint="Run `standard_scaler` first.",
+            )
+
+
+@TaskDispatcher.register_task("ss_kmeans", config=SsKmeansConfig, needs=("spu",), prepare=prepare_kmeans)
+def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str, Any]:
+    """Cluster the rows on secret shares; only the receiver sees which row is in which cluster."""
+    run, config = devices.run, task_config
+    own: KmeansInput = run.inputs
+    x = _shared_features(devices, own, own.values)
+    centers, iterations = fit(devices, config.params, x)
+    saved = save_model(
+        devices,
+        "ss_kmeans",
+        config.model_output,
+        own,
+        config.params,
+        shares={_CENTERS: centers},
+        files={_MEANS: own.means.tolist() if own.means is not None else []},
+    )
+    result: dict[str, Any] = {
+        "model_output": saved,
+        "iterations": iterations,
+        "rows": own.table.rows,
+        "columns_used": own.names[run.party],
+        "receiver": config.receiver,
+    }
+    clusters = reveal_to(devices, config.receiver, devices["spu"](assign)(x, centers))
+    if clusters is None:
+        return result
+    ids = (config.ids or {}).get(run.party, [])
+    path = write_column(run, own.table, ids, values=clusters, name="cluster", path=config.output_path)
+    return {**result, "output_path": path, "sizes": sizes_of(clusters, config.params.n_clusters)}
+
+
+@TaskDispatcher.register_task(
+    "ss_kmeans_predict", config=KmeansPredictConfig, needs=("spu",), prepare=prepare_prediction("ss_kmeans")
+)
+def execute_ss_kmeans_predict(devices: Devices, task_config: KmeansPredictConfig) -> dict[str, Any]:
+    """Assign rows to the clusters of `ss_kmeans`; only the receiver sees which."""
+    import numpy as np
+
+    run, config = devices.run, task_config
+    own: PredictionInput = run.inputs
+    params = SsKmeansParams.model_validate(own.model.params)
+    centers = own.shares(devices, _CENTERS)
+    run.progress(0.2, "prediction")
+    x = _shared_features(devices, own, own.values - np.array(own.own_file(_MEANS)))
+    clusters = reveal_to(devices, own.receiver, devices["spu"](assign)(x, centers))
+    sizes = {} if clusters is None else {"sizes": sizes_of(clusters, params.n_clusters)}
+    return {**write_predictions(devices, config, own, clusters, "cluster"), **sizes}
+
+
+def sizes_of(clusters: Array, count: int) -> list[int]:
+    """The number of rows of each cluster."""
+    import numpy as np
+
+    return [int(size) for size in np.bincount(clusters, minlength=count)]
+
+
+def _shared_features(devices: Devices, own: Features, values: Array) -> Any:
+    """All parties' features as shares of shape (rows, features)."""
+    spu = devices["spu"]
+    parts = [devices[party](lambda: values)().to(spu) for party in own.names if own.names[party]]
+    return spu(_side_by_side)(parts)
+
+
+def _side_by_side(parts: list[Any]) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.concatenate(parts, axis=1)
+
+
+def fit(devices: Devices, params: SsKmeansParams, x: Any) -> tuple[Any, list[int]]:
+    """The best start's centres as shares, and how many iterations each start took."""
+    import numpy as np
+
+    spu, random = devices["spu"], np.random.default_rng(params.seed)
+    best, iterations = None, []
+    for start in range(params.n_init):
+        centers, count = _iterate(devices, params, x, _first_centers(devices, params, x, random), start)
+        iterations.append(count)
+        best = centers if best is None else spu(better)(x, best, centers)
+    return best, iterations
+
+
+def _first_centers(devices: Devices, params: SsKmeansParams, x: Any, random: np.random.Generator) -> Any:
+    rows = random.choice(devices.run.inputs.table.rows, params.n_clusters, replace=False)
+    draws = random.random((params.n_clusters - 1, 2 + int(math.log(params.n_clusters))))
+    if params.init == "random":
+        return devices["spu"](lambda x: x[rows])(x)
+    return devices["spu"](lambda x: plus_plus(x, int(rows[0]), draws))(x)
+
+
+def _iterate(devices: Devices, params: SsKmeansParams, x: Any, centers: Any, start: int) -> tuple[Any, int]:
+    """Centres after the iterations of one start, and how many they were."""
+    import secretflow as sf
+
+    policy = sf.device.SPUCompilerNumReturnsPolicy.FROM_USER
+    for index in range(params.max_iter):
+        devices.run.progress(
+            0.05 + 0.9 * (start + index / params.max_iter) / params.n_init,
+            "training",
+            start=start,
+            iteration=index,
+        )
+        centers, settled = devices["spu"](
+            lambda x, centers: move(x, centers, params.tol),
+            num_returns_policy=policy,
+            user_specified_num_returns=2,
+        )(x, centers)
+        if sf.reveal(settled):
+            return centers, index + 1
+    return centers, params.max_iter
+
+
+def _distances(x: Any, centers: Any) -> Any:
+    """Squared distances of shape (rows, centres), less the rows' own squares."""
+    import jax.numpy as jnp
+
+    return jnp.sum(centers * centers, axis=1)[None, :] - 2 * (x @ centers.T)
+
+
+def assign(x: Any, centers: Any) -> Any:
+    """The nearest centre of every row, of shape (rows,)."""
+    import jax.numpy as jnp
+
+    return jnp.argmin(_distances(x, centers), axis=1)
+
+
+def move(x: Any, centers: Any, tol: float) -> tuple[Any, Any]:
+    """One iteration of Lloyd's algorithm, and whether the centres stand still; an empty cluster stays."""
+    import jax.numpy as jnp
+
+    member = _one_hot(assign(x, centers), centers.shape[0])
+    counts = jnp.sum(member, axis=0)[:, None]
+    means = member.T @ x / jnp.maximum(counts, 1.0)
+    moved = jnp.where(counts > 0.5, means, centers)
+    variance = jnp.sum(x * x) / x.size
+    return moved, jnp.sum((moved - centers) ** 2) <= tol * variance
+
+
+def better(x: Any, one: Any, two: Any) -> Any:
+    """Those of two centres that lie nearer to the rows."""
+    import jax.numpy as jnp
+
+    inertia = [jnp.sum(jnp.min(_distances(x, centers), axis=1)) for centers in (one, two)]
+    return jnp.where(inertia[1] < inertia[0], two, one)
+
+
+def plus_plus(x: Any, first: int, draws: Array) -> Any:
+    """First centres by greedy k-means++ (Arthur and Vassilvitskii 2007), as scikit-learn draws them.
+
+    Args:
+        first: the row of the first centre.
+        draws: uniform numbers of shape (centres - 1, candidates for each).
+    """
+    import jax.numpy as jnp
+
+    rows, squares = x.shape[0], jnp.sum(x * x, axis=1)
+    shrink = 2.0 ** -rows.bit_length()  # keeps the sum of all squared distances small; exact
+    centers = x[first][None, :]
+    nearest = jnp.maximum(_distances(x, centers)[:, 0] + squares, 0.0)
+    for numbers in draws:
+        total = jnp.cumsum(nearest) * shrink
+        drawn = jnp.sum(total[:, None] < total[-1] * numbers[None, :], axis=0)
+        candidates = _one_hot(jnp.minimum(drawn, rows - 1), rows) @ x
+        distances = jnp.maximum(_distances(x, candidates).T + squares, 0.0)
+        distances = jnp.minimum(distances, nearest[None, :])
+        choice = _one_hot(jnp.argmin(jnp.sum(distances * shrink, axis=1))[None], len(numbers))
+        centers = jnp.concatenate([centers, choice @ candidates], axis=0)
+        nearest = (choice @ distances)[0]
+    return centers
+
+
+def _one_hot(index: Any, count: int) -> Any:
+    import jax.numpy as jnp
+
+    return (index[:, None] == jnp.arange(count)[None, :]).astype(float)
