@@ -8,6 +8,8 @@ from sklearn import metrics
 
 from tests.data.scores import measured
 from tests.integration.bench import Workspace
+from tests.integration import test_glm, test_kmeans
+from tests.integration.test_trees import check_against_xgboost
 
 pytestmark = pytest.mark.engine
 
@@ -35,3 +37,19 @@ def test_a_regression_is_evaluated_as_by_scikit_learn(workspace: Workspace) -> N
     counts, edges = np.histogram(label - prediction, bins=10)
     assert [row["rows"] for row in result["residual_histogram"]] == counts.tolist()
     assert [row["from"] for row in result["residual_histogram"]] == pytest.approx(edges[:-1])
+
+
+def test_trees_on_encrypted_gradients_predict_what_xgboost_predicts(workspace: Workspace) -> None:
+    check_against_xgboost(workspace, "sgb")
+
+
+def test_a_generalised_linear_model_has_the_coefficients_of_statsmodels(workspace: Workspace) -> None:
+    tables = test_glm.tables_of("Poisson", "Log", label_at="bob")
+    fitted = test_glm.train(workspace, tables, receiver="bob", dist="Poisson")
+    test_glm.check(tables, fitted.eta, test_glm.plain_eta(tables, "Poisson", "Log"), share=0.005)
+
+
+def test_clusters_are_as_good_as_those_of_scikit_learn(workspace: Workspace) -> None:
+    tables, truth = test_kmeans.blobs(seed=1)
+    execution = workspace.run(test_kmeans.clustering(workspace, tables, receiver="alice"))
+    test_kmeans.check(workspace, execution, tables, truth, "alice")

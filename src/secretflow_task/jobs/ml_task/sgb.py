@@ -59,6 +59,15 @@ class SgbConfig(TrainingConfig):
         return [*uses, Use(self.label_party or "label party", "", (), sums)]
 
 
+class SgbPredictConfig(PredictConfig):
+    """``task_config`` of `sgb_predict`."""
+
+    def reveals(self) -> list[Use]:
+        """The label party computes the predictions, from the tests of all parties' splits."""
+        learned = "the prediction for every row, and which leaves each party's splits let it reach"
+        return [*super().reveals(), Use("label party", "", (), learned)]
+
+
 def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
     """Check features and label at their owners, and that the key may lie at the label party."""
     own = read_for_trees(run, config, config.params)
@@ -114,8 +123,8 @@ def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
 def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, Any]:
     """The own party's files: its splits, and at the label party the leaf weights."""
     parts = model.to_dict()
-    trees = keep_own(devices, parts["split_trees"])
-    weights = keep_own(devices, {parts["label_holder"]: parts["leaf_weights"]})
+    trees = keep_own(parts["split_trees"])
+    weights = keep_own({parts["label_holder"]: parts["leaf_weights"]})
     names = own.names[devices.run.party]
     splits = [
         {
@@ -131,10 +140,10 @@ def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, An
 
 @TaskDispatcher.register_task(
     "sgb_predict",
-    config=PredictConfig,
+    config=SgbPredictConfig,
     prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False),
 )
-def execute_sgb_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+def execute_sgb_predict(devices: Devices, task_config: SgbPredictConfig) -> dict[str, Any]:
     """Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them."""
     import numpy as np
 
@@ -144,7 +153,7 @@ def execute_sgb_predict(devices: Devices, task_config: PredictConfig) -> dict[st
     shown: list[Array] = []
     for values in batches(own, params.num_boost_round * 2**params.max_depth):
         run.progress(0.05 + 0.9 * len(shown) * len(values) / own.table.rows, "prediction")
-        shown += keep_own(devices, {devices[own.receiver]: [_predicted(devices, own, values, params)]})
+        shown += keep_own({devices[own.receiver]: [_predicted(devices, own, values, params)]})
     return write_predictions(devices, task_config, own, np.concatenate(shown) if shown else None)
 
 

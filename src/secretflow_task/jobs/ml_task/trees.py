@@ -106,7 +106,7 @@ def own_files(own: TrainingInput, splits: Sequence[Any], **more: Any) -> dict[st
     return {SPLITS: splits, **more, **({TARGET: own.target} if own.target else {})}
 
 
-def keep_own(devices: Devices, parts: Mapping[Any, Sequence[Any]]) -> list[Any]:
+def keep_own(parts: Mapping[Any, Sequence[Any]]) -> list[Any]:
     """The values of the own party among ``{PYU: [its objects]}``; nothing travels."""
     import secretflow as sf
 

@@ -83,7 +83,7 @@ def execute_ss_xgboost(devices: Devices, task_config: SsXgbConfig) -> dict[str, 
         label_matrix(devices, own, config.label),
         dump_function=after_tree,
     )
-    trees = keep_own(devices, {pyu: [tree[pyu] for tree in model.trees] for pyu in model.trees[0]})
+    trees = keep_own({pyu: [tree[pyu] for tree in model.trees] for pyu in model.trees[0]})
     names = own.names[run.party]
     splits = [named_splits(names, tree.split_features, tree.split_values) for tree in trees]
     saved = save_model(
