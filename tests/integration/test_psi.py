@@ -290,3 +290,15 @@ def test_rows_that_do_not_belong_together_are_never_written(
     assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == [
         "in.csv"
     ] * 2
+
+
+@pytest.mark.matrix
+def test_a_long_intersection_says_how_far_it_is(workspace: Workspace) -> None:
+    tables = dict(zip(("alice", "bob"), overlapping(300_000, 100_000)))
+    request = psi(workspace, tables, protocol="ECDH", curve="25519")
+    execution = workspace.run(request)
+    for party in ("alice", "bob"):
+        shares = [share for stage, share in execution.stages(party) if stage == "intersection"]
+        assert len(set(shares)) == len(shares) >= 4 and shares == sorted(shares)
+        assert shares[0] == 0.55 and shares[-1] < 0.9
+    assert execution.results["alice"]["intersection_count"] == 100_000

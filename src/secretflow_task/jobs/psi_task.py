@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 
 from secretflow_task.data_loader import Table
 from secretflow_task.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
+from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
 from secretflow_task.task_config import PartyColumns, PartyName, Reads, TaskConfig, Use, Writes
 from secretflow_task.task_dispatcher import TaskDispatcher
 from secretflow_task.utils.log import get_logger
@@ -151,8 +152,9 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
     run, config = devices.run, task_config
     own: PsiInput = run.inputs
     _write_keys(own.keys, run.folder / "psi_in.csv")
-    run.progress(0.1, "intersection")
-    count = _run_psi(devices, config)
+    run.progress(STARTED, "intersection")
+    with progress_from_log(run, len(own.keys)):
+        count = _run_psi(devices, config)
     if run.party not in config.getters:
         return {"psi_protocol": config.used_protocol, "original_count": own.table.rows, "columns_used": []}
     rows = own.table.take(_output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv")))
