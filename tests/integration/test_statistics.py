@@ -425,3 +425,187 @@ def test_chimerge_joins_as_secretflow_does_and_counts_the_bins_after_it(workspac
             pd.cut(frame[name], [-np.inf, *figures[name]["split_points"], np.inf], labels=False), label
         )
         assert execution.results["alice"]["iv"][name] == pytest.approx(sum(row["iv"] for row in table))
+
+
+def people(rows: int = 80) -> pd.DataFrame:
+    """The columns of the plan's request: ages with ties, skewed incomes with gaps, and a text."""
+    rng = np.random.default_rng(8)
+    income = np.exp(rng.normal(10, 1, rows)).round(2)
+    income[::9] = np.nan
+    education = rng.choice(["BSc", "MSc", "PhD, MD"], rows).astype(object)
+    education[::13] = None
+    return pd.DataFrame({"age": rng.integers(18, 90, rows), "income": income, "education": education})
+
+
+def as_table(frame: pd.DataFrame) -> Table:
+    """A frame as cells, empty where it has none."""
+    return {name: ["" if pd.isna(cell) else cell for cell in frame[name]] for name in frame}
+
+
+def test_statistics_of_one_party_alone_run_as_in_the_plan(workspace: Workspace) -> None:
+    frame = people()
+    request = {
+        "task_type": "table_statistics",
+        "input_data": workspace.write("in.csv", {"alice": as_table(frame)}),
+        "columns": ["age", "income", "education"],
+        "output_report": workspace.text("stats.json"),
+    }
+    execution = workspace.run(request)
+    result = execution.results["alice"]
+    assert set(execution.results) == {"alice"}
+    assert (list(result["statistics"]), list(result["categories"])) == (["age", "income"], ["education"])
+    assert result["columns_used"] == ["age", "income", "education"]
+    report = json.loads(workspace.path("alice", "stats.json").read_text())
+    assert report == {key: result[key] for key in ("statistics", "categories", "rows")}
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_each_owner_has_its_own_statistics_and_with_share_all_have_all(
+    workspace: Workspace, share: bool
+) -> None:
+    """The tables need not be aligned."""
+    frames = {"alice": people(80), "bob": pd.DataFrame({"debt": [1.5, 2.5, 10.0], "town": ["x", "y", "x"]})}
+    tables = {party: as_table(frame) for party, frame in frames.items()}
+    request = {
+        "task_type": "table_statistics",
+        "input_data": workspace.write("in.csv", tables),
+        "ids": {},
+        "share": share,
+    }
+    execution = workspace.run(request, sf_init_config={"parties": THREE})
+    for party in THREE:
+        result = execution.results[party]
+        shown = list(frames) if share else [party] if party in frames else []
+        numbers = {name for owner in shown for name in frames[owner].select_dtypes("number")}
+        assert set(result["statistics"]) == numbers
+        assert set(result["categories"]) == {name for o in shown for name in frames[o]} - numbers
+        for owner in shown:
+            for name in set(frames[owner]) & numbers:
+                column, found = frames[owner][name], result["statistics"][name]
+                assert found["mean"] == pytest.approx(column.mean(), rel=1e-9)
+                assert found["kurtosis"] == (
+                    pytest.approx(column.kurtosis(), rel=1e-9) if len(column) > 3 else None
+                )
+
+
+@pytest.mark.matrix
+def test_statistics_are_those_of_secretflow_but_for_its_overflow_of_whole_numbers(
+    workspace: Workspace,
+) -> None:
+    """The powers of its int64 columns wrap around without an error."""
+    frame = people()
+    frame["amount"] = frame["age"] * 10_007
+    path = workspace.write("in.csv", {"alice": as_table(frame)})
+    script = (
+        "import sys, pandas as pd\n"
+        "from secretflow.stats import table_statistics, categorical_statistics\n"
+        "frame = pd.read_csv(sys.argv[1])\n"
+        "for table in (table_statistics(frame), categorical_statistics(frame)):\n"
+        "    print('RESULT', table.astype(str).to_json(orient='index'))"
+    )
+    command = [sys.executable, "-c", script, str(workspace.path("alice", "in.csv"))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    numbers, texts = (json.loads(line.split(" ", 1)[1]) for line in re.findall(r"^RESULT.*$", told, re.M))
+    result = workspace.run({"task_type": "table_statistics", "input_data": path, "ids": {}}).results["alice"]
+    wrong = set()
+    for name, figures in {**numbers, **texts}.items():
+        own = {**result["statistics"], **result["categories"]}[name]
+        for key, value in figures.items():
+            found = own[re.sub(r"\(.*", "", key)]
+            if found != (value if isinstance(found, str) else pytest.approx(float(value), rel=1e-9)):
+                wrong.add((name, key))
+    assert wrong == {("amount", "moment_4"), ("amount", "sum_4")}
+    exact = sum(int(value) ** 4 for value in frame["amount"])
+    assert result["statistics"]["amount"]["sum_4"] == pytest.approx(exact, rel=1e-12)
+
+
+SHARES = {
+    "None",
+    "SPUIOInfo",
+    "SPUValueMeta",
+    "ShapeDtypeStruct",
+    "<spu.libspu.Executable",
+    "b",
+    "",
+    "0",
+    "1",
+    "2",
+}
+
+
+def shown_to(workspace: Workspace, execution: Execution, party: str) -> str:
+    """All that a party's process logged, received and reported."""
+    events = "".join(event.to_json() for event in execution.events[party])
+    return workspace.bench.log_of(execution, party) + events
+
+
+def appears(value: float, text: str) -> bool:
+    """Whether a number is in a text, whole or cut to nine digits."""
+    return f"{value:.9g}"[:-1] in text
+
+
+def without(values: list[float], others: list[float]) -> list[float]:
+    """The values that are not among the others, and not 0."""
+    return [value for value in values if value and not np.isclose(value, others, rtol=1e-9, atol=0).any()]
+
+
+def test_statistics_that_are_not_shared_never_leave_their_owner(workspace: Workspace) -> None:
+    tables = dealt(skewed()[["normal", "lognormal", "alone", "tiny"]], TWO)
+    execution = workspace.run(statistic(workspace, "table_statistics", tables))
+    for party, other in (TWO, TWO[::-1]):
+        text = shown_to(workspace, execution, party)
+        assert received(workspace, execution, party) <= {"None"}
+        figures = [value for row in execution.results[other]["statistics"].values() for value in row.values()]
+        fractions = [value for value in figures if isinstance(value, float) and value % 1]
+        assert len(fractions) > 30 and not [value for value in fractions if appears(value, text)]
+
+
+def test_correlation_shows_the_matrix_and_no_cell(workspace: Workspace) -> None:
+    frame = skewed()[["normal", "lognormal", "alone", "tiny"]]
+    tables = dealt(frame, TWO)
+    execution = workspace.run(statistic(workspace, "pearson_correlation", tables))
+    units = (frame - frame.mean()) / frame.std(ddof=0) / math.sqrt(len(frame))
+    for party, other in (TWO, TWO[::-1]):
+        text = shown_to(workspace, execution, party)
+        assert received(workspace, execution, party) <= SHARES | {"array"}
+        arrays = re.findall(r"RECEIVED array\((.*?)\)\n", text, re.S)
+        assert len(arrays) <= 2  # the other's own block, and the block of both
+        cells = [
+            cell for name in tables[other] for cell in (*frame[name], *units[name], *(1024 * units[name]))
+        ]
+        assert len(cells) == 1800 and not [cell for cell in cells if appears(cell, text)]
+
+
+@pytest.mark.parametrize("method", ["quantile", "chimerge"])
+def test_woe_shows_the_label_party_no_bins_and_the_others_no_label(workspace: Workspace, method: str) -> None:
+    frame, label = a_scorecard()
+    request = scorecard(workspace, frame, label, "alice", method=method)
+    execution = workspace.run(request)
+    tables = dealt(frame, TWO)
+    of_alice, of_bob = (shown_to(workspace, execution, party) for party in TWO)
+    bob = execution.results["bob"]["woe"]
+    assert received(workspace, execution, "alice") <= SHARES | {"{"}  # a dict of information values
+    assert received(workspace, execution, "bob") <= SHARES
+    told = re.findall(r"RECEIVED (\{.*?\})\n", of_alice)
+    assert [json.loads(text.replace("'", '"')) for text in told] == [
+        {name: figures["iv"] for name, figures in bob.items()}
+    ]
+    secrets = [point for figures in bob.values() for point in figures["split_points"] if point % 1]
+    secrets += [row["woe"] for figures in bob.values() for row in figures["bins"]]
+    own = [row["woe"] for figures in execution.results["alice"]["woe"].values() for row in figures["bins"]]
+    # Bins of both that happen to have the same counts have the same WOE.
+    secrets, own = without(secrets, own), without(own, secrets)
+    assert len(secrets) > 20 and not [value for value in secrets if appears(value, of_alice)]
+    others = own + [
+        cell for name in tables["alice"] for cell in frame[name] if isinstance(cell, float) and cell % 1
+    ]
+    assert len(others) > 1000 and not [value for value in others if appears(value, of_bob)]
+    assert "iv" not in execution.results["bob"]
+
+
+def test_a_text_that_names_rows_would_tell_labels_and_is_refused(workspace: Workspace) -> None:
+    frame, label = a_scorecard(60)
+    frame = pd.DataFrame({"usage": frame["usage"], "name": [f"n{row}" for row in range(60)]})
+    request = scorecard(workspace, frame, label, "alice")
+    owner = "bob" if "name" in dealt(frame, TWO)["bob"] else "alice"
+    workspace.fail(request, "TooFewRows", owner)
