@@ -16,6 +16,7 @@ from secretflow_task.messages import Status
 from tests.data.tables import Table, columns_in_order, overlapping, rows_in_order, two_halves
 from tests.integration.bench import Execution, Workspace
 from tests.integration.test_psi import psi
+from tests.integration.test_statistics import run_statistics
 from tests.integration.test_trees import check_against_xgboost
 
 pytestmark = pytest.mark.engine
@@ -399,3 +400,7 @@ def test_a_workflow_names_the_step_that_failed_and_keeps_nothing(workspace: Work
 
 def test_trees_on_shares_predict_what_xgboost_predicts(workspace: Workspace) -> None:
     check_against_xgboost(workspace, "ss_xgb")
+
+
+def test_statistics_of_one_party_alone_run_as_in_the_plan(workspace: Workspace) -> None:
+    run_statistics(workspace)

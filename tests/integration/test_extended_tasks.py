@@ -8,7 +8,7 @@ from sklearn import metrics
 
 from tests.data.scores import measured
 from tests.integration.bench import Workspace
-from tests.integration import test_glm, test_kmeans
+from tests.integration import test_glm, test_kmeans, test_statistics
 from tests.integration.test_trees import check_against_xgboost
 
 pytestmark = pytest.mark.engine
@@ -53,3 +53,15 @@ def test_clusters_are_as_good_as_those_of_scikit_learn(workspace: Workspace) -> 
     tables, truth = test_kmeans.blobs(seed=1)
     execution = workspace.run(test_kmeans.clustering(workspace, tables, receiver="alice"))
     test_kmeans.check(workspace, execution, tables, truth, "alice")
+
+
+def test_correlations_across_parties_are_those_of_pandas(workspace: Workspace) -> None:
+    test_statistics.run_correlation(workspace)
+
+
+def test_variance_inflation_factors_are_those_of_statsmodels(workspace: Workspace) -> None:
+    test_statistics.run_vif(workspace)
+
+
+def test_weights_of_evidence_are_exact_and_stay_with_the_owners(workspace: Workspace) -> None:
+    test_statistics.run_woe(workspace, "alice")

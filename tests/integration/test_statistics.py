@@ -97,7 +97,8 @@ def check_correlation(execution: Execution, frame: pd.DataFrame, tolerance: floa
         assert (found == found.T).all(axis=None)
 
 
-def test_the_correlation_is_that_of_pandas_for_any_skew_scale_and_offset(workspace: Workspace) -> None:
+def run_correlation(workspace: Workspace) -> None:
+    """The case of `test_extended_tasks`: skew, scales and offsets of any kind, with a report."""
     frame = skewed()
     request = statistic(workspace, "pearson_correlation", dealt(frame, TWO))
     report = workspace.text("r.json")
@@ -168,14 +169,13 @@ def check_factors(execution: Execution, frame: pd.DataFrame, tolerance: float = 
         assert result["collinear"] == []
 
 
-@pytest.mark.parametrize("near", [0.1, 0.01])
-def test_vif_is_that_of_statsmodels_with_a_constant(workspace: Workspace, near: float) -> None:
+def run_vif(workspace: Workspace) -> None:
+    """The case of `test_extended_tasks`: factors up to 1e4, of columns at both parties."""
     frame = skewed()
-    # Three parties' worth of collinearity: factors of about 1e2 and 1e4.
-    frame["twin"] = frame["normal"] - frame["alone"] + near * np.random.default_rng(1).normal(size=len(frame))
+    frame["twin"] = frame["normal"] - frame["alone"] + 0.01 * np.random.default_rng(1).normal(size=len(frame))
     execution = workspace.run(statistic(workspace, "vif", dealt(frame, TWO)))
     check_factors(execution, frame)
-    assert max(execution.results["bob"]["vif"].values()) > 0.5 / near**2
+    assert max(execution.results["bob"]["vif"].values()) > 5000
 
 
 @pytest.mark.parametrize("spu", [SPU[1], pytest.param(SPU[2], marks=pytest.mark.matrix)], ids=spu_id)
@@ -313,11 +313,8 @@ def check_woe(execution: Execution, codes: pd.DataFrame, label: pd.Series, label
     assert execution.results[label_party]["iv"] == pytest.approx(values, rel=1e-9)
 
 
-@pytest.mark.parametrize("label_party", TWO)
-def test_woe_and_iv_of_quantile_bins_are_exact_with_the_label_at_either_party(
-    workspace: Workspace, label_party: str
-) -> None:
-    """SECRETFLOW.md C.26 and C.27: flags have their two bins, and missing cells count in the IV."""
+def run_woe(workspace: Workspace, label_party: str) -> None:
+    """The case of `test_extended_tasks`: quantile bins, missing cells, text, and the tables as WOE."""
     frame, label = a_scorecard()
     request = scorecard(workspace, frame, label, label_party, output_data=workspace.paths("out.csv"))
     execution = workspace.run(request)
@@ -333,6 +330,10 @@ def test_woe_and_iv_of_quantile_bins_are_exact_with_the_label_at_either_party(
     assert figures["flag"]["split_points"] == [0.0]
     assert any(row["positives"] == 0 for row in figures["pure"]["bins"])  # the half rows are tested
     assert figures["gap"]["bins"][-1]["bin"] is None and figures["gap"]["bins"][-1]["iv"] > 0.01
+
+
+def test_woe_is_exact_with_the_label_at_bob(workspace: Workspace) -> None:
+    run_woe(workspace, "bob")
 
 
 def test_a_label_may_be_text_and_equal_ranges_may_be_empty(workspace: Workspace) -> None:
@@ -379,7 +380,7 @@ def test_woe_of_three_parties_is_exact(workspace: Workspace, spu: dict[str, str]
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("spu", SPU[:3], ids=spu_id)
+@pytest.mark.parametrize("spu", [SPU[0], SPU[2]], ids=spu_id)
 def test_counts_of_a_million_rows_are_exact(workspace: Workspace, spu: dict[str, str]) -> None:
     rng = np.random.default_rng(2)
     rows = 1_000_000
@@ -442,7 +443,8 @@ def as_table(frame: pd.DataFrame) -> Table:
     return {name: ["" if pd.isna(cell) else cell for cell in frame[name]] for name in frame}
 
 
-def test_statistics_of_one_party_alone_run_as_in_the_plan(workspace: Workspace) -> None:
+def run_statistics(workspace: Workspace) -> None:
+    """The case of `test_core_tasks`: the plan's request, of one party alone."""
     frame = people()
     request = {
         "task_type": "table_statistics",
