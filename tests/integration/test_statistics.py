@@ -522,6 +522,7 @@ def test_statistics_are_those_of_secretflow_but_for_its_overflow_of_whole_number
 
 
 SHARES = {
+    "{",  # what the parties agree on: names, rows, numbers of bins
     "None",
     "SPUIOInfo",
     "SPUValueMeta",
@@ -556,7 +557,7 @@ def test_statistics_that_are_not_shared_never_leave_their_owner(workspace: Works
     execution = workspace.run(statistic(workspace, "table_statistics", tables))
     for party, other in (TWO, TWO[::-1]):
         text = shown_to(workspace, execution, party)
-        assert received(workspace, execution, party) <= {"None"}
+        assert received(workspace, execution, party) <= {"None", "{"}  # the names of the columns
         figures = [value for row in execution.results[other]["statistics"].values() for value in row.values()]
         fractions = [value for value in figures if isinstance(value, float) and value % 1]
         assert len(fractions) > 30 and not [value for value in fractions if appears(value, text)]
@@ -586,9 +587,14 @@ def test_woe_shows_the_label_party_no_bins_and_the_others_no_label(workspace: Wo
     tables = dealt(frame, TWO)
     of_alice, of_bob = (shown_to(workspace, execution, party) for party in TWO)
     bob = execution.results["bob"]["woe"]
-    assert received(workspace, execution, "alice") <= SHARES | {"{"}  # a dict of information values
-    assert received(workspace, execution, "bob") <= SHARES
-    told = re.findall(r"RECEIVED (\{.*?\})\n", of_alice)
+    assert received(workspace, execution, "alice") <= SHARES  # and a dict of information values
+    assert received(workspace, execution, "bob") <= SHARES | {"array"}
+    width = sum(len(figures["bins"]) for figures in bob.values()) if method == "quantile" else 320
+    arrays = re.findall(r"RECEIVED array\((.*?)\)\n", of_bob, re.S)
+    assert (
+        sum(array.count(",") for array in arrays) <= width
+    )  # the positive rows of bins and nothing of a row
+    told = re.findall(r"RECEIVED (\{'[a-z].*?\})\n", of_alice)
     assert [json.loads(text.replace("'", '"')) for text in told] == [
         {name: figures["iv"] for name, figures in bob.items()}
     ]
