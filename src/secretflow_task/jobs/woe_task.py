@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, ConstantColumn, MissingValues, TooFewRows, ValueRange
+from secretflow_task.errors import BadLabel, ConstantColumn, MissingValues, TooFewRows
 from secretflow_task.jobs.columns import agree_on_features, find_label_party, own_features, reveal_to
 from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
 from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
@@ -157,10 +157,6 @@ def _any_bins(table: Table, name: str, config: WoeConfig) -> Bins:
     values = table.numbers([name], missing=True).ravel()
     if np.isnan(values).all():
         raise MissingValues(f"{table.party}: column {name!r} has empty cells only.", party=table.party)
-    if not np.isfinite(np.nanmax(values) - np.nanmin(values)):
-        raise ValueRange(
-            f"{table.party}: column {name!r} holds numbers too large to part.", party=table.party
-        )
     return numeric_bins(values, config.method, config.n_bins, config.min_bin_rows)
 
 
