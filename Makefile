@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix unit lint format update bench clean
+.PHONY: help venv demo test test-matrix unit lint format reference update bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: venv ## Check format, style, types and layers
 
 format: venv ## Format the code
 	$(BIN)/black $(CODE)
+
+reference: venv ## Write docs/reference from the schemas of the requests
+	$(BIN)/sfworker tasks --markdown > docs/reference/requests.md
 
 update: venv ## Renew uv.lock and .venv, and say what changed
 	$(BIN)/uv lock --upgrade

@@ -79,9 +79,9 @@ class Strict(BaseModel):
 class ColumnAt(Strict):
     """One column of one party's file."""
 
-    party: PartyName
-    path: PathText
-    column: str
+    party: PartyName = Field(description="Who has the file.")
+    path: PathText = Field(description="The file; in a workflow also what an earlier step wrote.")
+    column: str = Field(description="The name of the column.")
 
     @model_validator(mode="before")
     @classmethod

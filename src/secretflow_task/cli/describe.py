@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from rich.markup import escape
 from rich.table import Table
@@ -30,20 +30,26 @@ def print_tasks() -> None:
 def print_task(task: Task) -> None:
     """A table of the keys of a task's ``task_config``."""
     console.print(f"[bold]{task.task_type}[/]: {task.summary}")
-    schema = task.config.model_json_schema() if task.config else {}
     table = Table("key", "type", "default", "meaning")
-    _add_keys(table, schema, schema.get("$defs", {}), "")
+    for key, kind, default, meaning in keys_of(task):
+        table.add_row(key, kind, default, escape(meaning))
     console.print(table)
 
 
-def _add_keys(table: Table, schema: dict[str, Any], parts: dict[str, Any], prefix: str) -> None:
+def keys_of(task: Task) -> Iterator[tuple[str, str, str, str]]:
+    """``(key, type, default, meaning)`` of every key of a task's ``task_config``, parts after their whole."""
+    schema = task.config.model_json_schema() if task.config else {}
+    yield from _keys(schema, schema.get("$defs", {}), "")
+
+
+def _keys(schema: dict[str, Any], parts: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     required = schema.get("required", [])
     for name, field in schema.get("properties", {}).items():
         default = "required" if name in required else _default(field)
-        table.add_row(f"{prefix}{name}", _type(field), default, escape(field.get("description", "")))
+        yield f"{prefix}{name}", _type(field), default, field.get("description", "")
         part = _part(field)
         if part in parts:
-            _add_keys(table, parts[part], parts, f"{prefix}{name}.")
+            yield from _keys(parts[part], parts, f"{prefix}{name}.")
 
 
 def _default(field: dict[str, Any]) -> str:
@@ -61,11 +67,18 @@ def _type(field: dict[str, Any]) -> str:
         return " | ".join(map(str, field["enum"]))
     if "anyOf" in field:
         return " | ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
-    if field.get("type") == "object":
-        return "{party: " + _type(next(iter(field.get("patternProperties", {"": {}}).values()))) + "}"
+    if "patternProperties" in field:
+        return "{party: " + _type(next(iter(field["patternProperties"].values()))) + "}"
+    if isinstance(field.get("additionalProperties"), dict):
+        return "{name: " + _type(field["additionalProperties"]) + "}"
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}"
-    return str(field.get("type", "object"))
+    return str(field.get("type", "object")) + _range(field)
+
+
+def _range(field: dict[str, Any]) -> str:
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    return "".join(f" {word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)
 
 
 def print_plan(request: TaskRequest, settings: Settings) -> None:

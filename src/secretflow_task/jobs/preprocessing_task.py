@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 class StratifyBy(Strict):
     """The label whose shares both parts keep."""
 
-    party: str
-    column: str
+    party: str = Field(description="Who has the label.")
+    column: str = Field(description="Its name.")
 
 
 class TrainTestSplitConfig(TaskConfig):

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class Step(Strict):
     """One step: a name, and the ``task_config`` of its task."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    task_config: dict[str, Any]
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="What later steps and errors call it.")
+    task_config: dict[str, Any] = Field(
+        description="As for the task alone; for a path also {step: NAME, output: KEY} of an earlier step."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""`sfworker tasks --markdown`: the reference of all requests, from their schemas and examples."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import yaml
+
+from secretflow_task.cli import files
+from secretflow_task.cli.describe import keys_of
+from secretflow_task.messages import TaskRequest
+from secretflow_task.requests import Plan
+from secretflow_task.task_dispatcher import Task, TaskDispatcher
+
+_HEAD = """\
+# All requests
+
+`make reference` writes this page from the schemas of the requests; a test compares them.
+[The user guide](../user_guide/index.md) says what the words mean that every task has.
+A key that is not required may be left out.
+"""
+
+
+def requests_page() -> str:
+    """The reference of all task types as Markdown."""
+    names = TaskDispatcher.list_supported_tasks()
+    contents = " ·\n".join(f"[`{name}`](#{name})" for name in names)
+    return "\n".join([_HEAD, contents, "", *(line for name in names for line in _section(name))])
+
+
+def _section(name: str) -> Iterator[str]:
+    task, example = TaskDispatcher.get(name), files.example(name)
+    yield f"## `{name}`\n"
+    yield f"{task.summary}\n"
+    yield from _keys(task)
+    yield f"\n```yaml\n{example}```\n"
+    yield from _reveals(example)
+
+
+def _keys(task: Task) -> Iterator[str]:
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for cells in keys_of(task):
+        key, *rest = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+        yield f"| `{key}` | " + " | ".join(rest) + " |"
+
+
+def _reveals(example: str) -> Iterator[str]:
+    """Who learns what from the example."""
+    plan = Plan.of(TaskRequest.from_arguments(yaml.safe_load(example)))
+    reveals = list(dict.fromkeys(plan.config.reveals()))
+    if not reveals:
+        yield "No party learns anything about another's rows.\n"
+        return
+    yield "Who learns what here, besides its own results:\n"
+    for use in reveals:
+        columns = f" ({', '.join(use.columns)})" if use.columns else ""
+        yield f"- {use.party}: {use.purpose}{columns}"
+    yield ""
