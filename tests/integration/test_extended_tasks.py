@@ -9,6 +9,7 @@ from sklearn import metrics
 from tests.data.scores import measured
 from tests.integration.bench import Workspace
 from tests.integration import test_glm, test_kmeans, test_statistics
+from tests.integration.test_transformations import check_transformation
 from tests.integration.test_trees import check_against_xgboost
 
 pytestmark = pytest.mark.engine
@@ -65,3 +66,12 @@ def test_variance_inflation_factors_are_those_of_statsmodels(workspace: Workspac
 
 def test_weights_of_evidence_are_exact_and_stay_with_the_owners(workspace: Workspace) -> None:
     test_statistics.run_woe(workspace, "alice")
+
+
+@pytest.mark.parametrize(
+    "task_type", ["fillna", "min_max_scaler", "label_encoder", "onehot_encoder", "binning"]
+)
+def test_a_transformation_is_that_of_the_oracle_also_on_new_rows(
+    workspace: Workspace, task_type: str
+) -> None:
+    check_transformation(workspace, task_type)

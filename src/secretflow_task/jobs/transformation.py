@@ -106,6 +106,7 @@ def prepare_transformation(
     """
 
     def applied(table: Table, fitted: Mapping[str, Fitted]) -> Table:
+        table.require(fitted)
         after = table
         for name in fitted:
             after = after.replace_column(name, apply(table, name, fitted[name]))

@@ -105,7 +105,7 @@ def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
         return {"split_points": config.split_points[name]}
     present = present_numbers(table, name)
     if config.method == "quantile":
-        edges = pd.Series(present).quantile(np.linspace(0, 1, config.n_bins + 1)).unique()
+        edges = np.unique(np.quantile(present, np.linspace(0, 1, config.n_bins + 1)))
     else:
         _, edges = pd.cut(present, config.n_bins, labels=False, retbins=True, duplicates="drop")
     points = [float(edge) for edge in edges[1:-1]]
