@@ -216,10 +216,11 @@ def test_a_wrong_split_is_refused(values: Mapping[str, Any], problem: str) -> No
 
 
 def test_a_split_by_a_label_tells_the_others_so() -> None:
-    assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == []
+    rows = [Use(party, "", (), "number of rows") for party in ("alice", "bob")]
+    assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == rows
     config = parse(TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x")
     what = "which rows are for training, drawn within the groups of the label"
-    assert config.reveals() == [Use("bob", "", ("y",), what)]
+    assert config.reveals() == [*rows, Use("bob", "", ("y",), what)]
 
 
 def test_a_split_needs_the_same_rows_everywhere(alice: Run, make_run: RunOf, tmp_path: Path) -> None:

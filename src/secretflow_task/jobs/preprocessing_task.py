@@ -67,12 +67,13 @@ class TrainTestSplitConfig(TaskConfig):
         return self
 
     def reveals(self) -> list[Use]:
-        """With ``stratify``, a choice of rows that depends on the label."""
+        """The row count, and with ``stratify`` a choice of rows that depends on the label."""
+        uses = [Use(party, "", (), "number of rows") for party in self.parties()]
         if self.stratify is None:
-            return []
+            return uses
         what = "which rows are for training, drawn within the groups of the label"
         others = [party for party in self.parties() if party != self.stratify.party]
-        return [Use(party, "", (self.stratify.column,), what) for party in others]
+        return uses + [Use(party, "", (self.stratify.column,), what) for party in others]
 
 
 def prepare_split(run: Run, config: TrainTestSplitConfig) -> Table:
