@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
+from kombu import Connection
 
 from secretflow_task.config.settings import Settings
 
 TASK_NAME = "tasks.secretflow.execute_task"
 
 
-def create_app(settings: Settings) -> Celery:
-    """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free slot."""
+CANCEL_COMMAND = "cancel_execution"
+
+
+def create_app(settings: Settings, node_id: str | None = None) -> Celery:
+    """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free slot.
+
+    Args:
+        node_id: for a node that consumes: what it has not acknowledged is kept under its own name, so that
+            others know what to take when it dies.
+    """
     url = settings.redis_url.get_secret_value()
     app = Celery("secretflow_worker", broker=url, backend=url, set_as_current=False)
     app.conf.update(
@@ -29,7 +40,31 @@ def create_app(settings: Settings) -> Celery:
         worker_send_task_events=False,  # they would carry arguments and tracebacks
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Redis delivers again what is not acknowledged in time; the node drops the second delivery.
-        broker_transport_options={"visibility_timeout": 24 * 3600},
+        broker_transport_options=_transport_options(node_id),
     )
     return app
+
+
+def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600) -> dict[str, Any]:
+    # Redis delivers again what is not acknowledged in time; the node drops the second delivery.
+    options: dict[str, Any] = {"visibility_timeout": visibility_seconds}
+    if node_id:
+        names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
+        options |= {key: f"sfworker:unacked{end}:{node_id}" for key, end in names.items()}
+    return options
+
+
+def redeliver(settings: Settings, node_id: str) -> None:
+    """Put back into the queue what a node that is gone has taken from it and not acknowledged.
+
+    Raises:
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is away.
+    """
+    url = settings.redis_url.get_secret_value()
+    with Connection(url, transport_options=_transport_options(node_id, visibility_seconds=0)) as connection:
+        connection.connect()  # tries once
+        # kombu's own way, which takes what is older than the visibility timeout.
+        connection.channel().qos.restore_visible(num=_REDELIVERED, interval=1)
+
+
+_REDELIVERED = 1000  # more than any node takes at once

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from celery import Celery
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
+from celery.worker.control import Panel
 
-from secretflow_task.celery_app import TASK_NAME
+from secretflow_task.celery_app import CANCEL_COMMAND, TASK_NAME
 from secretflow_task.errors import WorkerError
 from secretflow_task.messages import Status
 
 
 class ExecutionFailed(Exception):
     """How a failed execution ends as a Celery task; the status events say more."""
+
+
+class NodeStopping(Exception):
+    """The node takes no more requests; another one should have it."""
 
 
 class Outcome(Protocol):
@@ -40,17 +45,28 @@ class Executor(Protocol):
     """What runs a request to its end: the node."""
 
     def execute(self, *arguments: Any) -> Outcome:
-        """Run ``(task_request_id, params)`` or ``(params,)``."""
+        """Run ``(task_request_id, params)`` or ``(params,)``; raises `NodeStopping` if it takes no more."""
+
+    def cancel(self, execution_id: str) -> bool:
+        """End a running execution; whether it runs here."""
 
 
 def register(app: Celery, executor: Executor) -> None:
-    """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``."""
+    """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``, and cancel what it runs."""
+
+    def cancel_execution(_state: Any, execution_id: str) -> dict[str, bool]:
+        """End a running execution."""
+        return {"cancelled": executor.cancel(execution_id)}
+
+    Panel.register(cancel_execution, name=CANCEL_COMMAND, args=[("execution_id", str)])
 
     @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
         try:
             outcome = executor.execute(*arguments)
+        except NodeStopping:
+            raise Reject(requeue=True) from None
         except WorkerError as error:
             raise ExecutionFailed(f"{error.code}: {error.public_message}") from None
         if outcome.repeated and task.request.delivery_info.get("redelivered"):

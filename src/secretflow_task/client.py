@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 from redis import Redis
 
-from secretflow_task.celery_app import TASK_NAME, create_app
+from secretflow_task.celery_app import CANCEL_COMMAND, TASK_NAME, create_app
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import StatusEvent, TaskRequest
-from secretflow_task.utils.status_notifier import STREAM
+from secretflow_task.utils.status_notifier import CANCEL_SECONDS, STREAM, cancel_key
 
 _BATCH = 1000
+_CONTROL_SECONDS = 1.0  # how long the nodes may take to answer a command
 
 
 class Client:
@@ -38,6 +39,35 @@ class Client:
         }
         arguments = [request.task_request_id, {**request.params, **ids}]
         self._app.send_task(TASK_NAME, args=arguments, queue=queue, argsrepr="(...)", retry=False)
+
+    def cancel(self, execution_id: str) -> bool:
+        """Cancel an execution, also one that is still in the queue or not yet sent.
+
+        Returns:
+            Whether a node was running it. If not, it ends as `TaskCancelled` when it comes up within a day;
+            one that has ended stays as it is.
+        """
+        self._redis.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
+        answers = self._app.control.broadcast(
+            CANCEL_COMMAND, arguments={"execution_id": execution_id}, reply=True, timeout=_CONTROL_SECONDS
+        )
+        return any(said.get("cancelled") for answer in answers for said in answer.values())
+
+    def result(
+        self, execution_id: str, parties: Iterable[str], timeout_seconds: float = 3600.0
+    ) -> dict[str, StatusEvent]:
+        """The terminal event of each of ``parties``; waits for those that have not ended.
+
+        Raises:
+            TimeoutError: not all ended within the timeout.
+        """
+        wanted, ended = set(parties), dict[str, StatusEvent]()
+        for event in self.events(execution_id, timeout_seconds=timeout_seconds):
+            if event is not None and event.status.terminal:
+                ended[event.party] = event
+                if wanted <= ended.keys():
+                    break
+        return {party: ended[party] for party in sorted(wanted)}
 
     def position(self) -> str:
         """The present end of the status stream, from which `events` can follow what comes."""

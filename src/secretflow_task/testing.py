@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import traceback
+import uuid
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Iterable, Mapping, NoReturn
@@ -23,6 +24,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, Stage, Status, StatusEvent, TaskRequest
 from secretflow_task.node.store import Execution
 from secretflow_task.node.template import JobProcess
+from secretflow_task.utils.status_notifier import Unsent
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -53,60 +55,86 @@ class MemoryChannel:
 class MemoryOutbox:
     """An `EventStore` that is gone with its process."""
 
-    def __init__(self) -> None:
+    def __init__(self, maxlen: int = 100_000) -> None:
+        self.node_id = uuid.uuid4().hex
+        self.dropped = 0
         self._mutex = threading.Lock()
+        self._maxlen = maxlen
         self._executions: dict[tuple[str, str], Execution] = {}
+        self._statuses: dict[tuple[str, str], Status | None] = {}
+        self._epochs: dict[tuple[str, str], int] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
-        self._unsent: dict[int, str] = {}
-        self._last_number = 0
+        self._events: dict[int, Unsent] = {}
+        self._sent: set[int] = set()
 
-    def claim(self, request: TaskRequest, *parties: str) -> bool:
+    def claim(
+        self, request: TaskRequest, *parties: str, epoch: int = 1, seqs: Mapping[str, int] | None = None
+    ) -> bool:
         """Take an execution for all of ``parties``; False, and none taken, when one was taken before."""
         keys = {(request.execution_id, party): party for party in parties}
         with self._mutex:
             if keys.keys() & self._executions.keys():
                 return False
-            known = replace(request, params={})
             for key, party in keys.items():
-                self._executions[key] = Execution(known, party, request.task_type, Status.RUNNING)
+                self._executions[key] = Execution(request, party)
+                self._statuses[key] = Status.RUNNING
+                self._epochs[key] = epoch
+                self._last_seq[key] = (seqs or {}).get(party, 0)
             return True
 
     def status(self, execution_id: str, party: str) -> Status | None:
-        """The status of an execution at a party; None when it was never claimed."""
+        """The status of an execution at a party; None when it was never taken, or another node has it."""
         with self._mutex:
-            execution = self._executions.get((execution_id, party))
-            return execution.status if execution else None
+            return self._statuses.get((execution_id, party))
 
     def unfinished(self) -> list[Execution]:
-        """What was claimed and has no terminal event."""
+        """What was taken and has no terminal event."""
         with self._mutex:
-            return [item for item in self._executions.values() if not item.status.terminal]
+            return [item for key, item in self._executions.items() if self._statuses[key] is Status.RUNNING]
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
-        """Number an event of a claimed execution and keep it until sent; None after a terminal event."""
+        """Number an event of a taken execution and keep it until sent; None when it is not kept."""
         key = (event.execution_id, event.party)
+        if not event.status.terminal and self.waiting() >= self._maxlen:
+            self.dropped += 1
+            return None
         with self._mutex:
-            execution = self._executions.get(key)
-            if execution is None or execution.status.terminal:
+            if self._statuses.get(key) is not Status.RUNNING:
                 return None
-            self._executions[key] = replace(execution, status=event.status)
-            self._last_seq[key] = self._last_seq.get(key, 0) + 1
-            self._last_number += 1
+            self._statuses[key] = event.status
+            self._last_seq[key] += 1
             numbered = replace(event, seq=self._last_seq[key])
-            self._unsent[self._last_number] = numbered.to_json()
+            as_stored = StatusEvent.from_json(numbered.to_json())
+            number = len(self._events) + 1
+            self._events[number] = Unsent(number, self._epochs[key], as_stored)
             return numbered
 
-    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
-        """The oldest unsent events with their numbers, in order."""
+    def waiting(self) -> int:
+        """How many events Redis does not have yet."""
         with self._mutex:
-            oldest = sorted(self._unsent.items())[:limit]
-        return [(number, StatusEvent.from_json(body)) for number, body in oldest]
+            return len(self._events) - len(self._sent)
+
+    def unsent(self, limit: int) -> list[Unsent]:
+        """The oldest unsent events, in order."""
+        with self._mutex:
+            waiting = [unsent for number, unsent in self._events.items() if number not in self._sent]
+            return waiting[:limit]
 
     def mark_sent(self, numbers: Iterable[int]) -> None:
-        """Forget that these are unsent."""
+        """Redis has these events."""
         with self._mutex:
-            for number in numbers:
-                self._unsent.pop(number, None)
+            self._sent.update(numbers)
+
+    def rewind(self) -> int:
+        """Make all events unsent again; returns the highest number."""
+        with self._mutex:
+            self._sent.clear()
+            return len(self._events)
+
+    def give_up(self, execution_id: str, party: str) -> None:
+        """Another node has taken the execution over."""
+        with self._mutex:
+            self._statuses[execution_id, party] = None
 
 
 class JobSide(PipeChannel):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secretflow_task.messages import Status
+from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.node.store import EventStore
 from secretflow_task.testing import MemoryOutbox
 from tests.contract.conftest import AnyOutbox
@@ -18,13 +18,18 @@ from tests.contract.events import event, request
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["claim", "append", "append", "append", "send"]),
+        st.sampled_from(["claim", "append", "append", "append", "send", "rewind", "give up"]),
         st.sampled_from(["e-1", "e-2"]),
         st.sampled_from(["alice", "bob"]),
         st.sampled_from([Status.RUNNING, Status.RUNNING, Status.SUCCESS, Status.FAILURE]),
     ),
     max_size=25,
 )
+
+
+def waiting(outbox: AnyOutbox, limit: int = 10) -> list[StatusEvent]:
+    """The events that Redis does not have."""
+    return [unsent.event for unsent in outbox.unsent(limit)]
 
 
 def test_an_execution_is_taken_once_per_party(outbox: AnyOutbox) -> None:
@@ -51,14 +56,14 @@ def test_unfinished_is_what_was_taken_and_has_no_terminal_event(outbox: AnyOutbo
     outbox.append(event(party="bob"))
     outbox.append(event(Status.FAILURE))
     left = outbox.unfinished()
-    assert [(item.request.execution_id, item.party, item.task_type, item.status) for item in left] == [
-        ("e-2", "alice", "psi", Status.RUNNING),
-        ("e-1", "bob", "psi", Status.RUNNING),
+    assert [(item.request.execution_id, item.party, item.request.task_type) for item in left] == [
+        ("e-2", "alice", "psi"),
+        ("e-1", "bob", "psi"),
     ]
     assert {
         (item.request.task_request_id, item.request.task_id, item.request.subtask_id) for item in left
     } == {("r-1", "t", "s")}
-    assert all(item.request.params == {} for item in left)
+    assert all(item.request.params == request().params for item in left)
 
 
 def test_events_are_numbered_per_execution_and_party_and_come_out_in_order(outbox: AnyOutbox) -> None:
@@ -69,9 +74,9 @@ def test_events_are_numbered_per_execution_and_party_and_come_out_in_order(outbo
         for step, party in enumerate(["alice", "bob", "alice", "bob", "bob"])
     ]
     assert [item.seq for item in kept if item] == [1, 1, 2, 2, 3]
-    assert [item for _, item in outbox.unsent(10)] == kept
-    assert [item for _, item in outbox.unsent(2)] == kept[:2]
-    numbers = [number for number, _ in outbox.unsent(10)]
+    assert waiting(outbox) == kept
+    assert waiting(outbox, 2) == kept[:2]
+    numbers = [unsent.number for unsent in outbox.unsent(10)]
     assert numbers == sorted(set(numbers))
 
 
@@ -81,7 +86,7 @@ def test_an_event_keeps_everything_but_its_number(outbox: AnyOutbox) -> None:
     kept = outbox.append(given_event)
     assert kept is not None
     assert {**vars(kept), "seq": 0} == vars(given_event)
-    assert [item for _, item in outbox.unsent(1)] == [kept]
+    assert waiting(outbox, 1) == [kept]
 
 
 def test_nothing_is_kept_of_an_execution_that_was_not_taken(outbox: AnyOutbox) -> None:
@@ -98,22 +103,22 @@ def test_nothing_follows_a_terminal_event(terminal: Status, outbox: AnyOutbox) -
     for status in Status:
         assert outbox.append(event(status)) is None
     assert not outbox.claim(request(), "alice")
-    assert [item for _, item in outbox.unsent(10)] == [kept]
+    assert waiting(outbox) == [kept]
     assert outbox.status("e-1", "alice") is terminal
 
 
 def test_what_was_sent_is_forgotten_and_the_rest_keeps_its_order(outbox: AnyOutbox) -> None:
     outbox.claim(request(), "alice")
     kept = [outbox.append(event(step=step)) for step in range(5)]
-    numbers = [number for number, _ in outbox.unsent(10)]
+    numbers = [unsent.number for unsent in outbox.unsent(10)]
     outbox.mark_sent(numbers[1:3])
-    assert [item for _, item in outbox.unsent(10)] == [kept[0], *kept[3:]]
+    assert waiting(outbox) == [kept[0], *kept[3:]]
     outbox.mark_sent(numbers)
     outbox.mark_sent(numbers)
     assert outbox.unsent(10) == []
     following = outbox.append(event())
     assert following is not None and following.seq == 6
-    assert outbox.unsent(10)[0][0] > numbers[-1]
+    assert outbox.unsent(10)[0].number > numbers[-1]
 
 
 def test_threads_share_it(outbox: AnyOutbox) -> None:
@@ -129,7 +134,7 @@ def test_threads_share_it(outbox: AnyOutbox) -> None:
         claimed = list(threads.map(lambda _: outbox.claim(request("race"), "alice"), range(8)))
         list(threads.map(work, parties))
     assert sorted(claimed) == [False] * 7 + [True]
-    events = [item for _, item in outbox.unsent(1000)]
+    events = waiting(outbox, 1000)
     for party in parties:
         assert [item.seq for item in events if item.party == party] == list(range(1, 27))
 
@@ -140,15 +145,19 @@ def play(outbox: AnyOutbox, steps: list[Any]) -> list[Any]:
     for action, execution_id, party, status in steps:
         if action == "claim":
             seen.append(outbox.claim(request(execution_id), party))
+        elif action == "rewind":
+            seen.append(outbox.rewind())
+        elif action == "give up":
+            outbox.give_up(execution_id, party)
         elif action == "append":
             kept = outbox.append(event(status, party, execution_id))
             seen.append(kept and (kept.execution_id, kept.party, kept.seq, kept.status))
         else:
             sent = outbox.unsent(2)
-            outbox.mark_sent([number for number, _ in sent])
-            seen.append([(item.execution_id, item.party, item.seq) for _, item in sent])
+            outbox.mark_sent([unsent.number for unsent in sent])
+            seen.append([(unsent.number, unsent.epoch, unsent.event.seq) for unsent in sent])
         seen.append(outbox.status(execution_id, party))
-        seen.append([(item.request, item.party, item.status) for item in outbox.unfinished()])
+        seen.append([(item.request, item.party) for item in outbox.unfinished()])
     return seen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -11,8 +12,9 @@ from redis import RedisError
 from structlog.testing import capture_logs
 
 from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.node.store import EventStore
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import Publisher
+from secretflow_task.utils.status_notifier import Publisher, Unsent
 from tests.contract.conftest import AnyOutbox, RedisServer
 from tests.contract.events import event, request
 
@@ -104,7 +106,16 @@ class ForgetfulOutbox:
     def __init__(self, outbox: AnyOutbox) -> None:
         self._outbox = outbox
 
-    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
+    @property
+    def node_id(self) -> str:
+        """The node."""
+        return self._outbox.node_id
+
+    def rewind(self) -> int:
+        """As the real one."""
+        return self._outbox.rewind()
+
+    def unsent(self, limit: int) -> list[Unsent]:
         """What the real one says."""
         return self._outbox.unsent(limit)
 
@@ -150,8 +161,8 @@ def test_what_the_script_remembers_goes_away_by_itself(
 ) -> None:
     fill(outbox, 2)
     publisher.send_batch()
-    (key,) = redis.keys("sfworker:*")
-    assert redis.get(key) == "2" and 0 < redis.ttl(key) <= 7 * 24 * 3600
+    (key,) = redis.keys("sfworker:execution:*")
+    assert redis.hget(key, "seq") == "2" and 0 < redis.ttl(key) <= 7 * 24 * 3600
 
 
 def test_the_thread_sends_what_it_is_woken_for(publisher: Publisher, outbox: AnyOutbox, redis: Any) -> None:
@@ -191,7 +202,7 @@ def test_redis_away_and_back_all_events_arrive_once_and_in_order(
         with pytest.raises(RedisError):
             redis.ping()
         until(lambda: bool(records))
-        assert [item for _, item in outbox.unsent(10)] == sent[3:]
+        assert [unsent.event for unsent in outbox.unsent(10)] == sent[3:]
         redis_server.start()
         report(3)
         sent.append(outbox.append(event(Status.SUCCESS)))
@@ -228,3 +239,69 @@ def test_an_event_that_redis_refuses_is_neither_lost_nor_doubled(
     assert publisher.send_batch() == 2
     assert stream(redis) == sent
     assert redis.llen("task_status_queue") == 2
+
+
+def test_a_redis_that_comes_back_empty_gets_the_events_of_the_last_minutes_again(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    ended = fill(outbox, 3)
+    outbox.claim(request("e-2"), "alice")
+    running = [outbox.append(event(execution_id="e-2", step=step)) for step in range(2)]
+    publisher.send_batch()
+    redis.flushall()
+    running.append(outbox.append(event(execution_id="e-2")))
+    publisher.send_batch()
+    assert stream(redis) == [*ended, *running]
+    redis.flushall()
+    publisher.check()  # as the thread does when there is nothing new
+    publisher.send_batch()
+    assert stream(redis) == [*ended, *running]
+
+
+def test_a_redis_that_comes_back_from_an_older_file_gets_what_it_lacks(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    outbox.claim(request(), "alice")
+    sent = [outbox.append(event(step=step)) for step in range(4)]
+    publisher.send_batch()
+    older = {"node": outbox.node_id, "epoch": 1, "seq": 2, "ended": 0}
+    redis.hset("sfworker:execution:e-1:alice", mapping=older)
+    redis.xtrim("task_status_stream", maxlen=0, approximate=False)
+    sent.append(outbox.append(event(Status.SUCCESS)))
+    publisher.send_batch()
+    assert stream(redis) == sent[2:]
+
+
+def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any, tmp_path: Path) -> None:
+    with EventStore(tmp_path) as store:
+        publisher = Publisher(store, redis, maxlen=1000)
+        store.claim(request(), "alice", seqs={"alice": 7})
+        sent = [store.append(event()), store.append(event(Status.SUCCESS))]
+        publisher.send_batch()
+        assert stream(redis) == sent and store.waiting() == 0
+
+
+def test_the_events_of_a_node_that_was_taken_over_are_not_let_through(outbox: AnyOutbox, redis: Any) -> None:
+    stale: list[StatusEvent] = []
+    late = Publisher(outbox, redis, maxlen=1000, on_stale=stale.append)
+    outbox.claim(request(), "alice")
+    first = outbox.append(event())
+    late.send_batch()
+    heir = MemoryOutbox()
+    heir.claim(request(), "alice", epoch=2, seqs={"alice": 1})
+    ending = heir.append(event(Status.FAILURE))
+    outbox.append(event(Status.SUCCESS))
+    Publisher(heir, redis, maxlen=1000).send_batch()
+    late.send_batch()
+    assert stream(redis) == [first, ending]
+    assert [item.status for item in stale] == [Status.SUCCESS] and outbox.unsent(10) == []
+
+
+def test_nothing_follows_a_terminal_event_in_redis(outbox: AnyOutbox, redis: Any) -> None:
+    sent = fill(outbox, 2)
+    Publisher(outbox, redis, maxlen=1000).send_batch()
+    forgetful = MemoryOutbox()
+    forgetful.claim(request(), "alice", seqs={"alice": 2})
+    forgetful.append(event(Status.FAILURE))
+    Publisher(forgetful, redis, maxlen=1000).send_batch()
+    assert stream(redis) == sent and forgetful.unsent(10) == []

@@ -104,7 +104,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_request_runs_at_all_its_parties_and_is_told_in_order(bench: Bench) -> None:
     with bench.node() as node:
         outcome = node.execute("r-1", {"task_id": "t-1", **PSI})
-        kept = [event for _, event in node.store.unsent(100)]
+        kept = [unsent.event for unsent in node.store.unsent(100)]
     assert (outcome.execution_id, outcome.status, outcome.failure) == ("r-1", Status.SUCCESS, None)
     facts = {party: {"own": party} for party in ("alice", "bob")}
     for party in ("alice", "bob"):
@@ -294,7 +294,11 @@ def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path:
     with bench.node(start_the_other) as node:
         node.on_event = on_event
         assert node.execute("r-1", PSI).status is Status.SUCCESS
-        results = [event.data.get("result") for _, event in node.store.unsent(100) if event.status.terminal]
+        results = [
+            unsent.event.data.get("result")
+            for unsent in node.store.unsent(100)
+            if unsent.event.status.terminal
+        ]
     assert started and results == [{"folder": True}] * 2
 
 

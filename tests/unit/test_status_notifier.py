@@ -77,13 +77,14 @@ def outbox_with(count: int) -> MemoryOutbox:
 
 def test_a_batch_is_sent_in_order_with_the_keys_of_its_execution() -> None:
     outbox, script = outbox_with(3), FailingScript()
-    events = [event for _, event in outbox.unsent(10)]
+    events = [unsent.event for unsent in outbox.unsent(10)]
     publisher = Publisher(outbox, script, maxlen=5000, also_list=True)
     assert publisher.send_batch(2) == 2
     assert publisher.send_batch(2) == 1
     assert publisher.send_batch(2) == 0
-    keys = ["sfworker:seq:e-1:alice", "task_status_stream", "task_status_events", "task_status_queue"]
-    assert script.calls == [(keys, [event.seq, event.to_json(), 604800, 5000, 1]) for event in events]
+    names = ["sfworker:execution:e-1:alice", "task_status_stream", "task_status_events", "task_status_queue"]
+    keys, flags = [*names, f"sfworker:known:{outbox.node_id}"], [outbox.node_id, 1, 0, 0]
+    assert script.calls == [(keys, [event.seq, event.to_json(), 604800, 5000, 1, *flags]) for event in events]
     assert outbox.unsent(10) == []
 
 
@@ -94,7 +95,7 @@ def test_an_event_that_is_not_sent_stays_with_all_after_it() -> None:
     script.errors = [redis.ConnectionError("away")]
     with pytest.raises(redis.ConnectionError):
         publisher.send_batch()
-    assert [event.seq for _, event in outbox.unsent(10)] == [2, 3]
+    assert [unsent.event.seq for unsent in outbox.unsent(10)] == [2, 3]
     assert publisher.send_batch() == 2
     assert [arguments[0] for _, arguments in script.calls] == [1, 2, 3]
 

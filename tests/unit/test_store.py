@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,14 +32,13 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
             store.append(event(Status.SUCCESS)),
             store.append(event(party="bob")),
         ]
-        store.mark_sent([store.unsent(1)[0][0]])
+        store.mark_sent([store.unsent(1)[0].number])
     with EventStore(tmp_path) as store:
-        assert [item for _, item in store.unsent(10)] == stored[1:]
+        assert [unsent.event for unsent in store.unsent(10)] == stored[1:]
         assert store.status("e-1", "alice") is Status.SUCCESS
         assert not store.claim(REQUEST, "alice")
         (left,) = store.unfinished()
-        assert (left.party, left.task_type, left.status) == ("bob", "psi", Status.RUNNING)
-        assert left.request == TaskRequest("e-1", "r-1", {}, "t-1", "s-1")
+        assert (left.party, left.request) == ("bob", REQUEST)
         failed = store.append(event(Status.FAILURE, "bob"))
         assert failed is not None and failed.seq == 2
         assert store.unfinished() == []
@@ -48,11 +48,11 @@ def test_numbers_of_events_are_not_used_again_after_a_restart(tmp_path: Path) ->
     with EventStore(tmp_path) as store:
         store.claim(REQUEST, "alice")
         store.append(event())
-        (number, _), *_ = store.unsent(1)
+        number = store.unsent(1)[0].number
         store.mark_sent([number])
     with EventStore(tmp_path) as store:
         store.append(event())
-        assert store.unsent(1)[0][0] > number
+        assert store.unsent(1)[0].number > number
 
 
 def write_and_die(folder: Path, pipe: Connection) -> None:
@@ -75,7 +75,7 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     assert ours.poll(10)
     process.join(10)
     with EventStore(tmp_path) as store:
-        assert [item.seq for _, item in store.unsent(100)] == list(range(1, 22))
+        assert [unsent.event.seq for unsent in store.unsent(100)] == list(range(1, 22))
         assert store.status("e-1", "alice") is Status.FAILURE
 
 
@@ -107,3 +107,55 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
         pass
     with pytest.raises(sqlite3.ProgrammingError):
         store.unsent(1)
+
+
+class FullDisk:
+    """A connection to a database whose disk may be full."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.full = False
+
+    def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+        """Refuse to write when full."""
+        if self.full and query.startswith(("INSERT", "UPDATE", "DELETE")):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(query, *values)
+
+    def executemany(self, query: str, values: Any) -> sqlite3.Cursor:
+        """Refuse to write when full."""
+        return self.execute("INSERT") if self.full else self._connection.executemany(query, values)
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+def test_a_terminal_event_is_told_also_when_the_disk_is_full(tmp_path: Path) -> None:
+    with EventStore(tmp_path) as store:
+        store.claim(REQUEST, "alice")
+        sent = [store.append(event())]
+        disk = FullDisk(store._db)
+        store._db = disk  # type: ignore[assignment]
+        disk.full = True
+        assert store.append(event()) is None  # progress is dropped
+        sent.append(store.append(event(Status.SUCCESS)))
+        assert store.append(event(Status.FAILURE)) is None
+        assert [unsent.event for unsent in store.unsent(10)] == sent
+        for unsent in store.unsent(10):
+            store.mark_sent([unsent.number])
+        assert store.unsent(10) == []
+        disk.full = False
+        store.mark_sent([])
+        assert store.status("e-1", "alice") is Status.SUCCESS
+    with EventStore(tmp_path) as store:
+        assert store.unfinished() == [] and store.unsent(10) == []
+
+
+def test_what_is_dropped_when_too_much_waits_is_progress(tmp_path: Path) -> None:
+    with EventStore(tmp_path, maxlen=3) as store:
+        store.claim(REQUEST, "alice")
+        kept = [store.append(event()) for _ in range(5)]
+        kept.append(store.append(event(Status.SUCCESS)))
+        assert [item and item.seq for item in kept] == [1, 2, 3, None, None, 4]
+        assert (store.dropped, store.waiting()) == (2, 4)

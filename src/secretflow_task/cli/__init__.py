@@ -107,6 +107,17 @@ def watch(
 
 @app.command()
 @guarded
+def cancel(
+    execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
+) -> None:
+    """Cancel an execution that runs or waits in the queue."""
+    from secretflow_task.cli.remote import cancel_execution
+
+    raise typer.Exit(cancel_execution(execution_id))
+
+
+@app.command()
+@guarded
 def tasks(
     task_type: Annotated[Optional[str], typer.Argument(help="One task type, for its request.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,

@@ -33,3 +33,12 @@ def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_j
             elif display.ended():
                 break
     return print_json(display.last) if as_json else print_outcome(display.last)
+
+
+def cancel_execution(execution_id: str) -> Exit:
+    """Cancel an execution wherever it is; returns the exit code."""
+    with Client(files.settings()) as client:
+        was_running = client.cancel(execution_id)
+    said = "It was running and is being ended." if was_running else "No node is running it: if it is queued,"
+    console.print(said if was_running else f"{said} it will end as cancelled when it comes up.")
+    return Exit.OK

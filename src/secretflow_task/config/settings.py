@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     terminate_grace_seconds: float = Field(
         5.0, ge=0, description="Time between SIGTERM and SIGKILL, and for a finished job process to leave."
     )
+    drain_seconds: float = Field(
+        600.0, ge=0, description="How long a node that is told to stop lets running executions go on."
+    )
     template_timeout_seconds: float = Field(
         180.0, gt=0, description="Limit for the template process to import SecretFlow."
     )

@@ -5,19 +5,30 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from secretflow_task.celery_app import TASK_NAME
+from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import InvalidTaskConfig, NodeLost, PeerUnreachable, RequestMismatch, WorkerError
+from secretflow_task.errors import (
+    InvalidTaskConfig,
+    NodeLost,
+    PeerUnreachable,
+    RequestMismatch,
+    TaskCancelled,
+    WorkerError,
+)
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
+from secretflow_task.node.ownership import Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store import EventStore, Execution
@@ -33,6 +44,9 @@ log = get_logger()
 # A file in every job's folder that says whose it is: the work folder may hold other nodes' jobs, or anything.
 _OWNER = ".sfworker-node"
 _MOST_PARTIES = 16
+_STOP_SECONDS = 30.0
+# What a request ends with that is not run, by what the nodes on the same Redis have agreed.
+_REFUSALS: dict[Verdict, type[WorkerError]] = {Verdict.LOST: NodeLost, Verdict.CANCELLED: TaskCancelled}
 _NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
 
 
@@ -53,7 +67,8 @@ class Outcome:
 class Node:
     """Runs executions; a context manager over its store and its template.
 
-    ``on_event`` is called, from any thread, with every event after it is stored; it may be set later.
+    ``on_event`` is called, from any thread, with every event after it is stored. It and ``ownership``, which
+    decides between this node and others on the same queue, may be set later.
     """
 
     def __init__(
@@ -65,6 +80,10 @@ class Node:
     ) -> None:
         self.settings = settings
         self.on_event = on_event
+        self.ownership: Ownership = SoleOwnership()
+        self._mutex = threading.Lock()
+        self._running: dict[str, LocalExecution] = {}
+        self._closing = False
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
 
@@ -79,6 +98,7 @@ class Node:
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        self.stop()
         self._stack.__exit__(*exc)
 
     def execute(self, *arguments: Any) -> Outcome:
@@ -87,8 +107,11 @@ class Node:
         A request that was taken before is not run again, and nothing is published for it.
 
         Raises:
+            NodeStopping: another node should take it.
             InvalidTaskConfig: the arguments hold no id, so that nothing can be published.
         """
+        if self._closing:
+            raise NodeStopping
         request = TaskRequest.from_arguments(*arguments)
         with execution_context(execution_id=request.execution_id, task_type=request.task_type):
             try:
@@ -104,8 +127,14 @@ class Node:
             self._check(plan)
         except WorkerError as error:
             return self._refuse(request, error)
-        if not self.store.claim(request, *plan.parties):
+        claim = self.ownership.claim(request.execution_id, plan.parties)
+        if claim.verdict is Verdict.DROP:
+            return self._known(request, plan.parties)
+        if not self.store.claim(request, *plan.parties, epoch=claim.epoch, seqs=claim.seqs):
             return self._repeat(request, plan.parties)
+        refusal = _REFUSALS.get(claim.verdict)
+        if refusal is not None:
+            return self._end_unstarted(plan, refusal())
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         try:
             failures = self._run_parties(plan)
@@ -122,6 +151,48 @@ class Node:
             code=failure and failure.code,
         )
         return Outcome(request.execution_id, status, failure)
+
+    def _end_unstarted(self, plan: Plan, error: WorkerError) -> Outcome:
+        log.info("The execution is not started.", action="execution_not_started", code=error.code)
+        for party in plan.parties:
+            self._settle(plan.request, party, error)
+        return Outcome(plan.request.execution_id, Status.FAILURE, error)
+
+    def running(self) -> list[str]:
+        """The executions that run now."""
+        with self._mutex:
+            return list(self._running)
+
+    def cancel(self, execution_id: str) -> bool:
+        """End a running execution; whether it runs here."""
+        return self._end(execution_id, TaskCancelled())
+
+    def abandon(self, execution_id: str) -> bool:
+        """End a running execution silently: another node has taken it over and says how it ended."""
+        for party in self._parties_running(execution_id):
+            self.store.give_up(execution_id, party)
+        return self._end(execution_id, NodeLost())
+
+    def stop(self) -> None:
+        """End all running executions, and start none from now on."""
+        self._closing = True
+        for execution_id in self.running():
+            self._end(execution_id, NodeLost("The node was shut down."))
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _end(self, execution_id: str, error: WorkerError) -> bool:
+        with self._mutex:
+            execution = self._running.get(execution_id)
+            if execution is not None:
+                next(iter(execution.links.values())).fail(error)
+        return execution is not None
+
+    def _parties_running(self, execution_id: str) -> list[str]:
+        with self._mutex:
+            execution = self._running.get(execution_id)
+            return sorted(execution.links) if execution else []
 
     @property
     def _logs(self) -> Path:
@@ -152,6 +223,7 @@ class Node:
         with ExitStack() as stack:
             ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
             execution = stack.enter_context(closing(LocalExecution(plan.parties)))
+            stack.enter_context(self._registered(plan.request.execution_id, execution))
             specs = [self._spec(plan, party, ports) for party in plan.parties]
             for spec in specs:
                 stack.callback(self._clean, plan, spec)
@@ -159,6 +231,16 @@ class Node:
             return list(
                 threads.map(lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs)
             )
+
+    @contextmanager
+    def _registered(self, execution_id: str, execution: LocalExecution) -> Iterator[None]:
+        with self._mutex:
+            self._running[execution_id] = execution
+        try:
+            yield
+        finally:
+            with self._mutex:
+                del self._running[execution_id]
 
     def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> WorkerError | None:
         with execution_context(execution_id=plan.request.execution_id, party=spec.party):
@@ -218,13 +300,19 @@ class Node:
         """Delete everything that a job wrote outside its outputs and its log; never raises."""
         shutil.rmtree(spec.folder, ignore_errors=True)
         try:
-            own = [use for use in _paths_of(plan) if use.party == spec.party]
-            targets = [spec.rules.resolve(use.path, use.purpose) for use in own]
-            for folder in {folder for target in targets for folder in staging_folders(target, spec.staging)}:
-                shutil.rmtree(folder, ignore_errors=True)
+            _remove_staged(plan, spec.party, spec.rules, spec.staging)
             remove_traces(spec.log_path)
         except (OSError, WorkerError):
             log.exception("Something of a job is left.", action="clean_failed")
+
+    def _clean_staging(self, execution: Execution) -> None:
+        """Remove the outputs that a job of an earlier process had staged beside their targets."""
+        try:
+            plan = Plan.of(execution.request)
+        except WorkerError:
+            return  # refused, or of another version: nothing was staged
+        name = _staging_name(execution.request.execution_id, execution.party)
+        _remove_staged(plan, execution.party, self._rules(execution.party), name)
 
     def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
         event = self.store.append(
@@ -256,11 +344,15 @@ class Node:
         return error
 
     def _repeat(self, request: TaskRequest, parties: list[str]) -> Outcome:
-        """A second delivery: say what is known of the first."""
-        log.info("The request was delivered before.", action="duplicate_delivery")
+        """A second delivery: tell the parties that the first did not have, and say what is known of it."""
         for party in parties:
-            if self.store.claim(request, party):  # the id was used before, for other parties
+            if self.store.claim(request, party):
                 self._settle(request, party, RequestMismatch("The execution id was used before."))
+        return self._known(request, parties)
+
+    def _known(self, request: TaskRequest, parties: list[str]) -> Outcome:
+        """What this node knows of an execution that it does not run for this delivery."""
+        log.info("The request was delivered before.", action="duplicate_delivery")
         statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
         status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
         return Outcome(request.execution_id, status, repeated=True)
@@ -275,10 +367,18 @@ class Node:
                 execution_id=execution.request.execution_id,
                 party=execution.party,
             )
+            self._clean_staging(execution)
             self._settle(execution.request, execution.party, NodeLost(party=execution.party))
         for owner in self.settings.work_dir.glob(f"*/{_OWNER}"):
             if owner.read_text() == self._identity:
                 shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _remove_staged(plan: Plan, party: str, rules: PathRules, name: str) -> None:
+    own = [use for use in _paths_of(plan) if use.party == party]
+    targets = [rules.resolve(use.path, use.purpose) for use in own]
+    for folder in {folder for target in targets for folder in staging_folders(target, name)}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _paths_of(plan: Plan) -> list[Use]:

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator, Mapping
+from uuid import uuid4
 
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.utils.status_notifier import Unsent
 
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS node (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS executions (
     execution_id TEXT NOT NULL,
     party TEXT NOT NULL,
     task_request_id TEXT NOT NULL,
     task_id TEXT,
     subtask_id TEXT,
-    task_type TEXT NOT NULL,
+    params TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
     status TEXT NOT NULL DEFAULT 'RUNNING',
-    last_seq INTEGER NOT NULL DEFAULT 0,
-    started_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    taken_at REAL NOT NULL,
     PRIMARY KEY (execution_id, party)
 );
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    execution_id TEXT NOT NULL,
-    party TEXT NOT NULL,
-    body TEXT NOT NULL
+    epoch INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    sent_at REAL
 );
+CREATE INDEX IF NOT EXISTS unsent ON events (number) WHERE sent_at IS NULL;
+CREATE INDEX IF NOT EXISTS sent ON events (sent_at) WHERE sent_at IS NOT NULL;
 """
+_KEPT_SECONDS = 600.0  # how long a sent event is kept, for a Redis that comes back without it
+_REMEMBERED_SECONDS = 30 * 24 * 3600.0  # how long a finished execution is known
+_FIRST_HELD = 2**62  # numbers of what is held in memory come after all stored ones
+_TAKEN_OVER = "TAKEN_OVER"  # the status of what another node settles
 
 
 class StoreInUse(Exception):
@@ -45,17 +57,19 @@ class Execution:
 
     request: TaskRequest
     party: str
-    task_type: str
-    status: Status
 
 
 class EventStore:
     """SQLite in the state folder, for one node at a time.
 
-    Terminal events are on disk when `append` returns; the others survive the process, not the machine.
+    Terminal events are on disk when `append` returns; the others survive the process, not the machine. When
+    the disk is full a terminal event is held in memory, and stored when there is room again.
+
+    Args:
+        maxlen: so many events may wait for Redis; what is dropped beyond that is progress.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, maxlen: int = 100_000) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -63,10 +77,18 @@ class EventStore:
         except BlockingIOError:
             os.close(self._lock_handle)
             raise StoreInUse(StoreInUse.__doc__) from None
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
+        self._maxlen = maxlen
+        # What the disk had no room for: terminal events, and which numbers Redis has.
+        self._held: list[Unsent] = []
+        self._sent: set[int] = set()
+        self.dropped = 0
         self._db = sqlite3.connect(folder / "node.sqlite", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(_SCHEMA)
+        self._db.execute("INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,))
+        self.node_id = str(self._db.execute("SELECT id FROM node").fetchone()[0])
+        self._forget_old()
 
     def __enter__(self) -> EventStore:
         return self
@@ -75,70 +97,154 @@ class EventStore:
         self._db.close()
         os.close(self._lock_handle)
 
-    def claim(self, request: TaskRequest, *parties: str) -> bool:
-        """Take an execution for all of ``parties``; False, and none taken, when one was taken before."""
-        ids = (request.task_request_id, request.task_id, request.subtask_id, request.task_type)
+    def claim(
+        self, request: TaskRequest, *parties: str, epoch: int = 1, seqs: Mapping[str, int] | None = None
+    ) -> bool:
+        """Take an execution for all of ``parties``; False, and none taken, when one was taken before.
+
+        Args:
+            epoch: how often the execution was taken, by this node or another.
+            seqs: the number of each party's last event at an earlier owner.
+        """
+        ids = (request.task_request_id, request.task_id, request.subtask_id)
+        common = (*ids, json.dumps(request.params), epoch, time.time())
         try:
             with self._transaction(durable=False) as db:
                 db.executemany(
-                    "INSERT INTO executions"
-                    " (execution_id, party, task_request_id, task_id, subtask_id, task_type)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    [(request.execution_id, party, *ids) for party in parties],
+                    "INSERT INTO executions (execution_id, party, last_seq,"
+                    " task_request_id, task_id, subtask_id, params, epoch, taken_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(request.execution_id, party, (seqs or {}).get(party, 0), *common) for party in parties],
                 )
         except sqlite3.IntegrityError:
             return False
         return True
 
     def status(self, execution_id: str, party: str) -> Status | None:
-        """The status of an execution at a party; None when it was never claimed."""
-        with self._mutex:
-            row = self._db.execute(
-                "SELECT status FROM executions WHERE execution_id = ? AND party = ?", (execution_id, party)
-            ).fetchone()
-        return Status(row[0]) if row else None
+        """The status of an execution at a party; None when it was never taken, or another node has it."""
+        row = self._row(
+            "SELECT status FROM executions WHERE execution_id = ? AND party = ?", execution_id, party
+        )
+        return Status(row[0]) if row and row[0] != _TAKEN_OVER else None
 
     def unfinished(self) -> list[Execution]:
-        """What was claimed and has no terminal event: after a start, what an earlier node process left."""
+        """What was taken and has no terminal event: after a start, what an earlier node process left."""
         with self._mutex:
             rows = self._db.execute(
-                "SELECT execution_id, task_request_id, task_id, subtask_id, party, task_type"
+                "SELECT execution_id, task_request_id, params, task_id, subtask_id, party"
                 " FROM executions WHERE status = 'RUNNING' ORDER BY rowid"
             ).fetchall()
         return [
-            Execution(TaskRequest(row[0], row[1], {}, row[2], row[3]), row[4], row[5], Status.RUNNING)
-            for row in rows
+            Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5]) for row in rows
         ]
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
-        """Number an event of a claimed execution and keep it until it is sent; None after its end."""
-        key = (event.execution_id, event.party)
+        """Number an event of a taken execution and keep it until it is sent; None when it is not kept.
+
+        That is so after the execution's end, and for progress when too much waits already.
+        """
+        if not event.status.terminal and self.waiting() >= self._maxlen:
+            self.dropped += 1
+            return None
+        with self._mutex:
+            if any(_key(held.event) == _key(event) for held in self._held):
+                return None
+            try:
+                return self._store(event)
+            except sqlite3.OperationalError:
+                return self._hold(event) if event.status.terminal else None
+
+    def _store(self, event: StatusEvent) -> StatusEvent | None:
         with self._transaction(durable=event.status.terminal) as db:
             row = db.execute(
                 "UPDATE executions SET last_seq = last_seq + 1, status = ?"
-                " WHERE execution_id = ? AND party = ? AND status = 'RUNNING' RETURNING last_seq",
-                (event.status.value, *key),
+                " WHERE execution_id = ? AND party = ? AND status = 'RUNNING' RETURNING last_seq, epoch",
+                (event.status.value, *_key(event)),
             ).fetchone()
             if row is None:
                 return None
             numbered = replace(event, seq=row[0])
-            db.execute(
-                "INSERT INTO events (execution_id, party, body) VALUES (?, ?, ?)", (*key, numbered.to_json())
-            )
+            db.execute("INSERT INTO events (epoch, body) VALUES (?, ?)", (row[1], numbered.to_json()))
             return numbered
 
-    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
-        """The oldest events that Redis does not have, with their numbers, in order."""
+    def _hold(self, event: StatusEvent) -> StatusEvent | None:
+        row = self._row(
+            "SELECT last_seq, epoch FROM executions"
+            " WHERE execution_id = ? AND party = ? AND status = 'RUNNING'",
+            *_key(event),
+        )
+        if row is None:
+            return None
+        numbered = replace(event, seq=row[0] + 1)
+        self._held.append(Unsent(_FIRST_HELD + len(self._held), row[1], numbered))
+        return numbered
+
+    def waiting(self) -> int:
+        """How many events Redis does not have yet."""
+        return int(self._row("SELECT COUNT(*) FROM events WHERE sent_at IS NULL")[0])
+
+    def unsent(self, limit: int) -> list[Unsent]:
+        """The oldest events that Redis does not have, in order."""
         with self._mutex:
             rows = self._db.execute(
-                "SELECT number, body FROM events ORDER BY number LIMIT ?", (limit,)
+                "SELECT number, epoch, body FROM events WHERE sent_at IS NULL ORDER BY number LIMIT ?",
+                (limit + len(self._sent),),
             ).fetchall()
-        return [(number, StatusEvent.from_json(body)) for number, body in rows]
+            stored = [Unsent(number, epoch, StatusEvent.from_json(body)) for number, epoch, body in rows]
+            waiting = [unsent for unsent in [*stored, *self._held] if unsent.number not in self._sent]
+            return waiting[:limit]
 
     def mark_sent(self, numbers: Iterable[int]) -> None:
-        """Redis has these events: forget them."""
+        """Redis has these events: forget them after a while."""
+        with self._mutex:
+            self._sent.update(numbers)
+            try:
+                self._note_sent(time.time())
+            except sqlite3.OperationalError:
+                return  # the next time, when the disk has room again
+            self._sent.clear()
+            self._held.clear()
+
+    def _note_sent(self, now: float) -> None:
         with self._transaction(durable=False) as db:
-            db.executemany("DELETE FROM events WHERE number = ?", [(number,) for number in numbers])
+            sent = [(now, number) for number in self._sent]
+            db.executemany("UPDATE events SET sent_at = ? WHERE number = ?", sent)
+            db.execute("DELETE FROM events WHERE sent_at < ?", (now - _KEPT_SECONDS,))
+            for number, epoch, event in ((held.number, held.epoch, held.event) for held in self._held):
+                db.execute(
+                    "UPDATE executions SET last_seq = ?, status = ? WHERE execution_id = ? AND party = ?",
+                    (event.seq, event.status.value, *_key(event)),
+                )
+                db.execute(
+                    "INSERT INTO events (epoch, body, sent_at) VALUES (?, ?, ?)",
+                    (epoch, event.to_json(), now if number in self._sent else None),
+                )
+
+    def rewind(self) -> int:
+        """Make the events that were sent in the last minutes unsent again; returns the highest number."""
+        with self._transaction(durable=False) as db:
+            db.execute("DELETE FROM events WHERE sent_at < ?", (time.time() - _KEPT_SECONDS,))
+            db.execute("UPDATE events SET sent_at = NULL")
+            return int(db.execute("SELECT COALESCE(MAX(number), 0) FROM events").fetchone()[0])
+
+    def give_up(self, execution_id: str, party: str) -> None:
+        """Another node has taken the execution over: nothing more is kept of it here."""
+        with self._transaction(durable=False) as db:
+            db.execute(
+                "UPDATE executions SET status = ? WHERE execution_id = ? AND party = ?",
+                (_TAKEN_OVER, execution_id, party),
+            )
+
+    def _forget_old(self) -> None:
+        with self._transaction(durable=False) as db:
+            db.execute(
+                "DELETE FROM executions WHERE status != 'RUNNING' AND taken_at < ?",
+                (time.time() - _REMEMBERED_SECONDS,),
+            )
+
+    def _row(self, query: str, *values: object) -> Any:
+        with self._mutex:
+            return self._db.execute(query, values).fetchone()
 
     @contextmanager
     def _transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -151,3 +257,7 @@ class EventStore:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+def _key(event: StatusEvent) -> tuple[str, str]:
+    return event.execution_id, event.party

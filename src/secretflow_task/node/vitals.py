@@ -17,9 +17,9 @@ def is_stopped(pid: int) -> bool:
 
 
 def memory_bytes(group: int) -> int:
-    """Proportional set size of all processes of a process group: shared pages count once for all that share.
+    """Proportional set size of all processes of a process group.
 
-    A job shares most of its pages with the template, so that the resident size would say several times too much.
+    A job shares most of its pages with the template and the other jobs, which its resident size would count whole.
     """
     return sum(map(_pss_bytes, _members(group)))
 

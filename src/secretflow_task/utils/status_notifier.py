@@ -8,6 +8,8 @@ a status that cannot be sent never fails a task, and is never lost.
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Protocol
 
 from secretflow_task.messages import StatusEvent
@@ -17,10 +19,17 @@ STREAM = "task_status_stream"
 CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 
-# One atomic step: an event goes out only if it is newer than the last one of its execution and party.
+# One atomic step: the next event of an execution and party goes out, in its owner's newest epoch, and none
+# after the terminal one. KEYS: record, stream, channel, list, what shows that Redis knows this node.
 PUBLISH_SCRIPT = """
-local last = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) <= last then return 0 end
+local seq, event, lifetime, maxlen, also_list = unpack(ARGV, 1, 5)
+local node, epoch, terminal, may_skip = unpack(ARGV, 6, 9)
+if redis.call('SET', KEYS[5], '1', 'NX') then return 'behind' end
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'ended')
+local last = tonumber(known[2] or '0')
+if tonumber(known[1] or '0') > tonumber(epoch) then return 'stale' end
+if known[3] == '1' or tonumber(seq) <= last then return 'known' end
+if tonumber(seq) > last + 1 and may_skip == '0' then return 'behind' end
 -- Before the first write, since Redis does not undo the writes of a script that fails later.
 for key, kind in pairs({[KEYS[2]] = 'stream', [KEYS[4]] = 'list'}) do
   local found = redis.call('TYPE', key).ok
@@ -28,13 +37,27 @@ for key, kind in pairs({[KEYS[2]] = 'stream', [KEYS[4]] = 'list'}) do
     return redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. kind)
   end
 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*', 'event', ARGV[2])
-redis.call('PUBLISH', KEYS[3], ARGV[2])
-if ARGV[5] == '1' then redis.call('LPUSH', KEYS[4], ARGV[2]) end
-return 1
+redis.call('HSET', KEYS[1], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
+redis.call('EXPIRE', KEYS[1], lifetime)
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', maxlen, '*', 'event', event)
+redis.call('PUBLISH', KEYS[3], event)
+if also_list == '1' then redis.call('LPUSH', KEYS[4], event) end
+return 'sent'
 """
-_SEQ_LIFETIME_SECONDS = 7 * 24 * 3600
+RECORD_SECONDS = 7 * 24 * 3600
+CANCEL_SECONDS = 24 * 3600
+_CHECK_SECONDS = 5.0
+
+
+def record_key(execution_id: str, party: str) -> str:
+    """The key of what Redis knows of an execution at a party: its node, epoch, last event and end."""
+    return f"sfworker:execution:{execution_id}:{party}"
+
+
+def cancel_key(execution_id: str) -> str:
+    """The key that says that an execution is cancelled, wherever it is."""
+    return f"sfworker:cancelled:{execution_id}"
+
 
 log = get_logger()
 Sink = Callable[[str, Mapping[str, Any]], None]
@@ -61,24 +84,61 @@ def _publish_status(task_request_id: str, status: str, data: Mapping[str, Any]) 
         )
 
 
+@dataclass(frozen=True)
+class Unsent:
+    """An event that waits in the outbox.
+
+    Attributes:
+        number: its place in the outbox.
+        epoch: how often its execution was taken when it was made.
+    """
+
+    number: int
+    epoch: int
+    event: StatusEvent
+
+
 class Outbox(Protocol):
     """Where the publisher takes its events from."""
 
-    def unsent(self, limit: int) -> list[tuple[int, StatusEvent]]:
-        """The oldest unsent events with their numbers, in order."""
+    @property
+    def node_id(self) -> str:
+        """The node's own name among all nodes, the same after a restart."""
+
+    def unsent(self, limit: int) -> list[Unsent]:
+        """The oldest unsent events, in order."""
 
     def mark_sent(self, numbers: Iterable[int]) -> None:
-        """Forget that these are unsent."""
+        """Redis has these."""
+
+    def rewind(self) -> int:
+        """Make the events of the last minutes unsent again; returns the highest number."""
 
 
 class Publisher:
-    """A thread that moves events from the outbox to Redis, in order, until it is closed."""
+    """A thread that moves events from the outbox to Redis, in order, until it is closed.
 
-    def __init__(self, outbox: Outbox, redis: Any, *, maxlen: int, also_list: bool = False) -> None:
+    When Redis lost some, since it came back empty or from an older file, it gets those of the last minutes
+    again. ``on_stale`` is called with an event of an execution that another node has taken over.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        redis: Any,
+        *,
+        maxlen: int,
+        also_list: bool = False,
+        on_stale: Callable[[StatusEvent], object] = lambda event: None,
+    ) -> None:
         self._outbox = outbox
+        self._redis = redis
         self._maxlen = maxlen
         self._also_list = also_list
+        self._on_stale = on_stale
         self._script = redis.register_script(PUBLISH_SCRIPT)
+        self._known_key = f"sfworker:known:{outbox.node_id}"
+        self._rewound_to = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="status-publisher", daemon=True)
@@ -102,20 +162,40 @@ class Publisher:
 
     def send_batch(self, limit: int = 100) -> int:
         """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis is away."""
-        events = self._outbox.unsent(limit)
-        for number, event in events:
-            keys = [f"sfworker:seq:{event.execution_id}:{event.party}", STREAM, CHANNEL, LIST]
-            text = event.to_json()
-            self._script(keys, [event.seq, text, _SEQ_LIFETIME_SECONDS, self._maxlen, int(self._also_list)])
-            self._outbox.mark_sent([number])
-        return len(events)
+        batch = self._outbox.unsent(limit)
+        for unsent in batch:
+            answer = self._send(unsent)
+            if answer == "behind":
+                self._rewound_to = self._outbox.rewind()
+                return self.send_batch(limit)
+            if answer == "stale":
+                self._on_stale(unsent.event)
+            self._outbox.mark_sent([unsent.number])
+        return len(batch)
+
+    def check(self) -> None:
+        """Notice that Redis came back empty also when there is nothing to send."""
+        if self._redis.set(self._known_key, "1", nx=True):
+            self._rewound_to = self._outbox.rewind()
+
+    def _send(self, unsent: Unsent) -> str:
+        event = unsent.event
+        keys = [record_key(event.execution_id, event.party), STREAM, CHANNEL, LIST, self._known_key]
+        may_skip = unsent.number <= self._rewound_to  # older ones are gone for good
+        flags = [self._outbox.node_id, unsent.epoch, int(event.status.terminal), int(may_skip)]
+        limits = [RECORD_SECONDS, self._maxlen, int(self._also_list)]
+        answer = self._script(keys, [event.seq, event.to_json(), *limits, *flags])
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
 
     def _loop(self) -> None:
-        pause = 0.0
+        pause, next_check = 0.0, time.monotonic() + _CHECK_SECONDS
         while True:
             self._wake.wait(pause or 1.0)
             self._wake.clear()
             try:
+                if time.monotonic() > next_check:
+                    self.check()
+                    next_check = time.monotonic() + _CHECK_SECONDS
                 while self.send_batch():
                     pass
                 pause = 0.0

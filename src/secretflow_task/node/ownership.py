@@ -1,0 +1,181 @@
+"""Who runs an execution: agreed through Redis by all nodes that share it, since Celery may deliver twice.
+
+A node holds one lease, ``sfworker:node:<id>``, which ends 15 s after its last renewal. A record per
+execution and party names the node that took it and how often it was taken over (its epoch); the publisher
+lets only events of the newest epoch through. What a dead node had taken is never run again, since its
+peers are gone: who gets it next settles it as `NodeLost`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Callable, Mapping, Protocol
+
+from redis import RedisError
+
+from secretflow_task.utils.log import get_logger
+from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key
+
+LEASE_SECONDS = 15
+RENEWAL_SECONDS = 5.0
+_DEAD_SECONDS = 20  # a lease and a renewal
+_NODES = "sfworker:nodes"
+
+log = get_logger()
+
+
+class Verdict(Enum):
+    """What a node does with a delivered request."""
+
+    RUN = "run"
+    DROP = "drop"  # a live node has it, maybe this one, or it has ended
+    LOST = "lost"  # the node that had it is gone
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim.
+
+    Attributes:
+        epoch: how often the execution was taken; its events carry it.
+        seqs: number of the last event of each party, where an earlier owner sent some.
+    """
+
+    verdict: Verdict
+    epoch: int = 1
+    seqs: Mapping[str, int] = field(default_factory=dict)
+
+
+class Ownership(Protocol):
+    """Decides which node runs an execution."""
+
+    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+        """Take an execution for these parties, if nobody else has it."""
+
+
+class SoleOwnership:
+    """`Ownership` of a node that shares its requests with nobody: its own store is enough."""
+
+    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+        """Take an execution."""
+        del execution_id, parties
+        return Claim(Verdict.RUN)
+
+
+# KEYS: the cancel key, then the record of each party. ARGV: node, lifetime of records, prefix of leases.
+_CLAIM = """
+local verdict, epoch, answer = 'run', 1, {}
+for index = 2, #KEYS do
+  local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended')
+  answer[index - 1] = tonumber(known[3] or '0')
+  epoch = math.max(epoch, tonumber(known[2] or '0'))
+  if known[1] then
+    local alive = known[1] == ARGV[1] or redis.call('EXISTS', ARGV[3] .. known[1]) == 1
+    if known[4] == '1' or alive then verdict = 'drop' elseif verdict == 'run' then verdict = 'lost' end
+  end
+end
+if verdict == 'drop' then return {verdict, epoch, unpack(answer)} end
+if verdict == 'lost' then epoch = epoch + 1
+elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
+for index = 2, #KEYS do
+  redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch)
+  redis.call('EXPIRE', KEYS[index], ARGV[2])
+end
+return {verdict, epoch, unpack(answer)}
+"""
+
+# KEYS: the own lease, all nodes. ARGV: node, lifetime of a lease, seconds after which a node is dead.
+_RENEW = """
+local now = tonumber(redis.call('TIME')[1])
+redis.call('SET', KEYS[1], '1', 'EX', ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
+"""
+
+
+class RedisOwnership:
+    """`Ownership` shared by all nodes on one Redis; a context manager over the thread that renews the lease.
+
+    Args:
+        running: the executions that this node runs now.
+        cancel: called with each of them whose cancel key appears.
+        inherit: called with the id of a node that died; at one surviving node only.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        node_id: str,
+        *,
+        running: Callable[[], list[str]],
+        cancel: Callable[[str], object],
+        inherit: Callable[[str], object],
+    ) -> None:
+        self._redis = redis
+        self._node_id = node_id
+        self._running = running
+        self._cancel = cancel
+        self._inherit = inherit
+        self._claim_script = redis.register_script(_CLAIM)
+        self._renew_script = redis.register_script(_RENEW)
+        self._in_touch_since: float | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lease", daemon=True)
+
+    def __enter__(self) -> RedisOwnership:
+        self._try_to_renew()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._closing.set()
+        self._thread.join(5.0)
+
+    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+        """Take an execution; while Redis is away nobody else can get the request, so that it is taken too."""
+        keys = [cancel_key(execution_id), *(record_key(execution_id, party) for party in parties)]
+        try:
+            answer = self._claim_script(keys, [self._node_id, RECORD_SECONDS, _lease_key("")])
+        except RedisError as error:
+            log.warning("Redis is away; a request is taken without it.", problem=type(error).__name__)
+            return Claim(Verdict.RUN)
+        verdict, epoch, *seqs = answer
+        return Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+
+    def renew(self) -> None:
+        """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
+        keys = [_lease_key(self._node_id), _NODES]
+        dead = self._renew_script(keys, [self._node_id, LEASE_SECONDS, _DEAD_SECONDS])
+        self._in_touch_since = self._in_touch_since or time.monotonic()
+        for execution_id in self._running():
+            if self._redis.exists(cancel_key(execution_id)):
+                self._cancel(execution_id)
+        # After a silence of Redis itself all nodes look dead, until each has renewed its lease.
+        if time.monotonic() - self._in_touch_since > LEASE_SECONDS:
+            for node_id in map(_text, dead):
+                if self._redis.zrem(_NODES, node_id):
+                    log.warning("A node has died.", action="node_died", node_id=node_id)
+                    self._inherit(node_id)
+
+    def _loop(self) -> None:
+        while not self._closing.wait(RENEWAL_SECONDS):
+            self._try_to_renew()
+
+    def _try_to_renew(self) -> None:
+        try:
+            self.renew()
+        except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
+            self._in_touch_since = None
+            log.warning("The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__)
+
+
+def _lease_key(node_id: str) -> str:
+    return f"sfworker:node:{node_id}"
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
