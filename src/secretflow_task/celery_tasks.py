@@ -60,7 +60,7 @@ def register(app: Celery, executor: Executor) -> None:
 
     Panel.register(cancel_execution, name=CANCEL_COMMAND, args=[("execution_id", str)])
 
-    @app.task(name=TASK_NAME, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name=TASK_NAME, bind=True, throws=(ExecutionFailed,))  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
         try:

@@ -76,6 +76,7 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
         "SFWORKER_STATE_DIR": str(root / "state"),
         "SFWORKER_WORK_DIR": str(root / "work"),
         "SFWORKER_NAME": "node-of-the-test",
+        "SFWORKER_DRAIN_SECONDS": "0.5",
     } | settings
     with (root / "node.log").open("ab") as log:
         command = [Path(sys.executable).with_name("sfworker"), "start"]

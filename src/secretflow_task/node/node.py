@@ -185,9 +185,11 @@ class Node:
     def _end(self, execution_id: str, error: WorkerError) -> bool:
         with self._mutex:
             execution = self._running.get(execution_id)
-            if execution is not None:
-                next(iter(execution.links.values())).fail(error)
-        return execution is not None
+            if execution is None:
+                return False
+            link = next(iter(execution.links.values()))
+            link.fail(error)
+            return link.failed is error  # else it had ended, though it is still being cleaned up
 
     def _parties_running(self, execution_id: str) -> list[str]:
         with self._mutex:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator
+from contextlib import ExitStack
+from typing import Any
 
-from celery.signals import worker_shutting_down
+from celery import Celery
+from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
@@ -41,7 +43,7 @@ def serve(settings: Settings) -> int:
         stack.callback(node.stop)  # its last events go out before the publisher closes
         node.ownership = stack.enter_context(_ownership(node, redis))
         register(app, node)
-        worker = app.Worker(
+        worker = _worker_class(app, node)(
             pool="threads",  # a prefork child is daemonic and may not have children
             concurrency=settings.concurrency,
             queues=list(settings.queues),
@@ -50,7 +52,6 @@ def serve(settings: Settings) -> int:
             without_mingle=True,
             quiet=True,
         )
-        stack.enter_context(_draining(node, settings.drain_seconds))
         _take_back(settings, node.store.node_id)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
@@ -89,23 +90,24 @@ def _take_back(settings: Settings, node_id: str) -> None:
         )
 
 
-@contextmanager
-def _draining(node: Node, drain_seconds: float) -> Iterator[None]:
-    """While the block runs, a shutdown of Celery's worker ends the executions in time."""
+def _worker_class(app: Celery, node: Node) -> Any:
+    class Worker(app.Worker):  # type: ignore[misc]
+        """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool alone."""
+
+        def install_platform_tweaks(self, worker: Any) -> None:
+            """Take SIGTERM, SIGINT and SIGQUIT."""
+            del worker
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(number, on_signal)
+
     timers: list[threading.Timer] = []
 
-    def on_shutdown(how: str = "", **_signal: Any) -> None:
+    def on_signal(number: int, _frame: Any) -> None:
+        state.should_stop = 0  # Celery takes no more requests, waits for what runs, and ends with this code
+        seconds = 0.0 if timers or number == signal.SIGQUIT else node.settings.drain_seconds
         # In a thread: a signal comes at any moment, also when this one holds the node's lock.
-        seconds = 0.0 if timers or how == "Cold" else drain_seconds
-        log.info("The node stops.", action="node_stopping", drain_seconds=seconds)
         timers.append(threading.Timer(seconds, node.stop))
         timers[-1].daemon = True
         timers[-1].start()
 
-    worker_shutting_down.connect(on_shutdown, weak=False)
-    try:
-        yield
-    finally:
-        worker_shutting_down.disconnect(on_shutdown)
-        for timer in timers:
-            timer.cancel()
+    return Worker

@@ -1,0 +1,81 @@
+"""Cancelling, stopping and losing: a real node, its Redis and its queue."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from secretflow_task.client import Client
+from secretflow_task.messages import Status
+from secretflow_task.node.embedded_redis import embedded_redis
+from tests.e2e.conftest import psi_params, training_params, write_tables
+from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, wait_for
+from tests.e2e.test_celery import assert_ended_once
+
+pytestmark = pytest.mark.engine
+
+
+def codes(node: RunningNode, execution_id: str) -> dict[str, str]:
+    """The error code with which each party's execution ended, once."""
+    found = node.events(execution_id)
+    for events in found.values():
+        assert_ended_once(events, Status.FAILURE)
+    return {party: events[-1].data["error_code"] for party, events in found.items()}
+
+
+def test_running_queued_and_coming_executions_can_be_cancelled(tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    cancelled = dict.fromkeys(PARTIES, "TaskCancelled")
+    with (
+        embedded_redis() as url,
+        running_node(tmp_path, url, SFWORKER_CONCURRENCY="1") as node,
+        Client(node.settings) as client,
+    ):
+        node.send("running", training_params(epochs=500))
+        wait_for(lambda: len(node.jobs()) == 2)
+        node.send("queued", psi_params())
+        assert not client.cancel("queued") and not client.cancel("coming")
+        assert client.cancel("running")
+        assert codes(node, "running") == codes(node, "queued") == cancelled
+        node.send("coming", psi_params())
+        assert codes(node, "coming") == cancelled
+        assert node.jobs() == []
+        assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
+        assert not client.cancel("next")
+        assert client.result("next", PARTIES)["bob"].status is Status.SUCCESS
+
+
+def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_the_next(
+    tmp_path: Path,
+) -> None:
+    write_tables(tmp_path / "data")
+    with embedded_redis() as url:
+        with running_node(tmp_path, url, SFWORKER_CONCURRENCY="1", SFWORKER_DRAIN_SECONDS="60") as node:
+            node.send("running", training_params(epochs=20))
+            wait_for(lambda: len(node.jobs()) == 2)
+            node.send("queued", psi_params())
+            node.process.send_signal(signal.SIGTERM)
+            assert node.process.wait(60) == 0
+            assert_ended_once(node.events("running")["alice"], Status.SUCCESS)
+        with running_node(tmp_path, url) as node:
+            assert_ended_once(node.events("queued")["bob"], Status.SUCCESS)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]])
+def test_a_node_that_must_stop_ends_its_jobs_and_says_so(signals: list[int], tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    drain = "0.5" if len(signals) == 1 else "600"
+    with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_DRAIN_SECONDS=drain) as node:
+        node.send("ended", training_params(epochs=500))
+        wait_for(lambda: len(node.jobs()) == 2)
+        family = [*node.descendants(), *node.jobs()]
+        for number in signals:
+            node.process.send_signal(number)
+            time.sleep(0.5)  # two at once count as one
+        assert node.process.wait(30) == 0
+        assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
+        wait_for(lambda: not any(map(is_alive, family)))
+    assert list((tmp_path / "work").iterdir()) == []
