@@ -60,7 +60,9 @@ def register(app: Celery, executor: Executor) -> None:
 
     Panel.register(cancel_execution, name=CANCEL_COMMAND, args=[("execution_id", str)])
 
-    @app.task(name=TASK_NAME, bind=True, throws=(ExecutionFailed,))  # type: ignore[untyped-decorator]  # Celery has no types
+    task_of = app.task(name=TASK_NAME, bind=True, throws=(ExecutionFailed,))
+
+    @task_of  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
         try:

@@ -19,7 +19,7 @@ def is_stopped(pid: int) -> bool:
 def memory_bytes(group: int) -> int:
     """Proportional set size of all processes of a process group.
 
-    A job shares most of its pages with the template and the other jobs, which its resident size would count whole.
+    A job shares most pages with the template and the other jobs; its resident size would count them whole.
     """
     return sum(map(_pss_bytes, _members(group)))
 
