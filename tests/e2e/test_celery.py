@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -35,6 +36,7 @@ def app(node: RunningNode) -> Iterator[Celery]:
     """A web application's Celery on the node's Redis."""
     with create_app(node.settings) as app:
         yield app
+        gc.collect()  # results, which take their leave of the backend
         app.backend.result_consumer.stop()
         app.backend.client.connection_pool.disconnect()
 
