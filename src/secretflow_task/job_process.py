@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -18,6 +20,7 @@ from secretflow_task.task_executor import as_worker_error, execute_secretflow_ta
 from secretflow_task.utils.status_notifier import bind_status_sink
 
 _PR_SET_PDEATHSIG = 1
+_ALIVE_SECONDS = 5.0
 
 
 class Aborted(BaseException):
@@ -29,11 +32,25 @@ class PipeChannel:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._sending = threading.Lock()
         self.started = False
 
     def send(self, kind: Kind, body: Mapping[str, Any]) -> None:
-        """Send one message to the node."""
-        self._connection.send_bytes(PipeMessage(kind, body).to_bytes())
+        """Send one message to the node, from any thread."""
+        with self._sending:
+            self._connection.send_bytes(PipeMessage(kind, body).to_bytes())
+
+    def keep_alive(self) -> None:
+        """Tell the node again and again, from a thread, that the process can still run Python."""
+        threading.Thread(target=self._beat, name="alive", daemon=True).start()
+
+    def _beat(self) -> None:
+        try:
+            while True:
+                time.sleep(_ALIVE_SECONDS)
+                self.send(Kind.ALIVE, {})
+        except OSError:
+            return  # the node has closed the pipe
 
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Say ``prepared``; returns every party's facts after ``go``. The node ends too long a wait."""
@@ -54,6 +71,7 @@ def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
     """Main function of a job process: execute, say how it went, and end at once."""
     _isolate(spec)
     channel = PipeChannel(connection)
+    channel.keep_alive()
     bind_status_sink(channel.publish)
 
     def on_result(result: dict[str, Any], outputs: dict[str, str]) -> None:

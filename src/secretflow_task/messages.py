@@ -163,11 +163,11 @@ class Kind(str, Enum):
     PREPARED = "prepared"
     REFUSED = "refused"
     EVENT = "event"
+    ALIVE = "alive"
     RESULT = "result"
     FAILED = "failed"
     DONE = "done"
     GO = "go"
-    ABORT = "abort"
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_a_wrong_request_is_refused(spec: JobSpec) -> None:
 
 
 def test_a_job_that_is_told_to_stop_leaves_without_a_word(spec: JobSpec) -> None:
-    log = JobLog(spec, answer=Kind.ABORT)
+    log = JobLog(spec, answer=Kind.FAILED)
     assert (log.kinds, log.exit_code) == (["prepared"], 1)
 
 
@@ -167,7 +167,7 @@ def test_anything_but_go_is_an_abort() -> None:
 
         def recv_bytes(self) -> bytes:
             """The answer."""
-            return PipeMessage(Kind.ABORT).to_bytes()
+            return PipeMessage(Kind.FAILED).to_bytes()
 
     channel = PipeChannel(Answers())  # type: ignore[arg-type]
     with pytest.raises(Aborted):

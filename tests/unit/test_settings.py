@@ -58,7 +58,7 @@ def test_a_field_is_one_variable(
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_a_field_that_is_a_time_names_its_unit(name: str) -> None:
-    is_time = any(word in name for word in ("timeout", "grace", "drain"))
+    is_time = any(word in name for word in ("timeout", "grace", "drain", "silence"))
     assert is_time is name.endswith("_seconds")
 
 

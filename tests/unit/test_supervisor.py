@@ -422,6 +422,46 @@ def test_a_stopped_job_process_is_noticed_within_seconds(
     assert both_fail(endings, "JobProcessDied", "alice") == message
 
 
+def test_a_job_that_gives_no_sign_is_ended_and_one_that_only_works_is_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def works(job: JobSide) -> None:
+        for _ in range(8):
+            job.send(Kind.ALIVE, {})
+            time.sleep(0.1)
+        good(job)
+
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    silent, busy = bench.run({"alice": JobSide.hang}, {"alice": works}, silence_seconds=0.4)
+    said = both_fail(silent, "JobProcessDied", "alice")
+    assert said == "The job process of alice gave no sign for 0.4 s."
+    assert busy["alice"].failure is None
+
+
+def test_a_flood_of_progress_is_thinned_and_its_log_is_bounded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "0" / "alice" / "job.log"
+
+    def floods(job: JobSide) -> None:
+        job.agree({})
+        with log.open("ab", buffering=0) as file:
+            for step in range(3000):
+                job.report(step / 6000)
+                file.write(b"x" * 1000)
+            time.sleep(0.3)
+            file.write(b"the end")
+        job.finish({})
+
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    (endings,) = bench.run({"alice": floods}, log_bytes=2_000_000)
+    assert endings["alice"].failure is None
+    assert len(endings["alice"].events) <= 2 + 500 * 3
+    content = log.read_bytes()
+    assert content.endswith(b"xx" + b"the end") and b"bytes dropped]\n" in content[:40]
+    assert len(content) < 2_000_000
+
+
 def test_a_process_group_that_is_too_large_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def grows(job: JobSide) -> None:
         code = "held = bytearray(80_000_000); print(flush=True); input()"

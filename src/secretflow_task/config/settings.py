@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     prepare_timeout_seconds: float = Field(
         120.0, gt=0, description="Limit for one party's check of its input, and for its peers' answers."
     )
+    silence_seconds: float = Field(
+        120.0, ge=20, description="How long a job may give no sign of life before it is ended."
+    )
+    job_log_limit_bytes: int = Field(
+        100_000_000, ge=1_000_000, description="Length of a job's log beyond which its older part is dropped."
+    )
+    job_log_days: float = Field(30.0, gt=0, description="How many days the logs of jobs are kept.")
     terminate_grace_seconds: float = Field(
         5.0, ge=0, description="Time between SIGTERM and SIGKILL, and for a finished job process to leave."
     )

@@ -28,6 +28,7 @@ from secretflow_task.errors import (
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
+from secretflow_task.node.job_logs import forget_old
 from secretflow_task.node.ownership import Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
@@ -92,6 +93,7 @@ class Node:
         with self._stack:
             for folder in (self.settings.work_dir, self._logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            forget_old(self._logs, self.settings.job_log_days)
             self._template.start()
             self._settle_what_was_left()
             self._stack = self._stack.pop_all()
@@ -295,7 +297,9 @@ class Node:
             job_seconds=min(own, plan.timeout_seconds or own),
             prepare_seconds=settings.prepare_timeout_seconds,
             grace_seconds=settings.terminate_grace_seconds,
+            silence_seconds=settings.silence_seconds,
             memory_bytes=settings.memory_limit_bytes,
+            log_bytes=settings.job_log_limit_bytes,
         )
 
     def _clean(self, plan: Plan, spec: JobSpec) -> None:

@@ -26,6 +26,7 @@ from secretflow_task.errors import (
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status
 from secretflow_task.node import vitals
+from secretflow_task.node.job_logs import trim
 from secretflow_task.node.peer_link import PeerLink
 from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.log import get_logger
@@ -42,6 +43,7 @@ _MESSAGES_AT_ONCE = 100
 # How often the kernel is asked about the job, and how often in a row it must say that the job is stopped.
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
+_EVENTS_PER_SECOND = 500  # of one job; what comes beyond that is progress that nobody could read
 # Where the progress of what has not succeeded ends.
 _UNFINISHED = 0.999
 _WATCHDOG_SECONDS = 2.0
@@ -57,13 +59,17 @@ class Limits:
         job_seconds: wall clock from its start to its result.
         prepare_seconds: until it has checked its input.
         grace_seconds: between SIGTERM and SIGKILL, and for a finished process to leave.
+        silence_seconds: without a word from it.
         memory_bytes: proportional set size of its process group; 0 for no limit.
+        log_bytes: of its log; what is older is dropped.
     """
 
     job_seconds: float
     prepare_seconds: float
     grace_seconds: float
+    silence_seconds: float = 120.0
     memory_bytes: int = 0
+    log_bytes: int = 100_000_000
 
 
 class Supervisor:
@@ -87,6 +93,8 @@ class Supervisor:
         self._round_deadline: float | None = now + limits.prepare_seconds
         self._next_look = now + _LOOK_SECONDS
         self._stopped_looks = 0
+        self._last_heard = now
+        self._burst = (now, 0)
         self._progress = 0.0
         self._offered = False
         self._result: Mapping[str, Any] | None = None
@@ -157,6 +165,7 @@ class Supervisor:
 
     def _handle(self, message: PipeMessage) -> None:
         body = message.body
+        self._last_heard = time.monotonic()
         if message.kind is Kind.EVENT:
             self._report(body)
         elif message.kind is Kind.PREPARED:
@@ -174,7 +183,10 @@ class Supervisor:
 
     def _report(self, data: Mapping[str, Any]) -> None:
         self._progress = min(max(self._progress, float(data.get("progress", 0.0))), _UNFINISHED)
-        self._publish(Status.RUNNING, {**data, "progress": self._progress})
+        since, count = self._burst
+        self._burst = (since, count + 1) if self._last_heard < since + 1.0 else (self._last_heard, 1)
+        if self._burst[1] <= _EVENTS_PER_SECOND:
+            self._publish(Status.RUNNING, {**data, "progress": self._progress})
 
     def _answer(self) -> None:
         """Say ``go`` when every party is prepared."""
@@ -188,18 +200,22 @@ class Supervisor:
             log.debug("The job process left before its go.", action="go_not_heard")
 
     def _look(self) -> None:
-        """Find what the job cannot say: that it is stopped, or too large."""
+        """Find what the job cannot say: that it is stopped, stuck or too large."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         if self._process_has_ended():
             return
-        party, limit = self._spec.party, self._limits.memory_bytes
+        trim(self._spec.log_path, self._limits.log_bytes)
+        party, limits = self._spec.party, self._limits
         self._stopped_looks = self._stopped_looks + 1 if vitals.is_stopped(self._job.pid) else 0
         if self._stopped_looks == _STOPPED_LOOKS:
             message = f"The job process of {party} was stopped from outside (SIGSTOP)."
             self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
-        elif limit and vitals.memory_bytes(self._job.pid) > limit:
+        elif time.monotonic() - self._last_heard > limits.silence_seconds:
+            message = f"The job process of {party} gave no sign for {limits.silence_seconds:g} s."
+            self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
+        elif limits.memory_bytes and vitals.memory_bytes(self._job.pid) > limits.memory_bytes:
             self._fail(MemoryLimitExceeded(party=party), may_be_consequence=False)
 
     def _job_died(self, exit_code: int | None) -> None:
