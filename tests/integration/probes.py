@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 from unittest import mock
 
 from secretflow_task.errors import ValueRange
@@ -44,6 +44,63 @@ def probe(devices: Devices, task_config: ProbeConfig) -> dict[str, Any]:
     if task_config.what.startswith("early_"):
         return {}
     return _FUNCTIONS[task_config.what](devices, task_config) or {}
+
+
+class LeakConfig(TaskConfig):
+    """``how`` is a key of `LEAKS`."""
+
+    where: Reads
+    how: str
+
+
+# What bob shows alice of his table, and what a test that reads alice's side must say of it.
+LEAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, str]]] = {
+    "a cell": (lambda table: table["b1"][7], ("cell", "b1")),
+    "a cell as float32": (lambda table: table["b1"].astype("float32")[7:8], ("cell", "b1")),
+    "cells in another order": (lambda table: sorted(table["b1"]), ("cell", "b1")),
+    "a cell as text": (lambda table: f"it was {table['b1'][7]!r}.", ("cell", "b1")),
+    "cells as bytes": (lambda table: table["b1"].tobytes(), ("cell", "b1")),
+    "a scaled column": (lambda table: (table["b1"] - table["b1"].mean()) / 3, ("column", "b1")),
+    "a matrix with a column": (
+        lambda table: table["b1"].repeat(3).reshape(-1, 3) * [0, -2, 1e3],
+        ("column", "b1"),
+    ),
+    "the codes of a column": (lambda table: [ord(cell[0]) % 7 for cell in table["city"]], ("column", "city")),
+    "a category": (lambda table: {"x": [table["city"][3]]}, ("text", "city")),
+    "a mean": (lambda table: table["b2"].mean(), ("mean", "b2")),
+    "a deviation": (lambda table: {"b2": table["b2"].std()}, ("std", "b2")),
+    "a sum": (lambda table: table["b2"].sum(), ("sum", "b2")),
+    "through shares": (lambda table: table["b3"], ("cell", "b3")),
+    "through facts": (lambda table: table["b3"].mean(), ("mean", "b3")),
+}
+
+
+def _leaked(run: Run, config: LeakConfig) -> Any:
+    table = run.read(config.where, "where")
+    if run.party != "bob":
+        return None
+    columns = {name: table.numbers([name]).ravel() for name in ("b1", "b2", "b3")}
+    return LEAKS[config.how][0]({**columns, "city": table.text("city")})
+
+
+def prepare_leak(run: Run, config: LeakConfig) -> Any:
+    """Leak through the facts, where that is how."""
+    value = _leaked(run, config)
+    run.agree(**({"of_bob": float(value)} if config.how == "through facts" and value is not None else {}))
+    return value
+
+
+def leak(devices: Devices, task_config: LeakConfig) -> dict[str, Any]:
+    """Show alice something of bob's table, as no task must."""
+    import secretflow as sf
+
+    own, alice = devices.run.inputs, devices["alice"]
+    value = devices["bob"](lambda: own)()
+    if task_config.how == "through shares":
+        value = value.to(devices["spu"])
+    if task_config.how != "through facts":
+        sf.wait(alice(lambda shown: None)(value.to(alice)))
+    return {}
 
 
 def modules(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
@@ -262,6 +319,7 @@ _FUNCTIONS = {
 TASKS = {
     task.task_type: task
     for task in (
+        Task("leak", leak, LeakConfig, ("spu",), prepare_leak),
         Task("probe", probe, ProbeConfig, ("spu",), prepare),
         Task("psi_swapped", swapped_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
         Task("psi_foreign_row", foreign_row_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
