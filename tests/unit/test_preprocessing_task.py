@@ -29,6 +29,7 @@ from secretflow_task.model_store import load_manifest
 from secretflow_task.run import Run
 from secretflow_task.task_config import Use, parse
 from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.testing import MemoryChannel
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS
 
@@ -191,6 +192,16 @@ def test_a_scaler_shows_the_others_names_and_rows_only() -> None:
     config = parse(StandardScalerConfig, PLAN_REQUESTS["standard_scaler"], "x")
     what = "names of the transformed columns, number of rows"
     assert config.reveals() == [Use(party, "", (), what) for party in ("alice", "bob")]
+
+
+def test_a_result_counts_categories_that_are_too_many_to_show(alice: Run, tmp_path: Path) -> None:
+    rows = "".join(f"{row},{row % 2}\n" for row in range(1001))
+    (tmp_path / "data/alice/alice.csv").write_text("many,few\n" + rows)
+    config = TaskDispatcher.get("label_encoder").parse({**SCALE, "columns": ["many", "few"]})
+    alice.channel = MemoryChannel("alice", {"bob": {"features": [], "rows": 1001}})
+    result = TaskDispatcher.dispatch("label_encoder", Devices(alice), config)
+    assert result["category_count"] == {"many": 1001, "few": 2}
+    assert result["categories"] == {"few": [0, 1]}
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,9 @@ def numbers(kind: str, rows: int = 200) -> np.ndarray[Any, Any]:
     return values[kind]
 
 
+MODE = {"strategy": "most_frequent"}
+
+
 def both(values: np.ndarray[Any, Any]) -> list[Table]:
     """The column as CSV and as Parquet."""
     return [text(*("" if np.isnan(value) else repr(value) for value in values.tolist())), typed(values)]
@@ -412,6 +415,15 @@ def test_what_is_filled_keeps_its_form(table: Table, options: Any, expected: lis
     assert after == expected and list(map(type, after)) == list(map(type, expected))
 
 
+def test_text_that_was_fitted_fills_rows_that_happen_to_be_numbers() -> None:
+    fitted = fit_fill(
+        text("x1", "x1", "7"), "x", parse(FillnaConfig, {**PATHS, "columns": ["x"], **MODE}, "t")
+    )
+    assert fill(text("7", "", "8"), "x", fitted)["x"].to_pylist() == ["7", "x1", "8"]
+    with pytest.raises(BadColumnType, match="a type that cannot hold the fill value"):
+        fill(typed([7, None]), "x", fitted)
+
+
 def test_what_was_filled_is_counted() -> None:
     assert missing_count(text("a", "", "NA", " "), "x") == 3
     assert missing_count(typed([1.0, float("nan"), None]), "x") == 2
@@ -483,6 +495,14 @@ def test_an_id_is_not_made_a_thousand_columns_of() -> None:
     with pytest.raises(TooManyCategories, match="more than 1000 columns"):
         onehot(many)
     assert onehot(many, max_categories=2).shape == (1001, 2)
+
+
+def test_a_category_that_is_named_as_the_rare_ones_is_not_taken_for_them() -> None:
+    options = {"handle_unknown": "infrequent_if_exist", "columns": ["x"]}
+    fitted = fit_onehot(
+        text("infrequent_sklearn", "a"), "x", parse(OnehotEncoderConfig, PATHS | options, "t")
+    )
+    assert [some.sum() for some in encode_onehot(text("new"), "x", fitted).values()] == [0, 0]
 
 
 def test_a_category_that_drop_leaves_nothing_of_is_refused() -> None:

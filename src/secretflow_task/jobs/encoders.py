@@ -94,7 +94,7 @@ def fit_onehot(table: Table, name: str, config: OnehotEncoderConfig) -> Fitted:
     known = encoder.categories_[0]
     filled = encoder.transform(known.reshape(-1, 1)).tocoo()
     place = dict(zip(filled.row.tolist(), filled.col.tolist()))
-    rare = outputs.index(_RARE) if _RARE in outputs else None
+    rare = outputs.index(_RARE) if _RARE in outputs and _RARE[1:] not in known.tolist() else None
     return {
         "categories": [None if _is_nan(value) else value for value in known.tolist()],
         "outputs": [place.get(index) for index in range(len(known))],

@@ -79,19 +79,20 @@ def fit_fill(table: Table, name: str, config: FillnaConfig) -> Fitted:
     import numpy as np
 
     if config.strategy == "constant":
-        return {"fill_value": config.fill_of(name)}
+        value = config.fill_of(name)
+        _check_kind(table, name, value)
+        return {"fill_value": value}
     if config.strategy == "most_frequent":
         return {"fill_value": _most_frequent(table, name)}
     present = present_numbers(table, name)
-    value = np.mean(present) if config.strategy == "mean" else np.median(present)
-    return {"fill_value": float(value)}
+    return {"fill_value": float(np.mean(present) if config.strategy == "mean" else np.median(present))}
 
 
 def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:
     """The column with its empty cells filled; the other cells of a text column stay as they are.
 
     Raises:
-        BadColumnType: a number would come among text, or text among numbers.
+        BadColumnType: the column cannot hold the value.
     """
     value: Fill = fitted["fill_value"]
     if isinstance(value, str):
@@ -102,6 +103,16 @@ def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:
 def missing_count(table: Table, name: str) -> int:
     """How many cells of a column are empty."""
     return int(raw_cells(table, name).missing().sum())
+
+
+def _check_kind(table: Table, name: str, value: Fill) -> None:
+    known = cells(table, name).counts()
+    if isinstance(value, str) and known and not any(isinstance(cell, str) for cell in known):
+        raise BadColumnType(
+            table.about(name, "holds numbers, among which text would come"),
+            party=table.party,
+            hint="Fill it with a number.",
+        )
 
 
 def _most_frequent(table: Table, name: str) -> Cell:
@@ -125,13 +136,6 @@ def _fill_text(table: Table, name: str, value: str) -> Any:
     column = table.data.column(name)
     found = raw_cells(table, name)
     as_text = column.type in (pa.string(), pa.large_string(), pa.null())
-    known = cells(table, name).counts()
-    if known and not any(isinstance(cell, str) for cell in known):
-        raise BadColumnType(
-            table.about(name, "holds numbers, among which text would come"),
-            party=table.party,
-            hint="Fill it with a number.",
-        )
     try:
         filling = pa.scalar(value) if as_text else pa.scalar(value).cast(column.type)
         column = column.cast(pa.string()) if as_text else column
