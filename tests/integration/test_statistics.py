@@ -17,7 +17,7 @@ from statsmodels.tools import add_constant
 
 from tests.data.tables import Table
 from tests.integration.bench import Execution, Workspace
-from tests.integration.test_privacy import received
+from tests.integration.test_who_learns_what import received
 
 pytestmark = pytest.mark.engine
 

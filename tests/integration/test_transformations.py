@@ -16,7 +16,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, S
 
 from tests.data.tables import Table, columns_in_order, rows_in_order
 from tests.integration.bench import Execution, Workspace
-from tests.integration.test_privacy import received
+from tests.integration.test_who_learns_what import received
 
 pytestmark = pytest.mark.engine
 

@@ -19,10 +19,11 @@ import pytest
 
 from secretflow_task.task_config import TaskConfig
 from secretflow_task.task_dispatcher import TaskDispatcher
-from tests.data.tables import Table
+from tests.data.tables import Table, overlapping
 from tests.integration.bench import Execution, Workspace, read_csv
 from tests.integration.cases import CASES, Finished, Runs, world
 from tests.integration.probes import LEAKS, TASKS
+from tests.integration.test_psi import psi
 
 pytestmark = pytest.mark.engine
 
@@ -236,6 +237,15 @@ GRANTS = {
 ALWAYS = {"model"}  # a digest of what all parties have: the manifest
 
 
+def received(workspace: Workspace, execution: Execution, party: str) -> set[str]:
+    """The kinds of what a party's process got from its peers: the start of each one's text."""
+    log = workspace.bench.log_of(execution, party)
+    return {
+        re.split(r"[ (\[]|<class|['\"]|0x", found, maxsplit=1)[0]
+        for found in re.findall(r"RECEIVED (\S+)", log)
+    }
+
+
 def granted(case: Finished, party: str) -> list[Grant]:
     """What `reveals()` lets a party know."""
     config: TaskConfig = TaskDispatcher.get(case.config["task_type"]).parse(case.config)
@@ -281,3 +291,67 @@ def test_what_a_task_shows_by_mistake_is_found(workspace: Workspace, how: str) -
     assert LEAKS[how][1] in found["alice"]
     assert {column for _, column in found["alice"]} == {LEAKS[how][1][1]}
     assert found["bob"] == set()
+
+
+@pytest.mark.parametrize(
+    "task_type, receivers", [("standard_scaler", set()), ("ss_lr", set()), ("ss_lr_predict", {"alice"})]
+)
+def test_nothing_becomes_plain_but_a_prediction_at_its_receiver(
+    runs: Runs, task_type: str, receivers: set[str]
+) -> None:
+    case = runs[task_type]
+    assert case.execution
+    for party in ("alice", "bob"):
+        plain = {"from shares", "from ciphertext"} & set(Knowledge.of(case, case.execution, party).sources)
+        assert plain == ({"from shares"} if party in receivers else set())
+
+
+@pytest.mark.parametrize("receiver, other", [("alice", "bob"), ("bob", "alice")])
+@pytest.mark.parametrize("protocol", ["RR22", "ECDH", "KKRT"])
+def test_without_broadcast_the_other_party_never_gets_the_count(
+    workspace: Workspace, protocol: str, receiver: str, other: str
+) -> None:
+    first, second = overlapping(200, 137)
+    request = psi(workspace, {"alice": first, "bob": second}, protocol=protocol, receiver=receiver)
+    request |= {"broadcast_result": False, "output_paths": {receiver: workspace.text("out.csv")}}
+    execution = workspace.run(request)
+    assert execution.results[receiver]["intersection_count"] == 137
+    assert set(execution.results[other]) == {
+        "psi_protocol", "original_count", "columns_used", "protocol", "field", "protocol_note", "timings"
+    }  # fmt: skip
+    log = workspace.bench.log_of(execution, other)
+    assert "RECEIVED" in log  # the listener was there
+    without_times = re.sub(
+        r"\d\d:\d\d:\d\d\.\d+|\[\d+\.\d+\]|\"timestamp\": \"[^\"]*\"|/tmp/\S+|[.\d]+ s", "", log
+    )
+    assert not re.search(r"\b137\b", without_times)
+    assert "Join stat" not in log
+    assert not workspace.exists(other, "out.csv")
+
+
+@pytest.mark.parametrize("protocol", ["RR22", "ECDH", "KKRT"])
+def test_a_party_without_result_does_not_learn_that_the_key_sets_are_equal(
+    workspace: Workspace, protocol: str
+) -> None:
+    first, second = overlapping(50, 50)
+    request = psi(workspace, {"alice": first, "bob": second}, protocol=protocol)
+    execution = workspace.run(request | {"broadcast_result": False})
+    assert execution.results["alice"]["intersection_count"] == 50
+    for party in ("alice", "bob"):
+        assert "share the same set" not in workspace.bench.log_of(execution, party)
+
+
+def test_the_events_of_a_failure_hold_no_cell_of_the_table(workspace: Workspace) -> None:
+    tables = {"alice": {"a": ["1", "secret-4711", "3"]}, "bob": {"b": ["1", "2", "3"]}}
+    request = {
+        "task_type": "standard_scaler",
+        "input_data": workspace.write("in.csv", tables),
+        "output_data": workspace.paths("out.csv"),
+        "columns": ["a", "b"],
+    }
+    execution = workspace.fail(request, "BadColumnType", "alice")
+    assert "secret-4711" in workspace.bench.log_of(execution, "alice")  # its owner may see what is wrong
+    assert "secret-4711" not in workspace.bench.log_of(execution, "bob")
+    assert "secret-4711" not in "".join(
+        event.to_json() for events in execution.events.values() for event in events
+    )
