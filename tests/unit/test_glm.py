@@ -159,6 +159,7 @@ def test_an_offset_that_cannot_be_used_is_refused_at_all_parties(
         (0, "", {}, MissingValues),
         (0, "inf", {}, NonFiniteValues),
         (0, "1e7", {"field": "FM64"}, ValueRange),
+        (0, "1e7", {"field": "FM64", "dist": "Normal"}, ValueRange),
         (2, "nan", {}, MissingValues),
         (2, "-inf", {}, NonFiniteValues),
         (3, "0", {"weight": "w"}, ValueRange),

@@ -52,6 +52,8 @@ LINKS: dict[str, tuple[Link, ...]] = {
 _POWERS = {"Bernoulli": 1.0, "Poisson": 1.0, "Gamma": 2.0, "Normal": 0.0}
 _WEIGHTS, _SCALES = "weights", "scales"
 _CELLS = 4_000_000  # of the feature matrix, in one program on shares
+_BOUNDS = {"FM64": (8.0, 2.0**-8), "FM128": (16.0, 2.0**-12)}  # Family.bound and Family.floor
+_LARGEST = {"FM64": 1e3, "FM128": 1e6}  # a scaled label; below exp(bound), where means are cut off
 _FM64_ROWS, _FM64_LABEL = 2**18, 3e4  # 1/rows must be exact, and predictions must not overflow
 
 
@@ -99,8 +101,7 @@ class SsGlmParams(Strict):
 
     def family(self, field: str) -> irls.Family:
         """Distribution and link, with the bounds that the field's numbers need."""
-        bound, floor = (8.0, 2.0**-8) if field == "FM64" else (16.0, 2.0**-12)
-        return irls.Family(_POWERS.get(self.dist, self.tweedie_power), self.link_name, bound, floor)
+        return irls.Family(_POWERS.get(self.dist, self.tweedie_power), self.link_name, *_BOUNDS[field])
 
 
 class GlmModel(SsGlmParams):
@@ -166,8 +167,7 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     label, target = scaled_label(own, config)
     extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
     check_weight(own, config.params.weight, extra)
-    if run.protocol.field == "FM64":
-        check_fm64(own, target)
+    check_numbers(own, label, target, run)
     own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
     inputs = agree_on_training(run, config, own, target, extra=list(extra))
     held = {party: fact["extra"] for party, fact in inputs.told.items()}
@@ -225,12 +225,22 @@ def check_weight(own: OwnPart, weight: str | None, extra: dict[str, Array]) -> N
         )
 
 
-def check_fm64(own: OwnPart, target: tuple[float, float] | None) -> None:
-    """Raise `ValueRange` where FM64 has too few digits or overflows, which gives no error by itself."""
-    table = own.table
-    if table.rows > _FM64_ROWS or (target and target[1] > _FM64_LABEL):
-        what = f"{table.rows} rows are too many" if table.rows > _FM64_ROWS else "the label is too large"
-        raise ValueRange(f"{table.party}: {what} for FM64.", party=table.party, hint="Use the field FM128.")
+def check_numbers(own: OwnPart, label: Array | None, target: tuple[float, float] | None, run: Run) -> None:
+    """Raise `ValueRange` where the field has too few digits or overflows, which gives no error by itself.
+
+    Args:
+        label: the scaled label, where it is the own party's.
+    """
+    table, problem = own.table, ""
+    if run.protocol.field == "FM64":
+        problem = f"{table.rows} rows are too many" if table.rows > _FM64_ROWS else ""
+        problem = "the label is too large" if target and target[1] > _FM64_LABEL else problem
+    if label is not None and label.max() > _LARGEST[run.protocol.field]:
+        problem = "the largest label is too many times the mean"
+    if problem:
+        field = run.protocol.field
+        hint = "Use the field FM128." if field == "FM64" else "Look for a wrong value, or cut it off."
+        raise ValueRange(f"{table.party}: {problem} for {field}.", party=table.party, hint=hint)
 
 
 @TaskDispatcher.register_task("ss_glm", config=SsGlmConfig, needs=("spu",), prepare=prepare_glm)
@@ -327,7 +337,7 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
     family = params.family(devices.run.protocol.field)
     variance = np.ones(0) if own.scales is None else own.scales[1] ** 2
     parts = [
-        share(devices, party, (params.l2_lambda / variance).reshape(-1, 1))
+        share(devices, party, np.minimum(params.l2_lambda / variance, 2.0**20).reshape(-1, 1))
         for party in own.names
         if own.names[party]
     ]
@@ -344,7 +354,8 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
         penalty = jnp.concatenate([*parts, jnp.zeros((1, 1))], axis=0)
         for factor in factors:
             penalty = penalty * factor
-        return penalty
+        # More than this makes a coefficient 0 all the same, and its inverse would have no digits left.
+        return jnp.minimum(penalty, 1024.0 * own.table.rows)
 
     return devices["spu"](combine)(parts, factors)
 
