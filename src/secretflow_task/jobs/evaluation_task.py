@@ -166,26 +166,34 @@ def biclassification_figures(label: Array, score: Array, threshold: float) -> di
     import numpy as np
     from sklearn import metrics
 
-    predicted = (score >= threshold).astype(int)
     false_rate, true_rate, _ = metrics.roc_curve(label, score, drop_intermediate=False)
     best_f1, best_threshold = _best_f1(label, score)
-    auc = float(metrics.roc_auc_score(label, score))
-    probability = 0.0 <= score.min() and score.max() <= 1.0
-    counts = metrics.confusion_matrix(label, predicted).ravel()
+    auc = float(metrics.auc(false_rate, true_rate))
+    # Counted here: scikit-learn takes two seconds for each of these figures of a million rows.
+    cells = (2 * label + (score >= threshold)).astype(np.intp)
+    tn, fp, fn, tp = map(int, np.bincount(cells, minlength=4))
     return {
         "auc": auc,
         "gini": 2 * auc - 1,
         "ks": float(np.max(true_rate - false_rate)),
-        "accuracy": float(metrics.accuracy_score(label, predicted)),
-        "precision": float(metrics.precision_score(label, predicted, zero_division=0)),
-        "recall": float(metrics.recall_score(label, predicted)),
-        "f1": float(metrics.f1_score(label, predicted)),
-        "log_loss": float(metrics.log_loss(label, score)) if probability else None,
+        "accuracy": (tp + tn) / len(label),
+        "precision": tp / (tp + fp) if tp + fp else 0.0,
+        "recall": tp / (tp + fn),
+        "f1": 2 * tp / (2 * tp + fp + fn),
+        "log_loss": _log_loss(label, score),
         "threshold": threshold,
-        "confusion_matrix": dict(zip(("tn", "fp", "fn", "tp"), map(int, counts))),
+        "confusion_matrix": {"tn": tn, "fp": fp, "fn": fn, "tp": tp},
         "best_f1": best_f1,
         "best_f1_threshold": best_threshold,
     }
+
+
+def _log_loss(label: Array, score: Array) -> float | None:
+    """The mean log loss; None if a score is no probability."""
+    from sklearn import metrics
+
+    probability = 0.0 <= score.min() and score.max() <= 1.0
+    return float(metrics.log_loss(label, score)) if probability else None
 
 
 def _best_f1(label: Array, score: Array) -> tuple[float, float]:
