@@ -152,7 +152,7 @@ def test_fm64_holds_the_correlation_and_vif_of_a_hundred_thousand_rows(
 @pytest.mark.matrix
 def test_a_hundred_columns_are_correlated_on_fm64(workspace: Workspace) -> None:
     rng = np.random.default_rng(9)
-    values = rng.standard_t(3, size=(20_000, 100)) @ rng.normal(size=(100, 100)) * rng.uniform(1e-9, 1e9, 100)
+    values = rng.standard_t(3, size=(5_000, 100)) @ rng.normal(size=(100, 100)) * rng.uniform(1e-9, 1e9, 100)
     frame = pd.DataFrame(values, columns=[f"c{number:02d}" for number in range(100)])
     request = statistic(workspace, "pearson_correlation", dealt(frame, TWO))
     check_correlation(workspace.run(request, spu_config=SPU[0]), frame)

@@ -233,7 +233,8 @@ def fixed_point_length(protocol: Protocol) -> float:
 def correlations(devices: Devices) -> Array:
     """The Pearson matrix of all columns, parties sorted, which every party learns.
 
-    Columns of one party meet in its own process, columns of two on the SPU.
+    Columns of one party meet in its own process, columns of two on the SPU, which takes and gives float32:
+    the error of a correlation is about 1e-7.
     """
     import numpy as np
     import secretflow as sf
