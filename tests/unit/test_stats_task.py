@@ -20,6 +20,7 @@ from secretflow_task.errors import (
     ConstantColumn,
     InvalidTaskConfig,
     MissingValues,
+    NonFiniteValues,
     TooFewRows,
     UnsupportedProtocol,
     ValueRange,
@@ -327,12 +328,13 @@ def woe_config(**values: Any) -> WoeConfig:
 
 
 @pytest.mark.parametrize(
-    ("cells", "options", "error"),
+    ("cells", "options", "error"),  # SECRETFLOW.md B: most of these end SecretFlow's session
     [
         (["3"] * 9, {}, ConstantColumn),
         (["0"] * 9 + ["1"] * 3, {}, ConstantColumn),
         (["a"] * 9, {}, ConstantColumn),
         ([""] * 9, {}, MissingValues),
+        (["1", "2", "inf"] * 9, {"method": "eq_range"}, NonFiniteValues),
         (["a"] * 9 + ["b"] * 4, {}, TooFewRows),
         (["1", "2"] * 9 + [""] * 4, {}, TooFewRows),
         (["1", "2"] * 9 + ["-1.7e308", "1.7e308"], {}, ValueRange),
@@ -405,7 +407,9 @@ def test_what_is_revealed_is_said() -> None:
         return [(use.party, use.purpose) for use in config.reveals()]
 
     assert told("table_statistics") == [(party, "names of the columns") for party in PATHS]
-    assert ("bob", "all statistics of all columns") in told("table_statistics", share=True)
+    everyone = [*PATHS, "every other party"]
+    shared = [(party, "all statistics of all columns") for party in everyone]
+    assert told("table_statistics", share=True) == shared
     matrix = "the correlation of every two columns, of all parties"
     for task_type in ("pearson_correlation", "vif"):
         assert {("alice", matrix), ("bob", matrix)} <= set(told(task_type))

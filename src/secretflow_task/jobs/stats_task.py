@@ -55,8 +55,11 @@ class TableStatisticsConfig(StatisticsConfig):
 
     def reveals(self) -> list[Use]:
         """Column names, and with ``share`` the statistics."""
-        what = "all statistics of all columns" if self.share else "names of the columns"
-        return [Use(party, "", tuple(self.columns or ()), what) for party in self.parties()]
+        names = tuple(self.columns or ())
+        if self.share:
+            everyone = [*self.parties(), "every other party"]
+            return [Use(party, "", names, "all statistics of all columns") for party in everyone]
+        return [Use(party, "", names, "names of the columns") for party in self.parties()]
 
 
 @dataclass(frozen=True)
