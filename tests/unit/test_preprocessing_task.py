@@ -208,6 +208,7 @@ def test_a_result_counts_categories_that_are_too_many_to_show(alice: Run, tmp_pa
     ("values", "problem"),
     [
         ({"train_size": 1.0}, "train_size: input should be less than 1"),
+        ({"train_size": 0.7, "test_size": 0.1}, "unknown key 'test_size', did you mean 'train_size'?"),
         ({"train_size": 0}, "train_size: input should be greater than 0"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
         (

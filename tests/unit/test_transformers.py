@@ -263,6 +263,7 @@ def numbers(kind: str, rows: int = 200) -> np.ndarray[Any, Any]:
         "tiny": rng.normal(size=rows) * 1e-12,
         "large": rng.normal(size=rows) * 1e100,
         "rare": (rng.random(rows) < 0.3).astype(float),
+        "constant": np.full(rows, 0.1),
         "missing": np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows)),
     }
     return values[kind]
@@ -276,7 +277,7 @@ def both(values: np.ndarray[Any, Any]) -> list[Table]:
     return [text(*("" if np.isnan(value) else repr(value) for value in values.tolist())), typed(values)]
 
 
-KINDS = ["normal", "skew", "ties", "offset", "tiny", "large", "rare", "missing"]
+KINDS = ["normal", "skew", "ties", "offset", "tiny", "large", "rare", "constant", "missing"]
 each_column = pytest.mark.parametrize("kind", KINDS)
 SCALERS: Any = {
     "standard": (fit_standard, standardize, StandardScalerConfig, {}, StandardScaler()),
@@ -318,11 +319,25 @@ def test_quantile_bins_are_those_of_qcut(kind: str, n_bins: int) -> None:
     values = numbers(kind)
     expected = pd.qcut(pd.Series(values), n_bins, duplicates="drop").cat.codes.tolist()
     for table in both(values):
-        if kind == "rare" and set(expected) == {0}:
+        if max(expected) < 1:
             with pytest.raises(ConstantColumn, match="one bin would be left"):
                 binned(table, n_bins=n_bins)
         else:
             assert binned(table, n_bins=n_bins) == expected
+
+
+@pytest.mark.parametrize("n_bins", [2, 5, 10])
+def test_a_binary_column_is_not_left_in_one_bin_but_refused(n_bins: int) -> None:
+    column = text(*["0"] * 96, *["1"] * 4)
+    with pytest.raises(ConstantColumn, match="has quantiles that coincide") as caught:
+        binned(column, n_bins=n_bins)
+    assert caught.value.hint.startswith("Use method equal_width or custom")
+    assert binned(column, n_bins=n_bins, method="equal_width") == [0] * 96 + [n_bins - 1] * 4
+
+
+def test_a_width_below_the_precision_makes_fewer_bins() -> None:
+    column = typed([2**55, 2**55 + 8, 2**55 + 16])
+    assert binned(column, n_bins=10, method="equal_width") == [0, 0, 1]
 
 
 @each_column
