@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.integration.bench import Bench, Execution
+from tests.integration.cases import CASES
 
 GUIDE = Path(__file__).parents[2] / "docs" / "user_guide"
 CHINESE = ".zh-CN.md"
@@ -123,3 +124,11 @@ def test_relative_links_of_the_guide_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page(name))
     assert links
     assert [link for link in links if not (GUIDE / link).exists()] == []
+
+
+@pytest.mark.parametrize("ending", [".md", CHINESE])
+def test_the_index_leads_to_every_page_and_names_every_task_type(ending: str) -> None:
+    text = page(f"index{ending}")
+    others = [name.removesuffix(".md") + ending for name in ENGLISH if name != "index.md"]
+    assert [name for name in others if f"({name})" not in text] == []
+    assert [name for name in CASES if f"`{name}`" not in text] == []
