@@ -185,7 +185,7 @@ def test_item_32_bad_values_are_refused_at_their_owner(
 
 
 def test_a_constant_feature_or_label_is_refused(make_run: RunOf, tmp_path: Path) -> None:
-    rows = "".join(f"{row},7\n" for row in range(ROWS))
+    rows = "".join(f"{row},0.1\n" for row in range(ROWS))
     with pytest.raises(ConstantColumn, match="feature 'f' of train_data is constant"):
         prepared(make_run, tmp_path, "y,f\n" + rows, ids={"bob": ["uid"]})
     for dist in ("Poisson", "Gamma", "Normal"):

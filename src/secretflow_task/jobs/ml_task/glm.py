@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import owners
 from secretflow_task.errors import BadLabel, CollinearFeatures, ConstantColumn, InvalidTaskConfig, ValueRange
-from secretflow_task.jobs.columns import reveal_to
+from secretflow_task.jobs.columns import check_fits_shares, reveal_to
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.prediction import (
     TARGET,
@@ -167,23 +167,36 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     label, target = scaled_label(own, config)
     extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
     check_weight(own, config.params.weight, extra)
+    for name, values in extra.items():
+        check_fits_shares(own.table, [name], values, run.protocol.field)
     check_numbers(own, label, target, run)
     own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
     inputs = agree_on_training(run, config, own, target, extra=list(extra))
-    held = {party: fact["extra"] for party, fact in inputs.told.items()}
-    found = owners(config.extra, held)
+    return GlmInput(**vars(inputs), scales=scales, extra=extra, holders=find_holders(config, inputs))
+
+
+def find_holders(config: SsGlmConfig, inputs: TrainingInput) -> dict[str, str]:
+    """``{column: party}`` of offset and weight.
+
+    Raises:
+        MissingColumn, AmbiguousColumn: it cannot be told.
+        InvalidTaskConfig: the offset must be scaled with the label, but lies at another party.
+    """
+    found = owners(config.extra, {party: fact["extra"] for party, fact in inputs.told.items()})
     holders = {name: party for party, names in found.items() for name in names}
     offset, link = config.params.offset, config.params.link_name
-    if offset and link != "Log" and link != "Logit" and holders[offset] != inputs.label_party:
+    if offset and link not in ("Log", "Logit") and holders[offset] != inputs.label_party:
         raise InvalidTaskConfig(f"With the link {link} the offset must lie at the label's party.")
-    return GlmInput(**vars(inputs), scales=scales, extra=extra, holders=holders)
+    return holders
 
 
 def check_varied(own: OwnPart) -> None:
-    """Raise `ConstantColumn` for a constant feature, which nothing can be learned from."""
+    """Raise `ConstantColumn` for a feature that is constant, but for rounding."""
+    import numpy as np
+
     table = own.table
-    for name, spread in zip(own.features, own.values.max(axis=0) - own.values.min(axis=0)):
-        if spread == 0:
+    for name, values in zip(own.features, own.values.T):
+        if values.std() <= 1e-12 * np.abs(values).max():
             raise ConstantColumn(
                 f"{table.party}: feature {name!r} of {table.purpose} is constant.",
                 party=table.party,
@@ -436,11 +449,30 @@ def _offset_column(manifest: Manifest, party: str) -> list[str]:
     return [model.offset] if model.offset and model.offset_party == party else []
 
 
+def standardised_features(own: PredictionInput) -> Array:
+    """The own features as the training saw them."""
+    import numpy as np
+
+    mean, deviation = np.array(own.own_file(_SCALES))
+    scaled: Array = (own.values - mean) / deviation
+    return scaled
+
+
+def check_new_rows(own: PredictionInput, field: str) -> None:
+    """Raise `ValueRange` for numbers that overflow, though the training's did not."""
+    party = own.table.party
+    check_fits_shares(own.table, own.names[party], standardised_features(own), field)
+    if own.further is not None:
+        check_fits_shares(own.table, _offset_column(own.model, party), own.further, field)
+
+
 @TaskDispatcher.register_task(
     "ss_glm_predict",
     config=PredictConfig,
     needs=("spu",),
-    prepare=prepare_prediction("ss_glm", further=_offset_column),
+    prepare=prepare_prediction(
+        "ss_glm", features_on_shares=False, further=_offset_column, check=check_new_rows
+    ),
 )
 def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
     """Predict with a model of `ss_glm`; only the receiver sees the predictions."""
@@ -459,8 +491,7 @@ def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict
 def _predicted(devices: Devices, own: PredictionInput, model: GlmModel, b: Any, rows: slice) -> Any:
     """The means of some rows, on the scale of the scaled label, as shares."""
     family = model.family(devices.run.protocol.field)
-    mean, deviation = own.own_file(_SCALES)
-    x, offset = design(devices, own, (own.values - mean) / deviation, rows), None
+    x, offset = design(devices, own, standardised_features(own), rows), None
     if model.offset_party:
         is_mine = own.further is not None and own.further.shape[1]
         target = (

@@ -120,26 +120,23 @@ def prepare_kmeans(run: Run, config: SsKmeansConfig) -> KmeansInput:
     values = table.numbers(own)
     table.require((config.ids or {}).get(run.party, ()))
     means = values.mean(axis=0)
-    check_range(table, own, values - means, run.protocol.field, len(run.parties))
+    check_distances(table, values - means, run.protocol.field, len(run.parties))
+    check_spread(table, own, values, run.protocol.field)
     names, _ = agree_on_features(run, own, config.features, rows=table.rows)
     if table.rows <= config.params.n_clusters:
         raise TooFewRows(f"{table.rows} rows are too few for {config.params.n_clusters} clusters.")
     return KmeansInput(table, names, values - means, means=means)
 
 
-def check_range(table: Table, names: list[str], values: Array, field: str, parties: int) -> None:
-    """Raise where the field's numbers overflow, or where a feature vanishes, which gives no error by itself.
+def check_distances(table: Table, values: Array, field: str, parties: int) -> None:
+    """Raise `ValueRange` where squared distances or a cluster's sum overflow, which gives no error by itself.
 
     Args:
         values: the own features, centred.
-
-    Raises:
-        ValueRange: squared distances, or a cluster's sum, could overflow.
-        FeatureRange: a feature varies by less than the field resolves once it is squared.
     """
     import numpy as np
 
-    largest, smallest, rows = _LIMITS[field]
+    largest, _, rows = _LIMITS[field]
     distance = (values**2).sum(axis=1).max(initial=0.0) * 4 * parties
     total = np.abs(values).sum(axis=0).max(initial=0.0)
     if max(distance, total) > 2.0**largest or table.rows > 2**rows:
@@ -148,6 +145,11 @@ def check_range(table: Table, names: list[str], values: Array, field: str, parti
             party=table.party,
             hint="Run `standard_scaler` first" + (", or use the field FM128." if field == "FM64" else "."),
         )
+
+
+def check_spread(table: Table, names: list[str], values: Array, field: str) -> None:
+    """Raise `FeatureRange` for a feature that varies by less than the field resolves once it is squared."""
+    _, smallest, _ = _LIMITS[field]
     for name, spread in zip(names, values.std(axis=0)):
         if 0 < spread < 2.0**smallest:
             raise FeatureRange(
@@ -188,19 +190,33 @@ def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str
     return {**result, "output_path": path, "sizes": sizes_of(clusters, config.params.n_clusters)}
 
 
+def centred(own: PredictionInput) -> Array:
+    """The own features as the training saw them."""
+    import numpy as np
+
+    values: Array = own.values - np.array(own.own_file(_MEANS))
+    return values
+
+
+def check_new_rows(own: PredictionInput, field: str) -> None:
+    """Raise `ValueRange` for numbers that overflow, though the training's did not."""
+    check_distances(own.table, centred(own), field, len(own.names))
+
+
 @TaskDispatcher.register_task(
-    "ss_kmeans_predict", config=KmeansPredictConfig, needs=("spu",), prepare=prepare_prediction("ss_kmeans")
+    "ss_kmeans_predict",
+    config=KmeansPredictConfig,
+    needs=("spu",),
+    prepare=prepare_prediction("ss_kmeans", features_on_shares=False, check=check_new_rows),
 )
 def execute_ss_kmeans_predict(devices: Devices, task_config: KmeansPredictConfig) -> dict[str, Any]:
     """Assign rows to the clusters of `ss_kmeans`; only the receiver sees which."""
-    import numpy as np
-
     run, config = devices.run, task_config
     own: PredictionInput = run.inputs
     params = SsKmeansParams.model_validate(own.model.params)
     centers = own.shares(devices, _CENTERS)
     run.progress(0.2, "prediction")
-    x = _shared_features(devices, own, own.values - np.array(own.own_file(_MEANS)))
+    x = _shared_features(devices, own, centred(own))
     clusters = reveal_to(devices, own.receiver, devices["spu"](assign)(x, centers))
     sizes = {} if clusters is None else {"sizes": sizes_of(clusters, params.n_clusters)}
     return {**write_predictions(devices, config, own, clusters, "cluster"), **sizes}

@@ -85,6 +85,7 @@ def prepare_prediction(
     on_shares: bool = True,
     features_on_shares: bool = True,
     further: Callable[[Manifest, str], Sequence[str]] = lambda manifest, party: (),
+    check: Callable[[PredictionInput, str], None] = lambda own, field: None,
 ) -> Callable[[Run, PredictConfig], PredictionInput]:
     """Makes the ``prepare`` of a prediction.
 
@@ -94,6 +95,7 @@ def prepare_prediction(
         on_shares: the model holds shares, which only the protocol and field of its training can read.
         features_on_shares: the features become shares too.
         further: ``(manifest, own party) -> columns`` that the model needs besides the features.
+        check: ``(own input, field)`` raises where the numbers do not suit.
     """
 
     def prepare(run: Run, config: PredictConfig) -> PredictionInput:
@@ -109,14 +111,16 @@ def prepare_prediction(
         others = table.numbers(further(manifest, run.party))
         table.require((config.ids or {}).get(run.party, ()))
         receiver = config.receiver or manifest.label_party or run.parties[0]
+        own = PredictionInput(
+            table, manifest.features, values, manifest.label_party, manifest, folder, receiver, others
+        )
+        check(own, run.protocol.field)
         if run.party == receiver:
             run.check_table_output(config.output_path, "output_path")
         facts = run.agree(rows=table.rows, model=manifest.digest())
         check_same_model({party: answer["model"] for party, answer in facts.items()})
         check_rows(facts)
-        return PredictionInput(
-            table, manifest.features, values, manifest.label_party, manifest, folder, receiver, others
-        )
+        return own
 
     return prepare
 
