@@ -202,6 +202,9 @@ class ScriptedTemplate:
         """There is nothing to load; returns this process's id."""
         return os.getpid()
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def spawn(self, spec: JobSpec) -> JobProcess:
         """Start a scripted job."""
         self.spawned.append(spec)

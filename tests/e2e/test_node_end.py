@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from secretflow_task.client import Client
@@ -79,3 +80,38 @@ def test_a_node_that_must_stop_ends_its_jobs_and_says_so(signals: list[int], tmp
         assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
         wait_for(lambda: not any(map(is_alive, family)))
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def template_of(node: RunningNode) -> psutil.Process:
+    """The process from which jobs are forked: the child that runs multiprocessing's forkserver."""
+    (template,) = (
+        child
+        for child in node.process.children()
+        if "multiprocessing.forkserver" in " ".join(child.cmdline())
+    )
+    return template
+
+
+def test_a_template_that_dies_is_replaced_and_ends_only_its_own_jobs(tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    with embedded_redis() as url, running_node(tmp_path, url) as node:
+        node.send("orphaned", training_params(epochs=500))
+        wait_for(lambda: len(node.jobs()) == 2)
+        first = template_of(node)
+        first.kill()
+        assert codes(node, "orphaned") == dict.fromkeys(PARTIES, "JobProcessDied")
+        assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
+        assert template_of(node).pid != first.pid
+
+
+def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    with embedded_redis() as url, running_node(tmp_path, url) as node:
+        node.send("old", training_params(epochs=60))
+        wait_for(lambda: len(node.jobs()) == 2)
+        first = template_of(node)
+        node.process.send_signal(signal.SIGHUP)
+        assert_ended_once(node.events("old")["alice"], Status.SUCCESS)
+        wait_for(lambda: not is_alive(first))
+        assert_ended_once(node.execute("new", psi_params())["alice"], Status.SUCCESS)
+        assert template_of(node).pid != first.pid

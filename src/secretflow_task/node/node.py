@@ -101,7 +101,12 @@ class Node:
 
     def __exit__(self, *exc: Any) -> None:
         self.stop()
+        self._template.close()
         self._stack.__exit__(*exc)
+
+    def recycle(self) -> None:
+        """Start the next jobs from a new template process."""
+        self._template.recycle()
 
     def execute(self, *arguments: Any) -> Outcome:
         """Run a request, ``(task_request_id, params)`` or ``(params,)``, to its end at all hosted parties.

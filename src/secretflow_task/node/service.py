@@ -27,7 +27,7 @@ def serve(settings: Settings) -> int:
     """Consume requests until SIGTERM or SIGINT; returns the exit code of Celery's worker.
 
     The first signal lets running executions end, for `drain_seconds` at most; a second one, or SIGQUIT,
-    ends them at once. Either way each reports how it ended before this returns.
+    ends them at once. Either way each reports how it ended before this returns. SIGHUP renews the template.
 
     Raises:
         EngineUnavailable: SecretFlow does not load.
@@ -95,8 +95,9 @@ def _worker_class(app: Celery, node: Node) -> Any:
         """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool alone."""
 
         def install_platform_tweaks(self, worker: Any) -> None:
-            """Take SIGTERM, SIGINT and SIGQUIT."""
+            """Take SIGTERM, SIGINT, SIGQUIT and SIGHUP."""
             del worker
+            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=node.recycle).start())
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(number, on_signal)
 

@@ -1,5 +1,7 @@
 """The template: a forkserver with SecretFlow preloaded, from which job processes start in milliseconds."""
 
+# pylint: disable=protected-access  # multiprocessing has one forkserver per process and no public way to it
+
 from __future__ import annotations
 
 import importlib
@@ -8,14 +10,22 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from secretflow_task.errors import EngineUnavailable
 from secretflow_task.job_spec import JobSpec
+from secretflow_task.utils.log import get_logger
 
+log = get_logger()
 _STARTING = threading.Lock()
+_REPLACE_PAUSE_SECONDS = 5.0
+_RETIRE_PAUSE_SECONDS = 0.2
 
 
 def _enter_job(spec: JobSpec, connection: Connection) -> None:
@@ -76,14 +86,20 @@ class JobProcess:
 
 
 class Template:
-    """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process."""
+    """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process.
+
+    One that dies, and takes its jobs with it, is replaced at once, so that the next job starts warm again.
+    """
 
     def __init__(
         self, timeout_seconds: float, preload: tuple[str, ...] = ("secretflow_task.template_process",)
     ):
         self._timeout_seconds = timeout_seconds
+        self._preload = list(preload)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload(self._preload)
+        self._closed = threading.Event()
+        self._current = 0
 
     def start(self) -> int:
         """Wait until the engine is loaded; returns the template's process id.
@@ -91,6 +107,31 @@ class Template:
         Raises:
             EngineUnavailable: the engine did not load in time, or its backend was started (a job could hang).
         """
+        template = self._current = self._probe()
+        threading.Thread(target=self._replace, args=(template,), name="template-watch", daemon=True).start()
+        return template
+
+    def spawn(self, spec: JobSpec) -> JobProcess:
+        """Start a job process."""
+        return self._spawn(_enter_job, spec)
+
+    def recycle(self) -> int:
+        """Start the next jobs from a new template; the old one ends with its last job. Returns the new one."""
+        with _STARTING:
+            old = forkserver._forkserver
+            new = forkserver.ForkServer()
+            new.set_forkserver_preload(self._preload)
+            forkserver._forkserver = new
+            forkserver.ensure_running = new.ensure_running
+            forkserver.connect_to_new_process = new.connect_to_new_process
+        threading.Thread(target=_retire, args=(old,), name="template-retire", daemon=True).start()
+        return self.start()
+
+    def close(self) -> None:
+        """Replace the template no more."""
+        self._closed.set()
+
+    def _probe(self) -> int:
         job = self._spawn(_enter_probe)
         try:
             if not job.connection.poll(self._timeout_seconds):
@@ -106,25 +147,52 @@ class Template:
             )
         return int(answer["template"])
 
-    def spawn(self, spec: JobSpec) -> JobProcess:
-        """Start a job process."""
-        return self._spawn(_enter_job, spec)
+    def _replace(self, template: int) -> None:
+        """Wait until a template has ended, and start another, unless that has been done already."""
+        try:
+            handle = os.pidfd_open(template)
+        except ProcessLookupError:
+            handle = -1
+        if handle >= 0:
+            multiprocessing.connection.wait([handle])
+            os.close(handle)
+        pause = 0.0
+        while not self._closed.wait(pause) and self._current == template:
+            log.warning("The template has ended; another is started.", action="template_replaced")
+            try:
+                self.start()
+            except EngineUnavailable as error:
+                log.error("There is no template.", action="template_missing", problem=error.message)
+                pause = _REPLACE_PAUSE_SECONDS
 
     def _spawn(self, target: Any, *arguments: Any) -> JobProcess:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=target, args=(*arguments, theirs), daemon=True)
-        starter = threading.Thread(target=_start, args=(process,), name="start-job", daemon=True)
-        starter.start()
-        starter.join(self._timeout_seconds)  # the template answers nothing while it imports the engine
-        if process.pid is None:
+        process: BaseProcess | None = None
+        for _ in range(2):  # the template may end between its being found alive and its answer
+            process = self._context.Process(target=target, args=(*arguments, theirs), daemon=True)
+            starter = threading.Thread(target=_start, args=(process,), name="start-job", daemon=True)
+            starter.start()
+            starter.join(self._timeout_seconds)  # the template answers nothing while it imports the engine
+            if process.pid is not None or starter.is_alive():
+                break
+        if process is None or process.pid is None:
             raise EngineUnavailable("The template process does not answer.")
         theirs.close()
         return JobProcess(process, ours)
 
 
 def _start(process: BaseProcess) -> None:
-    with _STARTING:
+    with _STARTING, suppress(OSError, EOFError):
         process.start()
         # multiprocessing would poll it from the thread that starts the next one, and take its exit code.
-        children = multiprocessing.process._children  # type: ignore[attr-defined]  # pylint: disable=W0212
+        children = multiprocessing.process._children  # type: ignore[attr-defined]
         children.discard(process)
+
+
+def _retire(server: Any) -> None:
+    """End a template when its last job has ended: its end would be theirs too."""
+    pid = server._forkserver_pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    while pid is not None and children.exists() and children.read_text().strip():
+        time.sleep(_RETIRE_PAUSE_SECONDS)
+    server._stop()
