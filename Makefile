@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix unit lint format reference update bench clean
+.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference update bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ test: venv ## Run all tests, job processes included in the coverage, which must 
 
 test-matrix: venv ## Run what `make test` leaves out: every task on every protocol, label party and bad input
 	$(BIN)/pytest -m matrix --timeout 600 --durations 20
+
+faults: venv ## Break processes, Redis and disks at random moments, and print how each ended (under 40 minutes)
+	$(BIN)/pytest tests/faults -m faults --timeout 1800 --moments 7
+
+faults-long: venv ## The same at many more moments; writes the table of the documents
+	$(BIN)/pytest tests/faults -m faults --timeout 7200 --moments 40 --fault-table docs/developer_guide/faults.table.md
 
 unit: venv ## Run the fast tests, which need no engine
 	$(BIN)/pytest tests/unit

@@ -30,6 +30,7 @@ class ProbeConfig(TaskConfig):
     what: str
     at: str = "bob"
     times: int = 1
+    after: float = 0.0
 
 
 def prepare(run: Run, config: ProbeConfig) -> None:
@@ -270,6 +271,68 @@ def leaves(devices: Devices, config: ProbeConfig) -> None:
     time.sleep(60)
 
 
+def _at_its_moment(devices: Devices, config: ProbeConfig, fault: Callable[[], object]) -> None:
+    """One party has the fault after a moment, while the other waits for a value of it."""
+    import secretflow as sf
+
+    if devices.self_party == config.at:
+        time.sleep(config.after)
+        fault()
+    sf.reveal(devices[config.at](lambda: 1)())
+
+
+def segfault(devices: Devices, config: ProbeConfig) -> None:
+    """Native code dies."""
+    _at_its_moment(devices, config, lambda: os.kill(os.getpid(), signal.SIGSEGV))
+
+
+def leaves_early(devices: Devices, config: ProbeConfig) -> None:
+    """The process ends itself as if all were well, without a result."""
+    _at_its_moment(devices, config, lambda: os._exit(0))
+
+
+def eats_memory(devices: Devices, config: ProbeConfig) -> None:
+    """The process grows by 100 MB at a time."""
+    held: list[bytearray] = []
+
+    def eat() -> None:
+        while True:
+            held.append(bytearray(os.urandom(1) * 100_000_000))
+            time.sleep(0.1)
+
+    _at_its_moment(devices, config, eat)
+
+
+def loops(devices: Devices, config: ProbeConfig) -> None:
+    """The process computes for ever."""
+
+    def loop() -> None:
+        while True:
+            pass
+
+    _at_its_moment(devices, config, loop)
+
+
+def floods_pipe(devices: Devices, config: ProbeConfig) -> None:
+    """The process reports more than anyone can read."""
+
+    def flood() -> None:
+        for step in range(100_000):
+            devices.run.progress(step / 200_000, "flood")
+
+    _at_its_moment(devices, config, flood)
+
+
+def floods_log(devices: Devices, config: ProbeConfig) -> None:
+    """The process writes 1 GB to its log."""
+
+    def flood() -> None:
+        for _ in range(1000):
+            os.write(1, b"x" * 999_999 + b"\n")
+
+    _at_its_moment(devices, config, flood)
+
+
 def swapped_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[str, Any]:
     """`psi` in which one party writes two of its rows in each other's place."""
     output_rows = psi_task._output_rows
@@ -314,6 +377,12 @@ _FUNCTIONS = {
         early_waits,
         early_dies,
         leaves,
+        segfault,
+        leaves_early,
+        eats_memory,
+        loops,
+        floods_pipe,
+        floods_log,
     )
 }
 TASKS = {

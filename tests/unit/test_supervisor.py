@@ -227,14 +227,14 @@ def test_the_way_in_which_a_job_process_died_is_told(hasty_bench: Bench) -> None
 def test_the_last_words_of_a_job_process_count(bench: Bench) -> None:
     def many_words(job: JobSide) -> None:
         job.agree({})
-        for number in range(300):
+        for number in range(150):
             job.report(number / 1000)
         job.finish({"all": "said"})
         job.leave(1)
 
     (endings,) = bench.run({"alice": many_words})
     assert [data["progress"] for _, data in endings["alice"].events] == [
-        *(number / 1000 for number in range(300)),
+        *(number / 1000 for number in range(150)),
         1.0,
     ]
     assert endings["alice"].last["result"] == {"all": "said"}
@@ -456,7 +456,7 @@ def test_a_flood_of_progress_is_thinned_and_its_log_is_bounded(
     monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
     (endings,) = bench.run({"alice": floods}, log_bytes=2_000_000)
     assert endings["alice"].failure is None
-    assert len(endings["alice"].events) <= 2 + 500 * 3
+    assert len(endings["alice"].events) <= 2 + 200 * 5
     content = log.read_bytes()
     assert content.endswith(b"xx" + b"the end") and b"bytes dropped]\n" in content[:40]
     assert len(content) < 2_000_000

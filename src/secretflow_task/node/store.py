@@ -88,7 +88,9 @@ class EventStore:
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,))
         self.node_id = str(self._db.execute("SELECT id FROM node").fetchone()[0])
+        self._waiting = 0
         self._forget_old()
+        self._count_waiting()
 
     def __enter__(self) -> EventStore:
         return self
@@ -165,6 +167,7 @@ class EventStore:
                 return None
             numbered = replace(event, seq=row[0])
             db.execute("INSERT INTO events (epoch, body) VALUES (?, ?)", (row[1], numbered.to_json()))
+            self._waiting += 1
             return numbered
 
     def _hold(self, event: StatusEvent) -> StatusEvent | None:
@@ -181,7 +184,10 @@ class EventStore:
 
     def waiting(self) -> int:
         """How many events Redis does not have yet."""
-        return int(self._row("SELECT COUNT(*) FROM events WHERE sent_at IS NULL")[0])
+        return self._waiting + len(self._held)
+
+    def _count_waiting(self) -> None:
+        self._waiting = int(self._row("SELECT COUNT(*) FROM events WHERE sent_at IS NULL")[0])
 
     def unsent(self, limit: int) -> list[Unsent]:
         """The oldest events that Redis does not have, in order."""
@@ -208,7 +214,9 @@ class EventStore:
     def _note_sent(self, now: float) -> None:
         with self._transaction(durable=False) as db:
             sent = [(now, number) for number in self._sent]
-            db.executemany("UPDATE events SET sent_at = ? WHERE number = ?", sent)
+            noted = db.executemany(
+                "UPDATE events SET sent_at = ? WHERE number = ? AND sent_at IS NULL", sent
+            ).rowcount
             db.execute("DELETE FROM events WHERE sent_at < ?", (now - _KEPT_SECONDS,))
             for number, epoch, event in ((held.number, held.epoch, held.event) for held in self._held):
                 db.execute(
@@ -219,13 +227,17 @@ class EventStore:
                     "INSERT INTO events (epoch, body, sent_at) VALUES (?, ?, ?)",
                     (epoch, event.to_json(), now if number in self._sent else None),
                 )
+                noted -= number not in self._sent
+        self._waiting -= noted
 
     def rewind(self) -> int:
         """Make the events that were sent in the last minutes unsent again; returns the highest number."""
         with self._transaction(durable=False) as db:
             db.execute("DELETE FROM events WHERE sent_at < ?", (time.time() - _KEPT_SECONDS,))
             db.execute("UPDATE events SET sent_at = NULL")
-            return int(db.execute("SELECT COALESCE(MAX(number), 0) FROM events").fetchone()[0])
+            highest = int(db.execute("SELECT COALESCE(MAX(number), 0) FROM events").fetchone()[0])
+        self._count_waiting()
+        return highest
 
     def give_up(self, execution_id: str, party: str) -> None:
         """Another node has taken the execution over: nothing more is kept of it here."""

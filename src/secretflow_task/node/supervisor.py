@@ -43,7 +43,7 @@ _MESSAGES_AT_ONCE = 100
 # How often the kernel is asked about the job, and how often in a row it must say that the job is stopped.
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
-_EVENTS_PER_SECOND = 500  # of one job; what comes beyond that is progress that nobody could read
+_EVENTS_PER_SECOND = 200  # of one job; what comes beyond that is progress that nobody could read
 # Where the progress of what has not succeeded ends.
 _UNFINISHED = 0.999
 _WATCHDOG_SECONDS = 2.0
@@ -121,6 +121,7 @@ class Supervisor:
         finally:
             watchdog.cancel()
             self._job.kill(self._limits.grace_seconds if failure else 0.0)
+            trim(self._spec.log_path, self._limits.log_bytes)
         if failure is None:
             failure = self._commit()
         if failure is None:

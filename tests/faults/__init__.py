@@ -1,0 +1,1 @@
+"""Faults at random moments, in real processes; `make faults` prints what came of each."""
