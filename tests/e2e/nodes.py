@@ -79,6 +79,7 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
         "SFWORKER_DRAIN_SECONDS": "0.5",
     } | settings
     with (root / "node.log").open("ab") as log:
+        begin = log.tell()
         command = [Path(sys.executable).with_name("sfworker"), "start"]
         with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as popen:
             node = RunningNode(
@@ -88,7 +89,7 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
                 root,
             )
             try:
-                wait_for(lambda: "takes requests" in (root / "node.log").read_text(), 60)
+                wait_for(lambda: b"takes requests" in (root / "node.log").read_bytes()[begin:], 60)
                 yield node
             finally:
                 popen.terminate()
