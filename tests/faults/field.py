@@ -149,7 +149,7 @@ class Field:
     def _leftovers(self) -> list[str]:
         jobs = [f"process {process.pid}" for process in self.jobs()]
         ports = [f"port {port}" for port, _ in listening(PORTS)]
-        folders = [*self.root.glob("work/*"), *self.root.glob("data/**/.sfworker-*")]
+        folders = [*self.root.glob("work*/*/*"), *self.root.glob("data/**/.sfworker-*")]
         return [*jobs, *ports, *map(str, folders)]
 
     def jobs(self) -> list[psutil.Process]:

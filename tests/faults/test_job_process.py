@@ -1,4 +1,4 @@
-"""Whatever happens to a job process, each party hears one terminal event within seconds, and nothing is left."""
+"""Whatever happens to a job process, each party hears one terminal event within seconds, and nothing stays."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Bench:
         jobs = [process.pid for process in self.job_processes() if execution.id in stdout_of(process.pid)]
         assert not jobs
         assert not [port for port, pid in listening(settings.ports) if self.is_job(pid) and pid in jobs]
-        assert not list(settings.work_dir.glob(f"{execution.id}.*"))
+        assert not list(settings.work_dir.glob(f"*/{execution.id}.*"))
         if alone:  # else it could be another execution's
             assert not list(settings.data_root.rglob(".sfworker-*"))
         for log in (settings.state_dir / "logs").glob(f"{execution.id}.*.log"):

@@ -95,7 +95,7 @@ def test_a_psi_killed_in_native_code_leaves_no_rows_behind(workspace: Workspace,
     tables = dict(zip(("alice", "bob"), overlapping(60_000, 30_000)))
     request = psi(workspace, tables, protocol="ECDH")
     work = bench.node.settings.work_dir
-    killer = kill_job(bench, "alice", lambda: any(path.is_dir() for path in work.glob("*.alice/*")))
+    killer = kill_job(bench, "alice", lambda: any(path.is_dir() for path in work.glob("*/*.alice/*")))
     execution = workspace.fail(request, "JobProcessDied", "alice")
     killer.join()
     assert execution.stages("bob")[-1][0] == "intersection"

@@ -38,7 +38,7 @@ def test_a_job_lives_in_its_own_session_folder_and_log(workspace: Workspace, ben
     execution = workspace.run(probe(workspace, "place"))
     settings = bench.node.settings
     for party, result in execution.results.items():
-        folder = settings.work_dir / f"{execution.id}.{party}"
+        folder = settings.work_dir / bench.node.store.node_id[:8] / f"{execution.id}.{party}"
         log = settings.state_dir / "logs" / f"{execution.id}.{party}.log"
         assert result["session"] == result["group"] == result["pid"]
         assert [result["folder"], result["temporary"]] == [str(folder)] * 2

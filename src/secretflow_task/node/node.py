@@ -42,8 +42,6 @@ from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
 
-# A file in every job's folder that says whose it is: the work folder may hold other nodes' jobs, or anything.
-_OWNER = ".sfworker-node"
 _MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
@@ -208,9 +206,9 @@ class Node:
         return self.settings.state_dir / "logs"
 
     @property
-    def _identity(self) -> str:
-        """Tells this node from others of the host: the state folder is locked by one at a time."""
-        return str(self.settings.state_dir.absolute())
+    def _work(self) -> Path:
+        """The folder of this node's jobs: the work folder may hold other nodes' jobs, or anything."""
+        return self.settings.work_dir / self.store.node_id[:8]
 
     def _check(self, plan: Plan) -> None:
         """Refuse what this node may not do, before anything is started."""
@@ -265,10 +263,9 @@ class Node:
 
     def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
         execution_id = plan.request.execution_id
-        folder = self.settings.work_dir / f"{execution_id}.{party}"
+        folder = self._work / f"{execution_id}.{party}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        (folder / _OWNER).write_text(self._identity)
         count = len(plan.parties)
         fed, spu = (
             {name: f"127.0.0.1:{port}" for name, port in zip(plan.parties, some)}
@@ -370,6 +367,7 @@ class Node:
 
     def _settle_what_was_left(self) -> None:
         """An earlier process of this node was killed: what it ran has ended with it."""
+        shutil.rmtree(self._work, ignore_errors=True)
         left: list[Execution] = self.store.unfinished()
         for execution in left:
             log.warning(
@@ -380,9 +378,6 @@ class Node:
             )
             self._clean_staging(execution)
             self._settle(execution.request, execution.party, NodeLost(party=execution.party))
-        for owner in self.settings.work_dir.glob(f"*/{_OWNER}"):
-            if owner.read_text() == self._identity:
-                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _remove_staged(plan: Plan, party: str, rules: PathRules, name: str) -> None:

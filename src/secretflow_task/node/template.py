@@ -116,7 +116,7 @@ class Template:
         return self._spawn(_enter_job, spec)
 
     def recycle(self) -> int:
-        """Start the next jobs from a new template; the old one ends with its last job. Returns the new one."""
+        """Start the next jobs from a new template, which is returned; the old one ends with its last job."""
         with _STARTING:
             old = forkserver._forkserver
             new = forkserver.ForkServer()
@@ -193,6 +193,6 @@ def _retire(server: Any) -> None:
     """End a template when its last job has ended: its end would be theirs too."""
     pid = server._forkserver_pid
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    while pid is not None and children.exists() and children.read_text().strip():
+    while pid is not None and children.exists() and children.read_bytes().strip():
         time.sleep(_RETIRE_PAUSE_SECONDS)
     server._stop()
