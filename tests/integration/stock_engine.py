@@ -92,6 +92,15 @@ def _gains_of_a_split() -> list[float]:
     return [round(float(gain), 4) for gain in gains]
 
 
+def _split_of(reg_lambda: float) -> int:
+    """Which of three buckets SGB splits at; the first gains, and the last sends all rows left."""
+    from secretflow.ml.boost.sgb_v.core.pure_numpy_ops.boost import find_best_splits_with_gains
+
+    g, h = [np.array([[1.0, 3.0, 2.0]])], [np.array([[1.0, 2.0, 3.0]])]
+    with np.errstate(invalid="ignore"):
+        return int(find_best_splits_with_gains(g, h, reg_lambda, 0.0)[0][0])
+
+
 def _smallest_bin(bins: int) -> int:
     """The smallest number of a bin, of 1,000 different values."""
     from secretflow.ml.boost.sgb_v.factory.components.order_map_manager.order_map_context import (
@@ -152,6 +161,7 @@ def main() -> None:
     engine_adapter.hide_gains_of_splits()
     facts["tree_slope"] += [_slope_of_the_tree_sigmoid()]
     facts["gains"] += [_gains_of_a_split()]
+    facts["split"] = [_split_of(1.0), _split_of(0.0)]
     facts["smallest_bin"] = {str(bins): _smallest_bin(bins) for bins in (100, 200)}
     address = f"127.0.0.1:{_free_port()}"
     parties = {"alice": {"address": address, "listen_addr": address}}

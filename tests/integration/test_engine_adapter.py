@@ -111,6 +111,12 @@ def test_it_numbers_bins_in_a_signed_byte_which_more_than_our_most_would_overflo
     assert finest == 1 / 100
 
 
+def test_it_never_splits_without_a_penalty_which_we_refuse(stock: dict[str, Any]) -> None:
+    with_penalty, without = stock["split"]
+    assert with_penalty < without == 2
+    assert TreeParams.model_json_schema()["properties"]["reg_lambda"]["minimum"] > 0
+
+
 def test_its_garbage_collector_takes_message_numbers_and_ours_does_not(
     stock: dict[str, Any], workspace: Workspace
 ) -> None:

@@ -385,6 +385,33 @@ def test_base_score_is_that_of_xgboost(workspace: Workspace, kind: str, objectiv
 
 
 @pytest.mark.matrix
+@pytest.mark.parametrize(
+    "kind, size, spu",
+    [
+        ("ss_xgb", 0.1, {"field": "FM64"}),
+        ("ss_xgb", 0.1, {"field": "FM64", "protocol": "CHEETAH"}),
+        ("ss_xgb", 1e8, {"field": "FM128"}),
+        ("sgb", 1e12, {}),
+    ],
+)
+def test_a_target_of_any_size_is_learned(
+    workspace: Workspace, kind: str, size: float, spu: dict[str, str]
+) -> None:
+    tables, new = (coarse(skewed(150, seed, target="number")) for seed in (0, 1))
+    for part in (tables, new):
+        part["alice"]["y"] = [value * size for value in part["alice"]["y"]]
+    y = labels(tables)
+    params = {"objective": "reg:squarederror", "num_boost_round": 2, "max_depth": 2}
+    model = train(workspace, kind, tables, new, spu=spu, **params)
+    check_exact(model, tables, new, 2e-3 * y.std(), **params, base_score=float(y.mean()))
+
+
+def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(workspace: Workspace) -> None:
+    request = training(workspace, "ss_xgb", skewed(30, target="number"), objective="linear")
+    workspace.fail(request, "ValueRange", "alice", spu_config={"field": "FM64"})
+
+
+@pytest.mark.matrix
 @pytest.mark.parametrize("penalty", [0.001, 50.0])
 def test_every_penalty_is_that_of_xgboost(workspace: Workspace, kind: str, penalty: float) -> None:
     tables, new = (coarse(skewed(300, seed)) for seed in (0, 1))

@@ -69,6 +69,7 @@ def test_defaults_are_those_of_xgboost_or_of_secretflow() -> None:
         ({"colsample_bytree": 1}, "unknown key 'params.colsample_bytree', did you mean 'colsample_by_tree'?"),
         ({"gamma": 1}, None),
         ({"objective": "binary:hinge"}, None),
+        ({"objective": "tweedie"}, None),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_refused(params: Mapping[str, Any], problem: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal, Mapping, Se
 from pydantic import Field, model_validator
 
 from secretflow_task.errors import InvalidTaskConfig
-from secretflow_task.jobs.columns import matrix
+from secretflow_task.jobs.columns import check_fits_shares, matrix
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
     TrainingConfig,
@@ -85,12 +85,20 @@ class TreeParams(Strict):
         }
 
 
-def read_for_trees(run: Run, config: TrainingConfig, params: TreeParams) -> TrainingInput:
-    """Read and check features and label at their owners, and agree with the peers."""
+def read_for_trees(
+    run: Run, config: TrainingConfig, params: TreeParams, field: str | None = None
+) -> TrainingInput:
+    """Read and check features and label at their owners, and agree with the peers.
+
+    Args:
+        field: where predictions are computed on shares: in a regression the target must fit its numbers.
+    """
     own, target = read_own_part(run, config), None
     if params.is_classifier:
         check_binary(own, config.label)
     else:
+        if field is not None and own.label is not None:
+            check_fits_shares(own.table, [config.label], own.label, field)
         label, target = standardised(own, config.label, params.base_score)
         own = replace(own, label=label)
     return agree_on_training(run, config, own, target)

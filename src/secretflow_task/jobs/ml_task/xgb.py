@@ -54,7 +54,7 @@ class SsXgbConfig(TrainingConfig):
 
 def prepare_xgb(run: Run, config: SsXgbConfig) -> TrainingInput:
     """Check features and label at their owners."""
-    own = read_for_trees(run, config, config.params)
+    own = read_for_trees(run, config, config.params, run.protocol.field)
     if run.protocol.field == "FM64" and own.table.rows > _FM64_ROWS:
         raise ValueRange(
             f"{own.table.rows} rows are too many for trees on FM64, whose sums would lose the gain.",
