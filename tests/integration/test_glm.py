@@ -173,7 +173,7 @@ def test_coefficients_are_those_of_statsmodels(workspace: Workspace, dist: str, 
     check(tables, fitted.eta, plain_eta(tables, dist, link), share=0.005)
 
 
-def test_item_20_the_logistic_function_is_the_real_one(workspace: Workspace) -> None:
+def test_the_logistic_function_is_the_real_one(workspace: Workspace) -> None:
     tables = tables_of("Bernoulli", "Logit", label_at="bob")
     fitted = train(workspace, tables, receiver="bob", dist="Bernoulli")
     check(tables, fitted.eta, plain_eta(tables, "Bernoulli", "Logit"), share=0.005)
@@ -218,7 +218,7 @@ def test_features_may_all_lie_at_the_party_without_the_label(workspace: Workspac
 @pytest.mark.matrix
 @pytest.mark.parametrize("field", ["FM64", "FM128"])
 @pytest.mark.parametrize("dist, link", [("Poisson", "Log"), ("Gamma", "Log"), ("Bernoulli", "Logit")])
-def test_item_8_many_rows_keep_their_digits(workspace: Workspace, field: str, dist: str, link: str) -> None:
+def test_many_rows_keep_their_digits(workspace: Workspace, field: str, dist: str, link: str) -> None:
     tables = tables_of(dist, link, rows=100_000)
     fitted = train(workspace, tables, spu={"field": field}, dist=dist, link=link)
     check(tables, fitted.eta, plain_eta(tables, dist, link), share=0.01)
@@ -232,7 +232,7 @@ def test_item_8_many_rows_keep_their_digits(workspace: Workspace, field: str, di
         pytest.param("FM64", "bob", marks=pytest.mark.matrix),
     ],
 )
-def test_item_9_large_weights_and_item_10_an_offset_at_either_party(
+def test_large_weights_and_an_offset_at_either_party(
     workspace: Workspace, field: str, weight_at: str
 ) -> None:
     rng = np.random.default_rng(5)
@@ -263,7 +263,7 @@ def test_an_offset_at_the_label_party_fits_every_link(workspace: Workspace, dist
 @pytest.mark.parametrize(
     "spu", [{"field": "FM128"}, pytest.param({"field": "FM64"}, marks=pytest.mark.matrix)]
 )
-def test_item_12_linearly_dependent_features_of_two_parties_are_refused(
+def test_linearly_dependent_features_of_two_parties_are_refused(
     workspace: Workspace, spu: dict[str, str]
 ) -> None:
     tables = tables_of("Poisson", "Log")
@@ -288,7 +288,7 @@ PENALISED = [
     [pytest.param(*case, marks=() if case[0] == "Gamma" else pytest.mark.matrix) for case in PENALISED],
 )
 @pytest.mark.parametrize("weighted", [False, True])
-def test_item_13_the_penalty_is_the_ridge_of_scikit_learn(
+def test_the_penalty_is_the_ridge_of_scikit_learn(
     workspace: Workspace, dist: str, link: str, power: float, weighted: bool
 ) -> None:
     tables = tables_of(dist, link, rows=300)
@@ -326,7 +326,7 @@ def test_negative_and_large_normal_targets_keep_their_digits(workspace: Workspac
 
 
 @pytest.mark.matrix
-def test_item_34_one_extreme_count_is_met_or_said_not_to_be(workspace: Workspace) -> None:
+def test_one_extreme_count_is_met_or_said_not_to_be(workspace: Workspace) -> None:
     tables = tables_of("Poisson", "Log", rows=4000)
     tables["alice"]["y"][7] = 100_000.0
     short = train(workspace, tables, dist="Poisson", epochs=3)

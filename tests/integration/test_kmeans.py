@@ -139,7 +139,7 @@ def test_features_may_all_lie_at_one_party(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-2, pytest.param(1e6, marks=pytest.mark.matrix)])
-def test_item_24_features_of_any_size_are_right_or_refused(workspace: Workspace, size: float) -> None:
+def test_features_of_any_size_are_right_or_refused(workspace: Workspace, size: float) -> None:
     tables, truth = blobs()
     for table in tables.values():
         table.update(

@@ -259,6 +259,20 @@ def test_the_real_sigmoid_is_right_every_time(bench: Bench) -> None:
         check_against_oracle(train(bench.workspace("real"), tables, **params), tables, **params)
 
 
+def test_rare_events_keep_their_order(workspace: Workspace) -> None:
+    tables = two_halves(3000)
+    x, _ = plaintext(tables)
+    score = x @ [1.2, -0.8, 0.5, 0.9, -0.4, 0.3] - 6.5
+    y = np.random.default_rng(5).random(3000) < SIGMOIDS["real"](score)
+    assert 0.003 < y.mean() < 0.03
+    tables["alice"]["y"] = y.astype(int).tolist()
+    model = train(workspace, tables, epochs=5, learning_rate=1.0, batch_size=200)
+    w, b = sgd(x, y.astype(float), epochs=5, learning_rate=1.0, batch_size=200)
+    assert roc_auc_score(y, model.scores) == pytest.approx(roc_auc_score(y, x @ w), abs=0.002)
+    np.testing.assert_allclose(model.scores, SIGMOIDS["real"](x @ w + b), atol=5e-3)
+    assert len(np.unique(model.scores)) > 2900  # SecretFlow's default gives ties at 0
+
+
 def test_a_linear_regression_holds_large_targets(workspace: Workspace) -> None:
     tables = two_halves(300)
     x, _ = plaintext(tables)

@@ -139,7 +139,7 @@ def test_the_correlation_holds_under_every_protocol_and_field(
 def test_fm64_holds_the_correlation_and_vif_of_a_hundred_thousand_rows(
     workspace: Workspace, spu: dict[str, str]
 ) -> None:
-    """SECRETFLOW.md C.1: its VIF is 0 there."""
+    """SecretFlow: its VIF is 0 there."""
     frame = skewed(100_000)
     tables = dealt(frame, parties_of(spu))
     check_correlation(
@@ -182,7 +182,7 @@ def run_vif(workspace: Workspace) -> None:
 def test_columns_that_determine_each_other_across_parties_have_no_finite_vif(
     workspace: Workspace, spu: dict[str, str]
 ) -> None:
-    """SECRETFLOW.md C.12: fixed-point noise makes any number of an infinite one."""
+    """SecretFlow: fixed-point noise makes any number of an infinite one."""
     frame = skewed()[["normal", "count", "tiny", "alone"]]
     frame["twin"] = 3 * frame["normal"] - 1e-3 * frame["count"] + 7
     alice, bob = ["normal", "alone"], ["twin", "tiny", "count"]
@@ -212,7 +212,7 @@ def test_vif_holds_under_every_protocol_and_field(workspace: Workspace, spu: dic
 def test_a_missing_or_infinite_cell_is_refused_at_its_owner(
     workspace: Workspace, task_type: str, cell: str, code: str
 ) -> None:
-    """SECRETFLOW.md C.3: shares take it for 0."""
+    """SecretFlow: shares take it for 0."""
     tables = dealt(skewed()[["normal", "count", "flag"]], TWO)
     name = next(iter(tables["bob"]))
     tables["bob"][name][4] = cell
@@ -222,7 +222,7 @@ def test_a_missing_or_infinite_cell_is_refused_at_its_owner(
 
 @pytest.mark.parametrize("task_type", ["pearson_correlation", "vif"])
 def test_a_constant_column_is_refused_at_its_owner(workspace: Workspace, task_type: str) -> None:
-    """SECRETFLOW.md C.2: its correlations are 0 and its VIF is 350,000."""
+    """SecretFlow: its correlations are 0 and its VIF is 350,000."""
     tables = dealt(skewed()[["normal", "count", "flag"]], TWO)
     tables["alice"]["same"] = [0.1] * 300
     execution = workspace.fail(statistic(workspace, task_type, tables), "ConstantColumn", "alice")
@@ -411,7 +411,7 @@ def plain_chimerge(rows: list[int], positives: list[int], n_bins: int) -> list[t
 
 @pytest.mark.matrix
 def test_chimerge_joins_as_secretflow_does_and_counts_the_bins_after_it(workspace: Workspace) -> None:
-    """SECRETFLOW.md C.25: it cuts the other party's IV by the bins before they were merged."""
+    """SecretFlow: it cuts the other party's IV by the bins before they were merged."""
     frame, label = a_scorecard(6000)
     frame = frame[["income", "usage", "gap", "city"]]
     execution = workspace.run(scorecard(workspace, frame, label, "alice", method="chimerge", n_bins=6))

@@ -256,7 +256,7 @@ def test_figures_are_revealed_only_when_they_are_shared() -> None:
 
 
 class TestWhereSecretFlowIsWrong:
-    """SECRETFLOW.md C.28 to C.31; `tests/integration/test_evaluation.py` shows that SecretFlow still is."""
+    """`tests/integration/test_evaluation.py` shows that SecretFlow still is."""
 
     def test_rates_and_precision_are_those_at_their_threshold(self) -> None:
         label, score = classifications()["plain"]

@@ -99,7 +99,7 @@ def test_training_reveals_no_number_but_how_many_epochs_it_took() -> None:
     )
 
 
-def test_item_11_features_of_any_size_are_standardised_by_their_owner(
+def test_features_of_any_size_are_standardised_by_their_owner(
     make_run: RunOf, tmp_path: Path
 ) -> None:
     own = prepared(make_run, tmp_path, offset="o", weight="w")
@@ -112,7 +112,7 @@ def test_item_11_features_of_any_size_are_standardised_by_their_owner(
     assert own.holders == {"o": "alice", "w": "alice"}
 
 
-def test_item_14_the_label_is_scaled_by_its_owner_and_what_undoes_it_stays_there(
+def test_the_label_is_scaled_by_its_owner_and_what_undoes_it_stays_there(
     make_run: RunOf, tmp_path: Path
 ) -> None:
     own = prepared(make_run, tmp_path, offset="o", weight="w")
@@ -168,7 +168,7 @@ def test_an_offset_that_cannot_be_used_is_refused_at_all_parties(
         (4, "inf", {"offset": "o"}, NonFiniteValues),
     ],
 )
-def test_item_32_bad_values_are_refused_at_their_owner(
+def test_bad_values_are_refused_at_their_owner(
     column: int,
     cell: str,
     params: Mapping[str, Any],
@@ -204,7 +204,7 @@ def test_a_constant_feature_or_label_is_refused(make_run: RunOf, tmp_path: Path)
         (2, "Reciprocal", -2),
     ],
 )
-def test_item_13_a_penalty_changes_with_the_scale_of_the_label(power: float, link: str, share: float) -> None:
+def test_a_penalty_changes_with_the_scale_of_the_label(power: float, link: str, share: float) -> None:
     assert irls.Family(power, link, 8.0, 0.01).label_scale == share
 
 

@@ -97,7 +97,7 @@ def test_only_the_receiver_learns_the_clusters() -> None:
         ((1, "inf", 3, 6), "FM128", NonFiniteValues),
     ],
 )
-def test_item_24_values_that_the_field_cannot_hold_are_refused_at_their_owner(
+def test_values_that_the_field_cannot_hold_are_refused_at_their_owner(
     cells: tuple[Any, ...], field: str, error: type[WorkerError], make_run: RunOf, tmp_path: Path
 ) -> None:
     with pytest.raises(error) as caught:

@@ -272,7 +272,7 @@ def test_bins_of_spread_numbers_are_those_of_pandas(n_bins: int) -> None:
 @pytest.mark.parametrize("method", ["quantile", "eq_range", "chimerge"])
 @pytest.mark.parametrize("ones", [2, 50, 98])
 def test_a_binary_column_has_two_bins(method: Method, ones: int) -> None:
-    """SECRETFLOW.md C.26: quantile bins of pandas would be one."""
+    """SecretFlow: quantile bins of pandas would be one."""
     assert counts([0] * (100 - ones) + [1] * ones, method, 10) == [100 - ones, ones]
 
 
@@ -328,7 +328,7 @@ def woe_config(**values: Any) -> WoeConfig:
 
 
 @pytest.mark.parametrize(
-    ("cells", "options", "error"),  # SECRETFLOW.md B: most of these end SecretFlow's session
+    ("cells", "options", "error"),  # most of these end SecretFlow's session
     [
         (["3"] * 9, {}, ConstantColumn),
         (["0"] * 9 + ["1"] * 3, {}, ConstantColumn),
@@ -381,7 +381,7 @@ def test_a_label_is_positive_where_it_has_the_value(
     ],
 )
 def test_a_label_without_two_kinds_is_refused(cells: list[str], value: Any, error: type[WorkerError]) -> None:
-    """SECRETFLOW.md C.6 and B: labels 1 and 2 are not 0 and 1."""
+    """SecretFlow: labels 1 and 2 are not 0 and 1."""
     with pytest.raises(error, match="'y'"):
         own_label(table_of(y=cells), woe_config(positive_value=value))
 
