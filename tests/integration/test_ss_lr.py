@@ -295,6 +295,14 @@ def test_a_linear_regression_holds_large_targets(workspace: Workspace) -> None:
     assert metrics["r2"] == pytest.approx(r2, abs=1e-4) and r2 > 0.99
 
 
+def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(workspace: Workspace) -> None:
+    tables = two_halves(300)
+    tables["alice"]["y"] = [1e9 * value for value in tables["alice"]["a1"]]
+    request = training(workspace, tables, reg_type="linear")
+    workspace.fail(request, "ValueRange", "alice", spu_config={"field": "FM64"})
+    workspace.run(request)
+
+
 def test_training_stops_when_the_weights_stand_still(workspace: Workspace) -> None:
     request = training(workspace, two_halves(100), epochs=30, learning_rate=1.0, batch_size=100, tol=0.05)
     execution = workspace.run(request)
