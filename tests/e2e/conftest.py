@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
+from secretflow_task.celery_app import create_app
 from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.nodes import PARTIES, RunningNode, running_node
 
@@ -76,3 +79,13 @@ def node(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     write_tables(root / "data")
     with running_node(root, redis_url) as running:
         yield running
+
+
+@pytest.fixture
+def app(node: RunningNode) -> Iterator[Celery]:
+    """A web application's Celery on the node's Redis."""
+    with create_app(node.settings) as app:
+        yield app
+        gc.collect()  # results, which take their leave of the backend
+        app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()

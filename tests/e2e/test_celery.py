@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import time
 from pathlib import Path
-from typing import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
 from redis import Redis
 
-from secretflow_task.celery_app import TASK_NAME, create_app
+from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.conftest import psi_params, training_params, write_tables
@@ -29,16 +27,6 @@ PSI_STAGES = [
     ("alignment", 0.9),
     ("SUCCESS", 1.0),
 ]
-
-
-@pytest.fixture
-def app(node: RunningNode) -> Iterator[Celery]:
-    """A web application's Celery on the node's Redis."""
-    with create_app(node.settings) as app:
-        yield app
-        gc.collect()  # results, which take their leave of the backend
-        app.backend.result_consumer.stop()
-        app.backend.client.connection_pool.disconnect()
 
 
 def stages(events: list[StatusEvent]) -> list[tuple[str, float]]:
