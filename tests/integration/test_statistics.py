@@ -516,7 +516,7 @@ def test_statistics_are_those_of_secretflow_but_for_its_overflow_of_whole_number
             found = own[re.sub(r"\(.*", "", key)]
             if found != (value if isinstance(found, str) else pytest.approx(float(value), rel=1e-9)):
                 wrong.add((name, key))
-    assert wrong == {("amount", "moment_4"), ("amount", "sum_4")}
+    assert wrong == {("amount", "moment_4"), ("amount", "sum_3"), ("amount", "sum_4")}
     exact = sum(int(value) ** 4 for value in frame["amount"])
     assert result["statistics"]["amount"]["sum_4"] == pytest.approx(exact, rel=1e-12)
 

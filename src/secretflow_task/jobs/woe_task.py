@@ -177,7 +177,9 @@ def own_label(table: Table, config: WoeConfig) -> Array:
         values = table.numbers([config.label]).ravel()
         if config.positive_value is None and not np.isin(values, (0.0, 1.0)).all():
             problem = f"{table.party}: label {config.label!r} is not 0 and 1."
-            raise BadLabel(problem, party=table.party, hint="Give positive_value.")
+            raise BadLabel(
+                problem, party=table.party, hint="Give positive_value, the label that counts as positive."
+            )
         positive = values == (1 if config.positive_value is None else config.positive_value)
     if positive.all() or not positive.any():
         problem = f"{table.party}: label {config.label!r} is positive in no row or in all."

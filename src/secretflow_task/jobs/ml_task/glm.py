@@ -168,7 +168,8 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
     check_weight(own, config.params.weight, extra)
     for name, values in extra.items():
-        check_fits_shares(own.table, [name], values, run.protocol.field)
+        scaled = values / values.mean() if name == config.params.weight else values
+        check_fits_shares(own.table, [name], scaled, run.protocol.field)
     check_numbers(own, label, target, run)
     own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
     inputs = agree_on_training(run, config, own, target, extra=list(extra))

@@ -155,7 +155,7 @@ def check_spread(table: Table, names: list[str], values: Array, field: str) -> N
             raise FeatureRange(
                 f"{table.party}: feature {name!r} of {table.purpose} varies too little for {field}.",
                 party=table.party,
-                hint="Run `standard_scaler` first.",
+                hint="Scale the features with `standard_scaler` first.",
             )
 
 
