@@ -143,7 +143,8 @@ def check_distances(table: Table, values: Array, field: str, parties: int) -> No
         raise ValueRange(
             f"{table.party}: the numbers of {table.purpose} are too large for {field}.",
             party=table.party,
-            hint="Run `standard_scaler` first" + (", or use the field FM128." if field == "FM64" else "."),
+            hint="Scale the features with `standard_scaler` first"
+            + (", or use the field FM128." if field == "FM64" else "."),
         )
 
 
