@@ -217,6 +217,7 @@ GRANTS = {
     "which of its own rows the other parties have too, and their number": stands_in_result(
         "intersection_count"
     ),
+    "how many keys each of the others has": Grant(lambda known: "item_size=" in known.text),
     "which rows are for training, drawn within the groups of the label": came("message"),
     "the prediction for every row": came("out.csv prediction"),
     "the prediction for every row, and which leaves each party's splits let it reach": came("message"),

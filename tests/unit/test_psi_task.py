@@ -128,13 +128,15 @@ def test_all_parties_get_rows_unless_the_result_is_not_broadcast() -> None:
     assert [use.party for use in quiet.inputs()] == ["alice", "bob"]
 
 
-def test_who_gets_no_rows_learns_nothing() -> None:
-    assert [use.party for use in psi(broadcast_result=False).reveals()] == ["alice"]
-    revealed = {use.party: use.purpose for use in psi().reveals()}
-    assert revealed == dict.fromkeys(
-        ["alice", "bob"], "which of its own rows the other parties have too, and their number"
-    )
-    assert all("without a match" in use.purpose for use in psi(join="full").reveals())
+def test_who_gets_no_rows_learns_only_how_many_keys_the_others_have() -> None:
+    def told(**values: Any) -> list[tuple[str, str]]:
+        return [(use.party, use.purpose) for use in psi(**values).reveals()]
+
+    rows = "which of its own rows the other parties have too, and their number"
+    keys = [(party, "how many keys each of the others has") for party in ("alice", "bob")]
+    assert told(broadcast_result=False) == [("alice", rows), *keys]
+    assert told() == [("alice", rows), ("bob", rows), *keys]
+    assert ["without a match" in purpose for _, purpose in told(join="full")] == [True, True, False, False]
 
 
 def test_a_key_of_letters_and_digits_stays_as_it_is() -> None:

@@ -121,11 +121,13 @@ class PsiConfig(TaskConfig):
         return [use for use in super().outputs() if use.party in self.getters]
 
     def reveals(self) -> list[Use]:
-        """Which of its rows are common, and how many, to every party that gets rows."""
+        """Which of its rows are common, and how many, to every party that gets rows; all count the keys."""
+        counted = "how many keys each of the others has"
         what = "which of its own rows the other parties have too, and their number"
         if self.join != "inner":
             what += "; the number of the other party's rows without a match"
-        return [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
+        uses = [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
+        return uses + [Use(party, "", (), counted) for party in self.parties()]
 
 
 @dataclass(frozen=True)
