@@ -216,8 +216,10 @@ def test_features_may_all_lie_at_the_party_without_the_label(workspace: Workspac
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("field", ["FM64", "FM128"])
-@pytest.mark.parametrize("dist, link", [("Poisson", "Log"), ("Gamma", "Log"), ("Bernoulli", "Logit")])
+@pytest.mark.parametrize(
+    "field, dist, link",
+    [("FM64", "Poisson", "Log"), ("FM64", "Gamma", "Log"), ("FM128", "Bernoulli", "Logit")],
+)
 def test_many_rows_keep_their_digits(workspace: Workspace, field: str, dist: str, link: str) -> None:
     tables = tables_of(dist, link, rows=100_000)
     fitted = train(workspace, tables, spu={"field": field}, dist=dist, link=link)
