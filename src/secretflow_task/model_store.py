@@ -60,7 +60,7 @@ class Manifest:
 
 
 def save_manifest(folder: Path, manifest: Manifest, party: str) -> None:
-    """Write the manifest over all files that the folder holds, which are the ``party``'s part of the model."""
+    """Write the manifest over all files of the folder, which are the ``party``'s part of the model."""
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     fields = asdict(manifest) | {"party": party, "files": files}
     text = json.dumps(fields | {"digest": _digest(fields)}, indent=2, ensure_ascii=False)

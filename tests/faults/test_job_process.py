@@ -1,4 +1,4 @@
-"""Whatever happens to a job process, each party hears one terminal event within seconds, and nothing stays."""
+"""Whatever happens to a job process, each party hears one terminal event in time, and nothing stays."""
 
 from __future__ import annotations
 

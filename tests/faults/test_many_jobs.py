@@ -1,4 +1,4 @@
-"""Hundreds of jobs, several at once: all right, none mixed with another, and the node no larger than before."""
+"""Hundreds of jobs, several at once: all right, none mixed with another, and the node does not grow."""
 
 from __future__ import annotations
 

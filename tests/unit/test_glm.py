@@ -99,9 +99,7 @@ def test_training_reveals_no_number_but_how_many_epochs_it_took() -> None:
     )
 
 
-def test_features_of_any_size_are_standardised_by_their_owner(
-    make_run: RunOf, tmp_path: Path
-) -> None:
+def test_features_of_any_size_are_standardised_by_their_owner(make_run: RunOf, tmp_path: Path) -> None:
     own = prepared(make_run, tmp_path, offset="o", weight="w")
     assert own.names == {"alice": ["f"], "bob": ["g"]}
     raw = 3 * np.arange(ROWS) - 1e6

@@ -1,7 +1,8 @@
 """Evaluation of predictions, computed by scikit-learn in the label party's own process.
 
 SecretFlow's evaluation classes compute in float32 and are wrong for ties, few distinct scores, labels other
-than 0 and 1, and values far from zero (docs/developer_guide/silent_errors.md); both columns lie at one party anyway.
+than 0 and 1, and values far from zero (docs/developer_guide/silent_errors.md). Both columns lie at one party
+anyway.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Fisher scoring as in McCullagh and Nelder, *Generalized Linear Models* (1989), section 2.5, started as
 statsmodels does. SecretFlow's `SSGLM` is not used: it shows X'WX to the label party and the largest label to
 all, replaces the logistic function, penalises by another amount than asked for, and loses FM64's few digits
-in an inverse of order 1/rows (docs/developer_guide/silent_errors.md). Here every matrix stays on shares, and a step
-is a correction of the last one, so that the rounding of a step is repaired by the next.
+in an inverse of order 1/rows (docs/developer_guide/silent_errors.md). Here every matrix stays on shares,
+and a step is a correction of the last one, so that the rounding of a step is repaired by the next.
 
 Features are standardised and the target has mean 1 (mean 0 and deviation 1 for the normal distribution with
 the identity link), so that all numbers are near 1.

@@ -1,7 +1,8 @@
 """K-means clustering on secret shares.
 
 SecretFlow's `KMeans` is not used: it unrolls all iterations into one program, always draws the same start,
-divides by zero where a cluster is empty, and overflows without an error (docs/developer_guide/silent_errors.md).
+divides by zero where a cluster is empty, and overflows without an error
+(docs/developer_guide/silent_errors.md).
 """
 
 from __future__ import annotations

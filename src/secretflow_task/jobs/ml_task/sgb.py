@@ -28,6 +28,7 @@ from secretflow_task.jobs.ml_task.trees import (
     own_files,
     probabilities,
     read_for_trees,
+    report_trees,
 )
 from secretflow_task.task_config import Use
 from secretflow_task.task_dispatcher import TaskDispatcher
@@ -83,12 +84,7 @@ def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
     run, config, params = devices.run, task_config, task_config.params
     own: TrainingInput = run.inputs
     engine_adapter.hide_gains_of_splits()
-
-    def after_tree(_model: Any, tree: int, _log: Any) -> None:
-        share = 0.05 + 0.9 * (tree + 1) / params.num_boost_round
-        run.progress(share, "training", tree=tree + 1, trees=params.num_boost_round)
-
-    run.progress(0.05, "training", tree=0, trees=params.num_boost_round)
+    after_tree = report_trees(run, params.num_boost_round)
     model = Sgb(devices["heu"](own.label_party)).train(
         params.engine_params()
         | {

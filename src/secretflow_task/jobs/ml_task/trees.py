@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Iterator, Literal, Mapping, Sequence
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,16 @@ def read_for_trees(
         label, target = standardised(own, config.label, params.base_score)
         own = replace(own, label=label)
     return agree_on_training(run, config, own, target)
+
+
+def report_trees(run: Run, trees: int) -> Callable[[Any, int, Any], None]:
+    """Report the start of a training of so many trees; returns what SecretFlow calls after each."""
+    run.progress(0.05, "training", tree=0, trees=trees)
+
+    def after_tree(_model: Any, tree: int, _log: Any) -> None:
+        run.progress(0.05 + 0.9 * (tree + 1) / trees, "training", tree=tree + 1, trees=trees)
+
+    return after_tree
 
 
 def label_matrix(devices: Devices, own: TrainingInput, label: str) -> Any:

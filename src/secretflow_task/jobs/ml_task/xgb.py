@@ -28,6 +28,7 @@ from secretflow_task.jobs.ml_task.trees import (
     own_files,
     probabilities,
     read_for_trees,
+    report_trees,
 )
 from secretflow_task.task_config import Use
 from secretflow_task.task_dispatcher import TaskDispatcher
@@ -71,12 +72,7 @@ def execute_ss_xgboost(devices: Devices, task_config: SsXgbConfig) -> dict[str, 
     run, config, params = devices.run, task_config, task_config.params
     own: TrainingInput = run.inputs
     engine_adapter.use_exact_sigmoid_in_trees()
-
-    def after_tree(_model: Any, tree: int, _log: Any) -> None:
-        share = 0.05 + 0.9 * (tree + 1) / params.num_boost_round
-        run.progress(share, "training", tree=tree + 1, trees=params.num_boost_round)
-
-    run.progress(0.05, "training", tree=0, trees=params.num_boost_round)
+    after_tree = report_trees(run, params.num_boost_round)
     model = Xgb(devices["spu"]).train(
         params.engine_params() | {"subsample": params.subsample},
         matrix(devices, own.names, own.values),
