@@ -102,6 +102,14 @@ def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:
 
 def missing_count(table: Table, name: str) -> int:
     """How many cells of a column are empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.data.column(name)
+    if pa.types.is_floating(column.type):
+        return int(pc.sum(pc.is_null(column, nan_is_null=True)).as_py())
+    if pa.types.is_integer(column.type):
+        return int(column.null_count)
     return int(raw_cells(table, name).missing().sum())
 
 
