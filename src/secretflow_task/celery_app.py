@@ -48,6 +48,7 @@ def create_app(settings: Settings, node_id: str | None = None) -> Celery:
 def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600) -> dict[str, Any]:
     # Redis delivers again what is not acknowledged in time; the node drops the second delivery.
     options: dict[str, Any] = {"visibility_timeout": visibility_seconds}
+    options |= {"socket_timeout": _SOCKET_SECONDS, "socket_keepalive": True}
     if node_id:
         names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
         options |= {key: f"sfworker:unacked{end}:{node_id}" for key, end in names.items()}
@@ -61,10 +62,12 @@ def redeliver(settings: Settings, node_id: str) -> None:
         kombu.exceptions.OperationalError, redis.RedisError: Redis is away.
     """
     url = settings.redis_url.get_secret_value()
-    with Connection(url, transport_options=_transport_options(node_id, visibility_seconds=0)) as connection:
+    with Connection(url, transport_options=_transport_options(node_id, _EVERYTHING)) as connection:
         connection.connect()  # tries once
         # kombu's own way, which takes what is older than the visibility timeout.
         connection.channel().qos.restore_visible(num=_REDELIVERED, interval=1)
 
 
 _REDELIVERED = 1000  # more than any node takes at once
+_EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
+_SOCKET_SECONDS = 30.0  # longer than kombu waits for a request in one call

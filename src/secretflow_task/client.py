@@ -13,6 +13,7 @@ from secretflow_task.messages import StatusEvent, TaskRequest
 from secretflow_task.utils.status_notifier import CANCEL_SECONDS, STREAM, cancel_key
 
 _BATCH = 1000
+_SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails
 _CONTROL_SECONDS = 1.0  # how long the nodes may take to answer a command
 
 
@@ -21,7 +22,9 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
-        self._redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
+        self._redis = Redis.from_url(
+            settings.redis_url.get_secret_value(), decode_responses=True, socket_timeout=_SOCKET_SECONDS
+        )
 
     def __enter__(self) -> Client:
         return self

@@ -66,14 +66,20 @@ class MemoryOutbox:
         self._last_seq: dict[tuple[str, str], int] = {}
         self._events: dict[int, Unsent] = {}
         self._sent: set[int] = set()
+        self._last_number = 0
 
     def claim(
-        self, request: TaskRequest, *parties: str, epoch: int = 1, seqs: Mapping[str, int] | None = None
+        self,
+        request: TaskRequest,
+        *parties: str,
+        epoch: int = 1,
+        seqs: Mapping[str, int] | None = None,
+        again: bool = False,
     ) -> bool:
         """Take an execution for all of ``parties``; False, and none taken, when one was taken before."""
         keys = {(request.execution_id, party): party for party in parties}
         with self._mutex:
-            if keys.keys() & self._executions.keys():
+            if keys.keys() & self._executions.keys() and not again:
                 return False
             for key, party in keys.items():
                 self._executions[key] = Execution(request, party)
@@ -105,7 +111,8 @@ class MemoryOutbox:
             self._last_seq[key] += 1
             numbered = replace(event, seq=self._last_seq[key])
             as_stored = StatusEvent.from_json(numbered.to_json())
-            number = len(self._events) + 1
+            self._last_number += 1
+            number = self._last_number
             self._events[number] = Unsent(number, self._epochs[key], as_stored)
             return numbered
 
@@ -123,18 +130,22 @@ class MemoryOutbox:
     def mark_sent(self, numbers: Iterable[int]) -> None:
         """Redis has these events."""
         with self._mutex:
-            self._sent.update(numbers)
+            self._sent.update(self._events.keys() & set(numbers))
 
     def rewind(self) -> int:
         """Make all events unsent again; returns the highest number."""
         with self._mutex:
             self._sent.clear()
-            return len(self._events)
+            return max(self._events, default=0)
 
     def give_up(self, execution_id: str, party: str) -> None:
         """Another node has taken the execution over."""
         with self._mutex:
             self._statuses[execution_id, party] = None
+            for number, unsent in list(self._events.items()):
+                if (unsent.event.execution_id, unsent.event.party) == (execution_id, party):
+                    del self._events[number]
+                    self._sent.discard(number)
 
 
 class JobSide(PipeChannel):

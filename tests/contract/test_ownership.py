@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisError
 
 from secretflow_task.messages import Status
 from secretflow_task.node import ownership
@@ -52,6 +53,13 @@ def nodes(redis: Redis) -> Nodes:
     return Nodes(redis)
 
 
+def store_of(name: str) -> MemoryOutbox:
+    """The outbox of a node."""
+    outbox = MemoryOutbox()
+    outbox.node_id = name
+    return outbox
+
+
 def verdict(owner: RedisOwnership, execution_id: str = "e-1") -> Verdict:
     """What a node is told about a delivery."""
     return owner.claim(execution_id, PARTIES).verdict
@@ -61,18 +69,18 @@ def test_of_nodes_that_get_a_request_at_once_one_runs_it(nodes: Nodes) -> None:
     owners = [nodes.node(f"n{number}") for number in range(4)]
     with ThreadPoolExecutor(8) as threads:
         verdicts = list(threads.map(verdict, owners * 2))
-    assert sorted(item.value for item in verdicts) == ["drop"] * 7 + ["run"]
+    assert sorted(item.value for item in verdicts) == ["drop"] * 6 + ["own", "run"]
 
 
-def test_a_delivery_under_a_live_lease_is_dropped_also_at_the_owner(nodes: Nodes) -> None:
+def test_a_delivery_under_a_live_lease_is_dropped_and_the_owner_knows_its_own(nodes: Nodes) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
-    assert [verdict(first), verdict(second), verdict(first)] == [Verdict.RUN, Verdict.DROP, Verdict.DROP]
+    assert [verdict(first), verdict(second), verdict(first)] == [Verdict.RUN, Verdict.DROP, Verdict.OWN]
     assert verdict(second, "e-2") is Verdict.RUN
 
 
 def test_what_a_dead_node_had_is_lost_and_settled_once(nodes: Nodes, redis: Redis) -> None:
     first, second, third = (nodes.node(name) for name in ("n1", "n2", "n3"))
-    outbox = MemoryOutbox()
+    outbox = store_of("n1")
     outbox.claim(request(), "alice")
     assert verdict(first) is Verdict.RUN
     for _ in range(3):
@@ -89,13 +97,25 @@ def test_what_a_dead_node_had_is_lost_and_settled_once(nodes: Nodes, redis: Redi
 def test_what_has_ended_is_dropped_also_when_its_node_is_gone(nodes: Nodes, redis: Redis) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     assert verdict(first) is Verdict.RUN
-    outbox = MemoryOutbox()
+    outbox = store_of("n1")
     for party in PARTIES:
         outbox.claim(request(), party)
         outbox.append(event(Status.SUCCESS, party))
     Publisher(outbox, redis, maxlen=1000).send_batch()
     nodes.dies("n1")
     assert verdict(second) is Verdict.DROP
+
+
+def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(nodes: Nodes, redis: Redis) -> None:
+    first, second = nodes.node("n1"), nodes.node("n2")
+    assert verdict(first) is Verdict.RUN
+    outbox = store_of("n1")
+    outbox.claim(request(), "alice")
+    outbox.append(event(Status.FAILURE))
+    Publisher(outbox, redis, maxlen=1000).send_batch()
+    assert verdict(second) is Verdict.DROP
+    nodes.dies("n1")
+    assert second.claim("e-1", PARTIES).verdict is Verdict.LOST
 
 
 def test_a_request_that_was_cancelled_before_it_came_up_is_not_run(nodes: Nodes, redis: Redis) -> None:
@@ -128,6 +148,41 @@ def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> Non
     assert nodes.inherited == []
     first.renew()
     assert verdict(first) is Verdict.RUN and verdict(second) is Verdict.DROP
+
+
+def test_a_node_that_fails_to_inherit_tries_again(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0)
+    monkeypatch.setattr(ownership, "_RENEW", ownership._RENEW.replace("'EX', ARGV[2]", "'EX', 15"))
+    nodes.node("n1")
+    second = nodes.node("n2")
+    nodes.dies("n1")
+
+    def fail(_node_id: str) -> None:
+        raise RedisError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second, "_inherit", fail)
+        with pytest.raises(RedisError):
+            second.renew()
+    second.renew()
+    assert nodes.inherited == [("n2", "n1")]
+
+
+def test_a_node_that_ends_in_peace_is_not_inherited_from(nodes: Nodes, redis: Redis) -> None:
+    with nodes.node("n1"):
+        assert redis.zscore("sfworker:nodes", "n1")
+    assert not redis.zscore("sfworker:nodes", "n1") and not redis.exists("sfworker:node:n1")
+
+
+def test_a_redis_that_takes_no_writes_is_asked_again(nodes: Nodes, redis: Redis) -> None:
+    owner = nodes.node("n1")
+    redis.config_set("maxmemory", 1)
+    with ThreadPoolExecutor(1) as thread:
+        claim = thread.submit(verdict, owner)
+        time.sleep(0.7)
+        assert not claim.done()
+        redis.config_set("maxmemory", 0)
+        assert claim.result(5) is Verdict.RUN
 
 
 def test_while_redis_is_away_a_request_is_run(redis_server: RedisServer, redis: Any) -> None:

@@ -305,3 +305,24 @@ def test_nothing_follows_a_terminal_event_in_redis(outbox: AnyOutbox, redis: Any
     forgetful.append(event(Status.FAILURE))
     Publisher(forgetful, redis, maxlen=1000).send_batch()
     assert stream(redis) == sent and forgetful.unsent(10) == []
+
+
+def test_what_was_not_let_through_is_forgotten_also_for_a_redis_that_comes_back_empty(
+    outbox: AnyOutbox, redis: Any
+) -> None:
+    late = Publisher(
+        outbox, redis, maxlen=1000, on_stale=lambda event: outbox.give_up(event.execution_id, event.party)
+    )
+    outbox.claim(request(), "alice")
+    outbox.append(event())
+    late.send_batch()
+    heir = MemoryOutbox()
+    heir.claim(request(), "alice", epoch=2, seqs={"alice": 1})
+    heir.append(event(Status.FAILURE))
+    outbox.append(event(Status.SUCCESS))
+    Publisher(heir, redis, maxlen=1000).send_batch()
+    late.send_batch()
+    redis.flushall()
+    late.check()
+    late.send_batch()
+    assert stream(redis) == [] and outbox.unsent(10) == []

@@ -15,6 +15,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, TaskRequest
 from secretflow_task.node.node import Node, _staging_name
 from secretflow_task.node.ownership import Claim, Verdict
+from secretflow_task.node.store import EventStore
 from secretflow_task.testing import JobSide
 from tests.unit.test_node import PSI, Bench, never
 
@@ -88,6 +89,7 @@ class Answers:
     ("claim", "told"),
     [
         (Claim(Verdict.DROP), {}),
+        (Claim(Verdict.OWN), {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}),
         (Claim(Verdict.CANCELLED), ENDED),
         (
             Claim(Verdict.LOST, 2, {"alice": 3}),
@@ -109,7 +111,8 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
     with bench.node(wait_long) as node:
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
-            assert node.abandon("e-1")
+            for party in ("alice", "bob"):
+                node.abandon("e-1", party)
         assert node.store.status("e-1", "alice") is None
     assert bench.told() == {}
 
@@ -124,3 +127,39 @@ def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(ben
     with bench.node(never):
         assert not any(folder.exists() for folder in folders)
     assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
+
+
+def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
+    moved = bench.root / "elsewhere"
+    bench.settings = bench.settings.model_copy(update={"data_root": moved})
+    request = {"task_config": {**PSI["task_config"], "input_paths": dict.fromkeys(ENDED, "/gone/x.csv")}}
+    with EventStore(bench.settings.state_dir) as store:
+        store.claim(TaskRequest("e-2", "r-2", request), "alice")
+    with bench.node(never) as node:
+        assert node.store.unfinished() == []
+
+
+def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            for party in ENDED:
+                node.abandon("e-1", party)
+        node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2}))
+        node.execute("e-1", PSI)
+    assert bench.told() == {party: [(3, "FAILURE", "NodeLost")] for party in ENDED}
+
+
+def test_a_wrong_request_is_refused_once_by_whoever_owns_it(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.ownership = Answers(Claim(Verdict.DROP))
+        node.execute("e-1", {"task_config": {"task_type": "pis"}})
+        assert bench.told() == {}
+        node.ownership = Answers(Claim(Verdict.LOST, 2, {"alice": 5, "bob": 0}))
+        node.execute("e-1", {"task_config": {"task_type": "pis"}})
+    assert bench.told() == {
+        "alice": [(6, "FAILURE", "UnknownTaskType")],
+        "bob": [(1, "FAILURE", "UnknownTaskType")],
+    }

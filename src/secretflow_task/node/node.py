@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -29,7 +29,7 @@ from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
 from secretflow_task.node.job_logs import forget_old
-from secretflow_task.node.ownership import Ownership, SoleOwnership, Verdict
+from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store import EventStore, Execution
@@ -44,6 +44,7 @@ log = get_logger()
 
 _MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
+_SHUT_DOWN = "The node was shut down."
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
 _REFUSALS: dict[Verdict, type[WorkerError]] = {Verdict.LOST: NodeLost, Verdict.CANCELLED: TaskCancelled}
 _NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
@@ -82,6 +83,7 @@ class Node:
         self.ownership: Ownership = SoleOwnership()
         self._mutex = threading.Lock()
         self._running: dict[str, LocalExecution] = {}
+        self._claiming: set[str] = set()
         self._closing = False
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
@@ -132,14 +134,11 @@ class Node:
             self._check(plan)
         except WorkerError as error:
             return self._refuse(request, error)
-        claim = self.ownership.claim(request.execution_id, plan.parties)
+        claim = self._claim(request, plan.parties)
         if claim.verdict is Verdict.DROP:
             return self._known(request, plan.parties)
-        if not self.store.claim(request, *plan.parties, epoch=claim.epoch, seqs=claim.seqs):
-            return self._repeat(request, plan.parties)
-        refusal = _REFUSALS.get(claim.verdict)
-        if refusal is not None:
-            return self._end_unstarted(plan, refusal())
+        if claim.verdict in _REFUSALS:
+            return self._end_unstarted(plan, _REFUSALS[claim.verdict]())
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         try:
             failures = self._run_parties(plan)
@@ -157,6 +156,28 @@ class Node:
         )
         return Outcome(request.execution_id, status, failure)
 
+    def _claim(self, request: TaskRequest, parties: list[str]) -> Claim:
+        """Take an execution, by agreement with the other nodes and in the own store, in this order."""
+        key = request.execution_id
+        with self._mutex:
+            if key in self._claiming:
+                return Claim(Verdict.DROP)
+            self._claiming.add(key)
+        try:
+            claim = self.ownership.claim(key, parties)
+            if claim.verdict is Verdict.OWN:
+                # A process of this node that was killed before it wrote the claim down leaves nothing here.
+                unknown = not any(self.store.knows(key, party) for party in parties)
+                claim = replace(claim, verdict=Verdict.LOST if unknown else Verdict.DROP)
+            if claim.verdict is not Verdict.DROP:
+                lost = claim.verdict is Verdict.LOST
+                if not self.store.claim(request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost):
+                    return Claim(Verdict.DROP)
+            return claim
+        finally:
+            with self._mutex:
+                self._claiming.discard(key)
+
     def _end_unstarted(self, plan: Plan, error: WorkerError) -> Outcome:
         log.info("The execution is not started.", action="execution_not_started", code=error.code)
         for party in plan.parties:
@@ -172,17 +193,17 @@ class Node:
         """End a running execution; whether it runs here."""
         return self._end(execution_id, TaskCancelled())
 
-    def abandon(self, execution_id: str) -> bool:
-        """End a running execution silently: another node has taken it over and says how it ended."""
-        for party in self._parties_running(execution_id):
-            self.store.give_up(execution_id, party)
-        return self._end(execution_id, NodeLost())
+    def abandon(self, execution_id: str, party: str) -> None:
+        """Forget an execution silently: another node has taken it over and says how it ended."""
+        self.store.give_up(execution_id, party)
+        self._end(execution_id, NodeLost())
 
     def stop(self) -> None:
         """End all running executions, and start none from now on."""
-        self._closing = True
+        with self._mutex:
+            self._closing = True
         for execution_id in self.running():
-            self._end(execution_id, NodeLost("The node was shut down."))
+            self._end(execution_id, NodeLost(_SHUT_DOWN))
         deadline = time.monotonic() + _STOP_SECONDS
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -195,11 +216,6 @@ class Node:
             link = next(iter(execution.links.values()))
             link.fail(error)
             return link.failed is error  # else it had ended, though it is still being cleaned up
-
-    def _parties_running(self, execution_id: str) -> list[str]:
-        with self._mutex:
-            execution = self._running.get(execution_id)
-            return sorted(execution.links) if execution else []
 
     @property
     def _logs(self) -> Path:
@@ -242,6 +258,8 @@ class Node:
     @contextmanager
     def _registered(self, execution_id: str, execution: LocalExecution) -> Iterator[None]:
         with self._mutex:
+            if self._closing:
+                raise NodeLost(_SHUT_DOWN)
             self._running[execution_id] = execution
         try:
             yield
@@ -315,10 +333,7 @@ class Node:
 
     def _clean_staging(self, execution: Execution) -> None:
         """Remove the outputs that a job of an earlier process had staged beside their targets."""
-        try:
-            plan = Plan.of(execution.request)
-        except WorkerError:
-            return  # refused, or of another version: nothing was staged
+        plan = Plan.of(execution.request)
         name = _staging_name(execution.request.execution_id, execution.party)
         _remove_staged(plan, execution.party, self._rules(execution.party), name)
 
@@ -342,25 +357,27 @@ class Node:
     def _refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
         """Settle a request that cannot run, at every party that it seems to be for."""
         log.warning(error.public_message, action="request_refused", code=error.code)
-        for party in _parties_of(request, self.settings):
-            if self.store.claim(request, party):
-                self._settle(request, party, error)
+        parties = _parties_of(request, self.settings)
+        if self._claim(request, parties).verdict is Verdict.DROP:
+            return self._known(request, parties)
+        for party in parties:
+            self._settle(request, party, error)
         return Outcome(request.execution_id, Status.FAILURE, error)
 
     def _settle(self, request: TaskRequest, party: str, error: WorkerError) -> WorkerError:
         self._publish(request, party, Status.FAILURE, {"progress": 0.0, **error.as_event_data()})
         return error
 
-    def _repeat(self, request: TaskRequest, parties: list[str]) -> Outcome:
-        """A second delivery: tell the parties that the first did not have, and say what is known of it."""
-        for party in parties:
+    def _known(self, request: TaskRequest, parties: list[str]) -> Outcome:
+        """What this node knows of an execution that it does not run for this delivery.
+
+        Parties that the first delivery did not have are told that its id is taken.
+        """
+        log.info("The request was delivered before.", action="duplicate_delivery")
+        strangers = [party for party in parties if not self.store.knows(request.execution_id, party)]
+        for party in strangers if len(strangers) < len(parties) else []:
             if self.store.claim(request, party):
                 self._settle(request, party, RequestMismatch("The execution id was used before."))
-        return self._known(request, parties)
-
-    def _known(self, request: TaskRequest, parties: list[str]) -> Outcome:
-        """What this node knows of an execution that it does not run for this delivery."""
-        log.info("The request was delivered before.", action="duplicate_delivery")
         statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
         status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
         return Outcome(request.execution_id, status, repeated=True)
@@ -376,7 +393,10 @@ class Node:
                 execution_id=execution.request.execution_id,
                 party=execution.party,
             )
-            self._clean_staging(execution)
+            try:
+                self._clean_staging(execution)
+            except (OSError, WorkerError):  # such as folders that are no longer allowed
+                log.exception("Something of a job is left.", action="clean_failed")
             self._settle(execution.request, execution.party, NodeLost(party=execution.party))
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Callable, Mapping, Protocol
 
-from redis import RedisError
+from redis import AuthenticationError, ConnectionError, RedisError  # pylint: disable=redefined-builtin
 
 from secretflow_task.utils.log import get_logger
 from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key
@@ -22,6 +23,8 @@ from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, re
 LEASE_SECONDS = 15
 RENEWAL_SECONDS = 5.0
 _DEAD_SECONDS = 20  # a lease and a renewal
+_RETRY_SECONDS = 0.5
+_AWAY_SECONDS = 2.0
 _NODES = "sfworker:nodes"
 
 log = get_logger()
@@ -31,7 +34,8 @@ class Verdict(Enum):
     """What a node does with a delivered request."""
 
     RUN = "run"
-    DROP = "drop"  # a live node has it, maybe this one, or it has ended
+    DROP = "drop"  # another live node has it, or it has ended
+    OWN = "own"  # this node has it, or had it when it was killed
     LOST = "lost"  # the node that had it is gone
     CANCELLED = "cancelled"
 
@@ -68,18 +72,23 @@ class SoleOwnership:
 
 # KEYS: the cancel key, then the record of each party. ARGV: node, lifetime of records, prefix of leases.
 _CLAIM = """
-local verdict, epoch, answer = 'run', 1, {}
+local epoch, answer, taken, ended, own, other = 1, {}, 0, 0, false, false
 for index = 2, #KEYS do
   local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended')
   answer[index - 1] = tonumber(known[3] or '0')
   epoch = math.max(epoch, tonumber(known[2] or '0'))
   if known[1] then
-    local alive = known[1] == ARGV[1] or redis.call('EXISTS', ARGV[3] .. known[1]) == 1
-    if known[4] == '1' or alive then verdict = 'drop' elseif verdict == 'run' then verdict = 'lost' end
+    taken = taken + 1
+    if known[4] == '1' then ended = ended + 1
+    elseif known[1] == ARGV[1] then own = true
+    elseif redis.call('EXISTS', ARGV[3] .. known[1]) == 1 then other = true end
   end
 end
-if verdict == 'drop' then return {verdict, epoch, unpack(answer)} end
-if verdict == 'lost' then epoch = epoch + 1
+if other or ended == #KEYS - 1 then return {'drop', epoch, unpack(answer)} end
+if own then return {'own', epoch, unpack(answer)} end
+local verdict = 'run'
+if taken > 0 then
+  verdict, epoch = 'lost', epoch + 1
 elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
 for index = 2, #KEYS do
   redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch)
@@ -103,7 +112,7 @@ class RedisOwnership:
     Args:
         running: the executions that this node runs now.
         cancel: called with each of them whose cancel key appears.
-        inherit: called with the id of a node that died; at one surviving node only.
+        inherit: called with the id of a node that died; at one survivor or more, until one has done it.
     """
 
     def __init__(
@@ -134,17 +143,31 @@ class RedisOwnership:
     def __exit__(self, *_exc: object) -> None:
         self._closing.set()
         self._thread.join(5.0)
+        with suppress(RedisError):
+            self._redis.zrem(_NODES, self._node_id)
+            self._redis.delete(_lease_key(self._node_id))
 
     def claim(self, execution_id: str, parties: list[str]) -> Claim:
-        """Take an execution; while Redis is away nobody else can get the request, so that it is taken too."""
+        """Take an execution; while Redis is away nobody else can get the request, so that it is taken too.
+
+        A Redis that answers and refuses, since it is full or loading, is asked again until it takes the claim.
+        """
         keys = [cancel_key(execution_id), *(record_key(execution_id, party) for party in parties)]
-        try:
-            answer = self._claim_script(keys, [self._node_id, RECORD_SECONDS, _lease_key("")])
-        except RedisError as error:
-            log.warning("Redis is away; a request is taken without it.", problem=type(error).__name__)
-            return Claim(Verdict.RUN)
-        verdict, epoch, *seqs = answer
-        return Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+        away_since: float | None = None
+        while True:
+            try:
+                verdict, epoch, *seqs = self._claim_script(
+                    keys, [self._node_id, RECORD_SECONDS, _lease_key("")]
+                )
+                return Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+            except RedisError as error:
+                problem = type(error).__name__
+                away_since = away_since or time.monotonic()
+                is_away = isinstance(error, ConnectionError) and not isinstance(error, AuthenticationError)
+                if self._closing.is_set() or (is_away and time.monotonic() - away_since > _AWAY_SECONDS):
+                    log.warning("A request is taken without Redis.", action="claim_alone", problem=problem)
+                    return Claim(Verdict.RUN)
+            self._closing.wait(_RETRY_SECONDS)
 
     def renew(self) -> None:
         """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
@@ -157,9 +180,9 @@ class RedisOwnership:
         # After a silence of Redis itself all nodes look dead, until each has renewed its lease.
         if time.monotonic() - self._in_touch_since > LEASE_SECONDS:
             for node_id in map(_text, dead):
-                if self._redis.zrem(_NODES, node_id):
-                    log.warning("A node has died.", action="node_died", node_id=node_id)
-                    self._inherit(node_id)
+                log.warning("A node has died.", action="node_died", node_id=node_id)
+                self._inherit(node_id)
+                self._redis.zrem(_NODES, node_id)  # afterwards: who fails here is followed by another
 
     def _loop(self) -> None:
         while not self._closing.wait(RENEWAL_SECONDS):

@@ -40,8 +40,8 @@ def serve(settings: Settings) -> int:
         app = create_app(settings, node.store.node_id)
         publisher = stack.enter_context(_publisher(node, redis))
         node.on_event = lambda event: publisher.wake()
-        stack.callback(node.stop)  # its last events go out before the publisher closes
         node.ownership = stack.enter_context(_ownership(node, redis))
+        stack.callback(node.stop)  # first of all: its last events go out before the others close
         register(app, node)
         worker = _worker_class(app, node)(
             pool="threads",  # a prefork child is daemonic and may not have children
@@ -65,7 +65,7 @@ def _publisher(node: Node, redis: Redis) -> Publisher:
         redis,
         maxlen=settings.stream_maxlen,
         also_list=settings.status_list,
-        on_stale=lambda event: node.abandon(event.execution_id),
+        on_stale=lambda event: node.abandon(event.execution_id, event.party),
     )
 
 
@@ -97,7 +97,9 @@ def _worker_class(app: Celery, node: Node) -> Any:
         def install_platform_tweaks(self, worker: Any) -> None:
             """Take SIGTERM, SIGINT, SIGQUIT and SIGHUP."""
             del worker
-            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=node.recycle).start())
+            signal.signal(
+                signal.SIGHUP, lambda *_: threading.Thread(target=node.recycle, daemon=True).start()
+            )
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(number, on_signal)
 

@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS executions (
 );
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
+    execution_id TEXT NOT NULL,
+    party TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     body TEXT NOT NULL,
     sent_at REAL
@@ -100,20 +102,26 @@ class EventStore:
         os.close(self._lock_handle)
 
     def claim(
-        self, request: TaskRequest, *parties: str, epoch: int = 1, seqs: Mapping[str, int] | None = None
+        self,
+        request: TaskRequest,
+        *parties: str,
+        epoch: int = 1,
+        seqs: Mapping[str, int] | None = None,
+        again: bool = False,
     ) -> bool:
         """Take an execution for all of ``parties``; False, and none taken, when one was taken before.
 
         Args:
             epoch: how often the execution was taken, by this node or another.
             seqs: the number of each party's last event at an earlier owner.
+            again: take it also when it was taken before: its owner since then is gone.
         """
         ids = (request.task_request_id, request.task_id, request.subtask_id)
         common = (*ids, json.dumps(request.params), epoch, time.time())
         try:
             with self._transaction(durable=False) as db:
                 db.executemany(
-                    "INSERT INTO executions (execution_id, party, last_seq,"
+                    f"{'REPLACE' if again else 'INSERT'} INTO executions (execution_id, party, last_seq,"
                     " task_request_id, task_id, subtask_id, params, epoch, taken_at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     [(request.execution_id, party, (seqs or {}).get(party, 0), *common) for party in parties],
@@ -128,6 +136,11 @@ class EventStore:
             "SELECT status FROM executions WHERE execution_id = ? AND party = ?", execution_id, party
         )
         return Status(row[0]) if row and row[0] != _TAKEN_OVER else None
+
+    def knows(self, execution_id: str, party: str) -> bool:
+        """Whether an execution was ever taken here."""
+        query = "SELECT 1 FROM executions WHERE execution_id = ? AND party = ?"
+        return self._row(query, execution_id, party) is not None
 
     def unfinished(self) -> list[Execution]:
         """What was taken and has no terminal event: after a start, what an earlier node process left."""
@@ -166,9 +179,12 @@ class EventStore:
             if row is None:
                 return None
             numbered = replace(event, seq=row[0])
-            db.execute("INSERT INTO events (epoch, body) VALUES (?, ?)", (row[1], numbered.to_json()))
-            self._waiting += 1
-            return numbered
+            db.execute(
+                "INSERT INTO events (execution_id, party, epoch, body) VALUES (?, ?, ?, ?)",
+                (*_key(event), row[1], numbered.to_json()),
+            )
+        self._waiting += 1
+        return numbered
 
     def _hold(self, event: StatusEvent) -> StatusEvent | None:
         row = self._row(
@@ -224,8 +240,8 @@ class EventStore:
                     (event.seq, event.status.value, *_key(event)),
                 )
                 db.execute(
-                    "INSERT INTO events (epoch, body, sent_at) VALUES (?, ?, ?)",
-                    (epoch, event.to_json(), now if number in self._sent else None),
+                    "INSERT INTO events (execution_id, party, epoch, body, sent_at) VALUES (?, ?, ?, ?, ?)",
+                    (*_key(event), epoch, event.to_json(), now if number in self._sent else None),
                 )
                 noted -= number not in self._sent
         self._waiting -= noted
@@ -246,6 +262,8 @@ class EventStore:
                 "UPDATE executions SET status = ? WHERE execution_id = ? AND party = ?",
                 (_TAKEN_OVER, execution_id, party),
             )
+            db.execute("DELETE FROM events WHERE execution_id = ? AND party = ?", (execution_id, party))
+        self._count_waiting()
 
     def _forget_old(self) -> None:
         with self._transaction(durable=False) as db:

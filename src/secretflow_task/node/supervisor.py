@@ -272,7 +272,10 @@ def _keep(target: Path, staged: Path) -> Path | None:
     if target.is_dir() or (target.exists() and staged.is_dir()):
         os.replace(target, kept)
     elif target.exists():
-        os.link(target, kept)  # a file stays in its place until it is replaced
+        try:
+            os.link(target, kept)  # a file stays in its place until it is replaced
+        except OSError:  # no hard links here, or the file is another owner's
+            os.replace(target, kept)
     else:
         return None
     return kept

@@ -25,9 +25,9 @@ PUBLISH_SCRIPT = """
 local seq, event, lifetime, maxlen, also_list = unpack(ARGV, 1, 5)
 local node, epoch, terminal, may_skip = unpack(ARGV, 6, 9)
 if redis.call('SET', KEYS[5], '1', 'NX') then return 'behind' end
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'ended')
-local last = tonumber(known[2] or '0')
-if tonumber(known[1] or '0') > tonumber(epoch) then return 'stale' end
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'ended', 'node')
+local last, newest = tonumber(known[2] or '0'), tonumber(known[1] or '0')
+if newest > tonumber(epoch) or (newest == tonumber(epoch) and known[4] ~= node) then return 'stale' end
 if known[3] == '1' or tonumber(seq) <= last then return 'known' end
 if tonumber(seq) > last + 1 and may_skip == '0' then return 'behind' end
 -- Before the first write, since Redis does not undo the writes of a script that fails later.
@@ -166,7 +166,7 @@ class Publisher:
         for unsent in batch:
             answer = self._send(unsent)
             if answer == "behind":
-                self._rewound_to = self._outbox.rewind()
+                self._rewound_to = max(self._outbox.rewind(), unsent.number)
                 return self.send_batch(limit)
             if answer == "stale":
                 self._on_stale(unsent.event)
