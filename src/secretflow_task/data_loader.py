@@ -159,9 +159,13 @@ class Table:
         import pyarrow.compute as pc
 
         column = self.data.column(name)
+        if pa.types.is_temporal(column.type):
+            return [None if cell is None else str(cell) for cell in column.to_pylist()]  # as `write` does
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, type=column.type), column)
         try:
+            if pa.types.is_floating(column.type) and _all_whole(column):
+                column = column.cast(pa.int64())  # the same key as an integer's: 13812345678, not 1.38e+10
             return list(column.cast(pa.string()).to_pylist())
         except pa.ArrowException as error:
             problem = self.about(name, "cannot be read as text")
@@ -268,6 +272,11 @@ class Table:
             os.fsync(file.fileno())
 
     def _write_csv(self, writer: Any) -> None:
+        import pyarrow as pa
+
+        if any(map(pa.types.is_binary, self.data.schema.types)):
+            problem = f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can."
+            raise OutputNotWritable(problem, party=self.party, hint="Name the output .parquet instead.")
         writer.writerow(self.columns)
         try:
             for batch in self.data.to_batches(max_chunksize=65536):
@@ -361,8 +370,28 @@ def _read_parquet(path: Path) -> pa.Table:
             raise pa.ArrowInvalid(f"column {name!r} is nested")
         if pa.types.is_dictionary(table.schema.field(index).type):
             table = table.set_column(index, name, _decoded(table.column(index)))
+        if pa.types.is_binary(table.schema.field(index).type):
+            table = table.set_column(index, name, _as_text(table.column(index)))
     # What pandas writes for an index without a name and does not show as a column either.
     return table.select([i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)])
+
+
+def _all_whole(column: pa.ChunkedArray) -> bool:
+    """Whether all numbers of a float column are integers that it holds exactly."""
+    import pyarrow.compute as pc
+
+    whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
+    return pc.all(whole).as_py() is not False
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes as the text that they are, as older writers of Parquet store it; else as they are."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return column
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -7,8 +7,9 @@
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
-        UnseenCategory, TooManyCategories, BadLabel, FeatureRange, CollinearFeatures, ValueRange, TooFewRows,
-        RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged, OutputNotWritable
+        UnseenCategory, TooManyCategories, BadLabel, FeatureRange, CollinearFeatures, LinkMismatch,
+        ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged,
+        OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
       ExecutionStopped    it ran and was ended from outside
@@ -239,6 +240,12 @@ class CollinearFeatures(DataError):
     """Some features are sums of others, so that no coefficients can be told."""
 
     default_hint = "Leave one of them out (task type `vif` finds them), or set params.l2_lambda."
+
+
+class LinkMismatch(DataError):
+    """The link does not suit the data: the means of some rows leave its range."""
+
+    default_hint = "Use the link Log, whose means are always over 0, or look for extreme feature values."
 
 
 class ValueRange(DataError):

@@ -1,4 +1,4 @@
-"""State machines: whatever happens in whatever order, an execution ends once. A failure shrinks to a short trace."""
+"""Whatever happens in whatever order, an execution ends once; a failure shrinks to a short trace."""
 
 from __future__ import annotations
 

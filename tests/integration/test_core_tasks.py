@@ -208,29 +208,72 @@ def test_a_scaler_without_columns_leaves_ids_label_and_text_alone(workspace: Wor
     assert used == {"alice": ["age", "same"], "bob": ["income"]}
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_the_split_is_that_of_scikit_learn_at_every_party(workspace: Workspace, stratified: bool) -> None:
-    tables = a_table()
-    request: dict[str, Any] = {
+def splitting(workspace: Workspace, tables: dict[str, Table], **more: Any) -> dict[str, Any]:
+    """A request for a split of 70 to 30."""
+    return {
         "task_type": "train_test_split",
         "input_data": workspace.write("in.csv", tables),
         "train_data": workspace.paths("train.csv"),
         "test_data": workspace.paths("test.csv"),
         "train_size": 0.7,
         "seed": 5,
+        **more,
     }
-    labels = tables["bob"]["y"]
-    if stratified:
-        request["stratify"] = {"party": "bob", "column": "y"}
-    execution = workspace.run(request)
-    parts = train_test_split(
-        range(60), train_size=0.7, random_state=5, stratify=labels if stratified else None
-    )
+
+
+def test_the_split_is_that_of_scikit_learn_at_every_party(workspace: Workspace) -> None:
+    tables = a_table()
+    execution = workspace.run(splitting(workspace, tables))
+    parts = train_test_split(range(60), train_size=0.7, random_state=5)
     for party, table in tables.items():
         for name, rows in zip(("train", "test"), parts):
             assert workspace.read(party, f"{name}.csv") == rows_in_order(table, rows)
         result = execution.results[party]
         assert (result["rows"], result["train_rows"], result["test_rows"]) == (60, 42, 18)
+
+
+def test_a_stratified_split_keeps_the_shares_and_repeats_itself(workspace: Workspace) -> None:
+    tables = a_table()
+    request = splitting(workspace, tables, stratify={"party": "bob", "column": "y"})
+    found = []
+    for _ in range(2):
+        workspace.run(request)
+        parts = {
+            party: [workspace.read(party, f"{name}.csv")["uid"] for name in ("train", "test")]
+            for party in tables
+        }
+        assert parts["alice"] == parts["bob"]
+        found.append(parts["bob"])
+    assert found[0] == found[1]
+    train, test = found[0]
+    assert sorted(train + test) == sorted(tables["bob"]["uid"])
+    label = dict(zip(tables["bob"]["uid"], tables["bob"]["y"]))
+    plain = train_test_split(tables["bob"]["y"], train_size=0.7, random_state=5, stratify=tables["bob"]["y"])
+    assert [sorted(label[uid] for uid in part) for part in (train, test)] == [sorted(part) for part in plain]
+
+
+def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> None:
+    """Scikit-learn's draw shuffles each class in turn by the seed: who knows it finds the classes again."""
+    rng = np.random.default_rng(3)
+    y = (rng.random(400) < 0.3).astype(int)
+    rows = [f"{row:03d}" for row in range(400)]
+    tables: dict[str, Table] = {"alice": {"row": rows, "y": y.tolist()}, "bob": {"row": rows}}
+    workspace.run(splitting(workspace, tables, stratify={"party": "alice", "column": "y"}))
+    train = [int(row) for row in workspace.read("bob", "train.csv")["row"]]
+
+    def right(order: list[int]) -> float:
+        """The share of labels that the order of the rows tells, for the best number of positives."""
+        unshuffled = np.empty(len(order), dtype=int)
+        state = np.random.RandomState(5)
+        for size in (400 - y.sum(), y.sum()):
+            state.permutation(size)
+        unshuffled[state.permutation(len(order))] = order
+        positives = len(order) - np.arange(1, len(order))
+        return max(np.mean(y[unshuffled] == (np.arange(len(order)) >= len(order) - n)) for n in positives)
+
+    assert right(train) < 0.8
+    in_order = sorted(train)
+    assert right(in_order) < 0.8
 
 
 def test_a_split_that_leaves_nothing_is_refused(workspace: Workspace) -> None:
@@ -245,7 +288,7 @@ def test_a_split_that_leaves_nothing_is_refused(workspace: Workspace) -> None:
     }
     workspace.fail(request, "TooFewRows", None)
     request |= {"train_size": 0.5, "stratify": {"party": "alice", "column": "x"}}
-    workspace.fail(request, "TooFewRows", None)
+    workspace.fail(request, "TooFewRows", "alice")
 
 
 def evaluation(workspace: Workspace, label: Any, score: Any, **more: Any) -> dict[str, Any]:

@@ -409,3 +409,16 @@ def test_neither_the_information_matrix_nor_the_label_nor_its_scale_leaves_its_o
     files = {party: workspace.path(party, f"model/{party}") for party in ("alice", "bob")}
     assert {path.name for path in files["bob"].iterdir()} == {"manifest.json", "scales.json", "weights.share"}
     assert (files["alice"] / "target.json").exists()
+
+
+@pytest.mark.parametrize("field", ["FM64", "FM128"])
+def test_a_link_that_some_rows_cannot_have_is_refused(workspace: Workspace, field: str) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(600, 3))
+    mu = 1 / np.maximum(1.0 + 0.4 * x @ [1.0, -1.0, 0.5], 0.02)  # in truth near a pole
+    tables: Tables = {
+        "alice": {"uid": list(range(600)), "a": x[:, 0].tolist(), "y": rng.gamma(2, mu / 2).tolist()},
+        "bob": {"uid": list(range(600)), "b": x[:, 1].tolist(), "c": x[:, 2].tolist()},
+    }
+    request = training(workspace, tables, dist="Gamma", link="Reciprocal")
+    workspace.fail(request, "LinkMismatch", None, spu_config={"field": field})

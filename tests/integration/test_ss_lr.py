@@ -453,3 +453,9 @@ def test_a_model_is_replaced_by_the_next_training(workspace: Workspace) -> None:
         == manifest(workspace, "alice")["model_id"]
         == manifest(workspace, "bob")["model_id"]
     )
+
+
+def test_a_target_that_hardly_varies_far_from_zero_is_refused(workspace: Workspace) -> None:
+    tables = two_halves(100)
+    tables["alice"]["y"] = [1e9 + 10 * value for value in tables["alice"]["a1"]]
+    workspace.fail(training(workspace, tables, reg_type="linear"), "ValueRange", "alice")

@@ -218,7 +218,7 @@ GRANTS = {
         "intersection_count"
     ),
     "how many keys each of the others has": Grant(lambda known: "item_size=" in known.text),
-    "which rows are for training, drawn within the groups of the label": came("message"),
+    "which rows are for training, drawn in private within the groups of the label": came("message"),
     "the prediction for every row": came("out.csv prediction"),
     "the prediction for every row, and which leaves each party's splits let it reach": came("message"),
     "the cluster of every row, the sizes of the clusters": came("out.csv cluster"),
@@ -226,6 +226,7 @@ GRANTS = {
     "whether the features are linearly dependent, after how many epochs training stopped": came(
         "from shares"
     ),
+    "whether a row's mean leaves the range of the link": came("from shares"),
     "for every node of the trees: which party splits it, and the number of the bin": came("from shares"),
     "which rows lie in which node of every tree, and whose feature splits it": came("message"),
     "sums of its own gradients over the others' bins, in shuffled order": came("from ciphertext"),

@@ -656,3 +656,34 @@ def test_reading_agrees_with_the_csv_module(tmp_path: Path) -> None:
     rows = list(csv.reader(io.StringIO(text, newline="")))
     table = read(tmp_path, text)
     assert [table.columns, *map(list, zip(*cells(table).values()))] == rows
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [
+        (pa.array([13812345678.0, None, 7.0]), ["13812345678", None, "7"]),
+        (pa.array([0.5, 7.0, float("nan")]), ["0.5", "7", None]),
+        (pa.array([b"0012", None, "张".encode()]), ["0012", None, "张"]),
+        (pa.array([0, 1_700_000_000], pa.timestamp("s")), ["1970-01-01 00:00:00", "2023-11-14 22:13:20"]),
+        (pa.array([1_700_000_000 * 10**9], pa.timestamp("ns")), ["2023-11-14 22:13:20"]),
+    ],
+    ids=["whole floats", "floats", "bytes", "times", "times of pandas"],
+)
+def test_typed_cells_have_the_text_that_a_csv_of_them_has(
+    cells: pa.Array, text: list[str | None], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"key": cells}), tmp_path / "in.parquet")
+    table = Table.read(tmp_path / "in.parquet", "alice", "input_data")
+    assert table.text("key") == text
+    table.write(tmp_path / "out.csv")
+    written = Table.read(tmp_path / "out.csv", "alice", "input_data")
+    if not pa.types.is_floating(cells.type):
+        assert [cell or None for cell in written.text("key")] == text
+
+
+def test_bytes_that_are_no_text_stay_in_parquet(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "blob": [b"\xff\xfe"]}), tmp_path / "in.parquet")
+    table = Table.read(tmp_path / "in.parquet", "alice", "input_data")
+    table.write(tmp_path / "out.parquet")
+    with pytest.raises(OutputNotWritable, match="holds bytes"):
+        table.write(tmp_path / "out.csv")

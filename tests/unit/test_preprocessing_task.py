@@ -231,13 +231,13 @@ def test_a_split_by_a_label_tells_the_others_so() -> None:
     rows = [Use(party, "", (), "number of rows") for party in ("alice", "bob")]
     assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == rows
     config = parse(TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x")
-    what = "which rows are for training, drawn within the groups of the label"
+    what = "which rows are for training, drawn in private within the groups of the label"
     assert config.reveals() == [*rows, Use("bob", "", ("y",), what)]
 
 
 def test_a_split_needs_the_same_rows_everywhere(alice: Run, make_run: RunOf, tmp_path: Path) -> None:
     config = parse(TrainTestSplitConfig, SPLIT, "x")
-    assert prepare_split(alice, config).rows == 4
+    assert prepare_split(alice, config).table.rows == 4
     assert alice.channel.offered == [{"rows": 4}]  # type: ignore[attr-defined]
     with pytest.raises(RowCountMismatch):
         prepare_split(make_run("alice", {"bob": {"rows": 5}}), config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -55,7 +57,7 @@ class TrainTestSplitConfig(TaskConfig):
     train_data: Writes = Field(description="Where each party writes its training rows.")
     test_data: Writes = Field(description="Where each party writes its test rows.")
     train_size: Share = Field(0.8, description="Share of the rows that train_data gets.")
-    seed: int = Field(0, ge=0, lt=2**32, description="The same seed gives the same split.")
+    seed: int = Field(0, ge=0, lt=2**32, description="The same seed and tables give the same split.")
     stratify: StratifyBy | None = Field(None, description="Keep the shares of this label in both parts.")
 
     @model_validator(mode="after")
@@ -71,68 +73,99 @@ class TrainTestSplitConfig(TaskConfig):
         uses = [Use(party, "", (), "number of rows") for party in self.parties()]
         if self.stratify is None:
             return uses
-        what = "which rows are for training, drawn within the groups of the label"
+        what = "which rows are for training, drawn in private within the groups of the label"
         others = [party for party in self.parties() if party != self.stratify.party]
         return uses + [Use(party, "", (self.stratify.column,), what) for party in others]
 
 
-def prepare_split(run: Run, config: TrainTestSplitConfig) -> Table:
+@dataclass(frozen=True)
+class SplitInput:
+    """The own table and, at the party whose label is kept in shares, which rows are for training.
+
+    Attributes:
+        chosen: bool of shape (rows,); None at the other parties and without ``stratify``.
+    """
+
+    table: Table
+    chosen: Array | None = None
+
+
+def prepare_split(run: Run, config: TrainTestSplitConfig) -> SplitInput:
     """Read the own table; all must have the same number of rows."""
-    table = run.read(config.input_data, "input_data")
-    if config.stratify and config.stratify.party == run.party:
-        table.require([config.stratify.column])
+    table, chosen = run.read(config.input_data, "input_data"), None
     if table.rows < 2:
         raise TooFewRows(f"{run.party}: a split needs two rows or more.", party=run.party)
+    if config.stratify and config.stratify.party == run.party:
+        table.require([config.stratify.column])
+        chosen = choose_in_groups(table, config, _groups(table, config.stratify.column))
     check_rows(run.agree(rows=table.rows))
-    return table
+    return SplitInput(table, chosen)
 
 
 @TaskDispatcher.register_task("train_test_split", config=TrainTestSplitConfig, prepare=prepare_split)
 def execute_train_test_split(devices: Devices, task_config: TrainTestSplitConfig) -> dict[str, Any]:
     """Split aligned tables into the same training and test rows at every party."""
     run, config = devices.run, task_config
-    table: Table = run.inputs
-    train, test = _split_indices(devices, config, table)
+    own: SplitInput = run.inputs
+    train, test = _rows_of_parts(devices, config, own)
     outputs = {}
     for name, rows in (("train_data", train), ("test_data", test)):
-        path = run.write(table.take(rows), getattr(config, name)[run.party], name)
+        path = run.write(own.table.take(rows), getattr(config, name)[run.party], name)
         outputs[name] = {run.party: path}
     return {
         **outputs,
-        "rows": table.rows,
+        "rows": own.table.rows,
         "train_rows": len(train),
         "test_rows": len(test),
         "columns_used": [],
     }
 
 
-def _split_indices(devices: Devices, config: TrainTestSplitConfig, table: Table) -> tuple[Array, Array]:
-    """As scikit-learn's `train_test_split`, which every party calls with the same seed."""
+def _rows_of_parts(devices: Devices, config: TrainTestSplitConfig, own: SplitInput) -> list[Array]:
+    """The rows for training and for test, in the same order at every party."""
     import numpy as np
     import secretflow as sf
+
+    if config.stratify is None:
+        return _split(own.table, config.train_size, config.seed)
+    chosen = sf.reveal(devices[config.stratify.party](lambda: own.chosen)())
+    order = np.random.default_rng(config.seed)
+    return [order.permutation(np.flatnonzero(chosen == part)) for part in (True, False)]
+
+
+def choose_in_groups(table: Table, config: TrainTestSplitConfig, groups: Array) -> Array:
+    """Which rows are for training, with the share of each group; bool of shape (rows,).
+
+    The draw follows from the seed and the whole own table: whoever knew how it was drawn could tell the
+    label of every row from the rows that were chosen, and with scikit-learn's order without even trying.
+
+    Raises:
+        TooFewRows: a group has too few.
+    """
+    import numpy as np
+
+    secret = hashlib.sha256(f"{config.seed}".encode())
+    for name in table.columns:
+        secret.update(repr(table.data.column(name).to_pylist()).encode())
+    bits = np.random.MT19937(np.random.SeedSequence(int.from_bytes(secret.digest(), "big")))
+    chosen = np.zeros(table.rows, dtype=bool)
+    chosen[_split(table, config.train_size, np.random.RandomState(bits), groups)[0]] = True
+    return chosen
+
+
+def _split(table: Table, train_size: float, draw: Any, groups: Array | None = None) -> list[Array]:
+    """Scikit-learn's `train_test_split` of the row numbers."""
+    import numpy as np
     from sklearn.model_selection import train_test_split
 
-    def split(labels: Array | None) -> list[Array]:
-        try:
-            return list(
-                train_test_split(
-                    np.arange(table.rows),
-                    train_size=config.train_size,
-                    random_state=config.seed,
-                    stratify=labels,
-                )
-            )
-        except ValueError as error:
-            message = "There are too few rows, or too few of a label value, to split."
-            raise TooFewRows(message, detail=str(error)) from None
-
-    plain = split(None)
-    if config.stratify is None:
-        return plain[0], plain[1]
-    column = config.stratify.column
-    owner = devices[config.stratify.party]
-    order = sf.reveal(owner(lambda: np.concatenate(split(_groups(table, column))))())
-    return order[: len(plain[0])], order[len(plain[0]) :]
+    try:
+        return list(
+            train_test_split(np.arange(table.rows), train_size=train_size, random_state=draw, stratify=groups)
+        )
+    except ValueError as error:
+        message = "There are too few rows, or too few of a label value, to split."
+        party = None if groups is None else table.party
+        raise TooFewRows(message, party=party, detail=str(error)) from None
 
 
 def _groups(table: Table, column: str) -> Array:

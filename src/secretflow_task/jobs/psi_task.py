@@ -126,6 +126,8 @@ class PsiConfig(TaskConfig):
         what = "which of its own rows the other parties have too, and their number"
         if self.join != "inner":
             what += "; the number of the other party's rows without a match"
+        if self.allow_duplicates:
+            what += "; how often the other party has each of its keys"
         uses = [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
         return uses + [Use(party, "", (), counted) for party in self.parties()]
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, ConstantColumn, MissingValues, TooFewRows
+from secretflow_task.errors import BadLabel, ConstantColumn, MissingValues, TooFewRows, TooManyCategories
+from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.columns import agree_on_features, find_label_party, own_features, reveal_to
 from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
 from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
+
+
+_MOST_BINS = 1000  # of a column
+_ROWS_PER_BIN = 5  # with as many bins as rows, counts of positives would be equations for every label
 
 
 class WoeConfig(StatisticsConfig):
@@ -88,8 +93,8 @@ class WoeInput:
         """1 where a row is in a bin, int32 of shape (rows, bins of all own columns)."""
         import numpy as np
 
-        parts = [np.eye(len(bins.names), dtype=np.int32)[bins.index[rows]] for bins in self.bins.values()]
-        return np.hstack(parts)
+        parts = [bins.index[rows, None] == np.arange(len(bins.names)) for bins in self.bins.values()]
+        return np.hstack(parts).astype(np.int32)
 
     def label_of(self, rows: slice) -> Array:
         """The own label, for the party that holds it."""
@@ -126,7 +131,19 @@ def prepare_woe(run: Run, config: WoeConfig) -> WoeInput:
     )
     label_party = find_label_party(config.label, config.label_party, facts)
     widths = {party: facts[party]["bins"] for party in names if names[party]}
+    check_widths(widths, label_party, table.rows)
     return WoeInput(table, names, bins, widths, label_party, label)
+
+
+def check_widths(widths: dict[str, int], label_party: str, rows: int) -> None:
+    """Raise `TooFewRows` where a party would count so many bins that it could solve for the labels."""
+    for party, width in widths.items():
+        if party != label_party and width > rows / _ROWS_PER_BIN:
+            raise TooFewRows(
+                f"{party}: {width} bins are too many for {rows} rows: labels could be inferred.",
+                party=party,
+                hint="Weigh fewer columns in one request, or lower n_bins.",
+            )
 
 
 def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
@@ -138,6 +155,8 @@ def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
     """
     bins = _any_bins(table, name, config)
     about = f"{table.party}: column {name!r} of {table.purpose}"
+    if len(bins.names) > _MOST_BINS:
+        raise TooManyCategories(f"{about} has more than {_MOST_BINS} categories.", party=table.party)
     if len(bins.names) < 2:
         raise ConstantColumn(f"{about} cannot be parted: all but a few cells are equal.", party=table.party)
     if bins.rows.min() < config.min_bin_rows:
@@ -174,7 +193,8 @@ def own_label(table: Table, config: WoeConfig) -> Array:
             raise MissingValues(f"{table.party}: label {config.label!r} has empty cells.", party=table.party)
         positive = np.array([cell == config.positive_value for cell in cells])
     else:
-        values = table.numbers([config.label]).ravel()
+        table.numbers([config.label])  # refuses what is missing
+        values = exact_numbers(table, config.label)
         if config.positive_value is None and not np.isin(values, (0.0, 1.0)).all():
             problem = f"{table.party}: label {config.label!r} is not 0 and 1."
             raise BadLabel(

@@ -150,7 +150,7 @@ class RedisOwnership:
     def claim(self, execution_id: str, parties: list[str]) -> Claim:
         """Take an execution; while Redis is away nobody else can get the request, so that it is taken too.
 
-        A Redis that answers and refuses, since it is full or loading, is asked again until it takes the claim.
+        A Redis that answers and refuses, since it is full or loading, is asked until it takes the claim.
         """
         keys = [cancel_key(execution_id), *(record_key(execution_id, party) for party in parties)]
         away_since: float | None = None

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import owners
-from secretflow_task.errors import BadLabel, CollinearFeatures, ConstantColumn, InvalidTaskConfig, ValueRange
+from secretflow_task.errors import (
+    BadLabel,
+    CollinearFeatures,
+    ConstantColumn,
+    InvalidTaskConfig,
+    LinkMismatch,
+    ValueRange,
+)
 from secretflow_task.jobs.columns import check_fits_shares, reveal_to
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.prediction import (
@@ -25,6 +32,7 @@ from secretflow_task.jobs.ml_task.training import (
     TrainingInput,
     agree_on_training,
     check_binary,
+    check_target,
     read_own_part,
     save_model,
     standardised,
@@ -134,6 +142,8 @@ class SsGlmConfig(TrainingConfig):
         """Names, row count and how training went to all; X'WX stays on shares."""
         went = "who holds the columns of params.offset and params.weight" if self.extra else ""
         texts = ["whether the features are linearly dependent, after how many epochs training stopped", went]
+        if self.params.family("FM128").positive:
+            texts.append("whether a row's mean leaves the range of the link")
         return [
             *super().reveals(),
             *(Use(party, "", (), text) for text in texts if text for party in self.parties()),
@@ -164,7 +174,7 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     own = read_own_part(run, config, leave_out=config.extra)
     scales = np.stack([own.values.mean(axis=0), own.values.std(axis=0)])
     check_varied(own)
-    label, target = scaled_label(own, config)
+    label, target = scaled_label(own, config, run.protocol.field)
     extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
     check_weight(own, config.params.weight, extra)
     for name, values in extra.items():
@@ -205,7 +215,9 @@ def check_varied(own: OwnPart) -> None:
             )
 
 
-def scaled_label(own: OwnPart, config: SsGlmConfig) -> tuple[Array | None, tuple[float, float] | None]:
+def scaled_label(
+    own: OwnPart, config: SsGlmConfig, field: str
+) -> tuple[Array | None, tuple[float, float] | None]:
     """The own label near 1, and what undoes it; the bare label of a classification; None elsewhere.
 
     Raises:
@@ -216,6 +228,7 @@ def scaled_label(own: OwnPart, config: SsGlmConfig) -> tuple[Array | None, tuple
         check_binary(own, config.label)
         return values, None
     if values is None or (params.dist, params.link_name) == ("Normal", "Identity"):
+        check_target(own, config.label, field)
         return standardised(own, config.label)
     above = params.dist in ("Gamma", "Normal") or (params.dist == "Tweedie" and params.tweedie_power == 2)
     if (values <= 0 if above else values < 0).any() or (values == values[0]).all():
@@ -381,20 +394,40 @@ def fit(
 
     Raises:
         CollinearFeatures: the features are linearly dependent.
+        LinkMismatch: some rows' means leave the range of the link.
     """
     import secretflow as sf
 
-    run, b = devices.run, None
+    run, b, before = devices.run, None, None
     epoch_of = irls_epoch if params.optimizer == "irls" else sgd_epoch
     for epoch in range(params.epochs):
         run.progress(0.05 + 0.9 * epoch / params.epochs, "training", epoch=epoch, epochs=params.epochs)
-        b, state = epoch_of(devices, params, data, penalty, b)
+        before, (b, state) = b, epoch_of(devices, params, data, penalty, b)
         settled, sound = map(bool, sf.reveal(state))
         if not sound:
+            check_link(devices, params, data, before)
             raise CollinearFeatures()
         if settled:
+            check_link(devices, params, data, b)
             return b, epoch + 1, True
+    check_link(devices, params, data, b)
     return b, params.epochs, False
+
+
+def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -> None:
+    """Raise `LinkMismatch` if a linear predictor is not over 0 though its link needs that.
+
+    Such a row is held at the floor, where it outweighs all others: whatever the steps come to is no model.
+    """
+    import secretflow as sf
+
+    family = params.family(devices.run.protocol.field)
+    if not family.positive or b is None:
+        return
+    spu = devices["spu"]
+    inside = [spu(lambda rows, b: irls.inside(family, rows, b))(rows, b) for rows, _ in data]
+    if not all(map(bool, sf.reveal(inside))):
+        raise LinkMismatch()
 
 
 def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:

@@ -140,6 +140,14 @@ def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
     return (x * row_weight).T @ x, x.T @ score
 
 
+def inside(family: Family, rows: Rows, b: Any) -> Any:
+    """Whether every row's linear predictor is clear of the floor, for links that need it over 0."""
+    import jax.numpy as jnp
+
+    x, _, offset, _ = rows
+    return jnp.min(x @ b if offset is None else x @ b + offset) > 2 * family.floor
+
+
 def step(
     information: Any, gradient: Any, b: Any, penalty: Any, *, shift: int, smallest: float, tol: float
 ) -> tuple[Any, Any]:

@@ -27,6 +27,7 @@ from secretflow_task.jobs.ml_task.training import (
     agree_on_training,
     check_binary,
     check_scaled,
+    check_target,
     read_own_part,
     save_model,
     standardised,
@@ -96,8 +97,7 @@ def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
     if config.params.reg_type == "logistic":
         check_binary(own, config.label)
     else:
-        if own.label is not None:  # predictions are on shares and on the target's own scale
-            check_fits_shares(own.table, [config.label], own.label, run.protocol.field)
+        check_target(own, config.label, run.protocol.field)
         label, target = standardised(own, config.label)
         own = replace(own, label=label)
     if run.protocol.field == "FM64":

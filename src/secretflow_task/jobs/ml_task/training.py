@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows
+from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
 from secretflow_task.jobs.columns import (
     ColumnNames,
     Facts,
     Features,
     agree_on_features,
+    check_fits_shares,
     find_label_party,
     own_features,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
 
+_FARTHEST = 1e4  # deviations between a target's mean and 0, of which float32 leaves three digits
 SCALED_LIMIT = 5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
 
 
@@ -141,6 +143,24 @@ def check_binary(own: OwnPart, label: str) -> None:
     party, values = own.table.party, own.label
     if values is not None and ((values == values[0]).all() or not np.isin(values, (0.0, 1.0)).all()):
         raise BadLabel(f"{party}: label {label!r} is not 0 and 1.", party=party)
+
+
+def check_target(own: OwnPart, label: str, field: str) -> None:
+    """Raise `ValueRange` for a regression's target that predictions on shares could not hold.
+
+    They come out of the SPU as float32, on the target's own scale: of values that differ little from each
+    other, compared with their distance from 0, too few digits would be left.
+    """
+    values, table = own.label, own.table
+    if values is None:
+        return
+    check_fits_shares(table, [label], values, field)
+    if abs(values.mean()) > _FARTHEST * values.std() > 0:
+        raise ValueRange(
+            table.about(label, "varies too little, compared with its distance from 0"),
+            party=table.party,
+            hint="Subtract a constant from the label, and add it to the predictions.",
+        )
 
 
 def standardised(

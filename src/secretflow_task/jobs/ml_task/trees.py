@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Callable, Iterator, Literal, M
 from pydantic import Field, model_validator
 
 from secretflow_task.errors import InvalidTaskConfig
-from secretflow_task.jobs.columns import check_fits_shares, matrix
+from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
     TrainingConfig,
     TrainingInput,
     agree_on_training,
     check_binary,
+    check_target,
     read_own_part,
     standardised,
 )
@@ -97,8 +98,8 @@ def read_for_trees(
     if params.is_classifier:
         check_binary(own, config.label)
     else:
-        if field is not None and own.label is not None:
-            check_fits_shares(own.table, [config.label], own.label, field)
+        if field is not None:
+            check_target(own, config.label, field)
         label, target = standardised(own, config.label, params.base_score)
         own = replace(own, label=label)
     return agree_on_training(run, config, own, target)
