@@ -110,6 +110,12 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
     import numpy as np
 
     table = own.table
+    if params.sig_type == "t5":
+        raise ValueRange(
+            f"{table.party}: params.sig_type t5 overflows on FM64.",
+            party=table.party,
+            hint="Use another sig_type, or the field FM128.",
+        )
     rows = min(params.batch_size, table.rows)
     error = 1.0 if params.reg_type == "logistic" else SCALED_LIMIT
     largest = [np.abs(own.values).max(initial=1.0) * error]
@@ -215,4 +221,7 @@ def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[
     scores = model.predict(x, batch_size=min(own.table.rows, PREDICT_ROWS))
     if params.reg_type == "linear":
         scores = unstandardised(devices, own, scores)
-    return write_predictions(devices, config, own, reveal_to(devices, own.receiver, scores))
+    shown = reveal_to(devices, own.receiver, scores)
+    if shown is not None and params.reg_type == "logistic":
+        shown = shown.clip(0.0, 1.0)  # the other sigmoids leave this range a little
+    return write_predictions(devices, config, own, shown)
