@@ -518,7 +518,6 @@ def whose(task_type: str, kind: str, answer: str, target: Target) -> str | None:
     owned = ("psi", *EVALUATIONS, *PREDICTIONS)  # say whose each column is
     between = answer in ("AmbiguousColumn", "RowCountMismatch")
     between |= answer == "MissingColumn" and task_type not in owned
-    between |= answer == "TooFewRows" and task_type == "train_test_split"
     return None if between else KINDS[kind].party or target.party
 
 
