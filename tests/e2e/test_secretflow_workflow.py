@@ -253,8 +253,9 @@ def test_preprocessing_boosted_trees_and_evaluation(node: RunningNode, app: Cele
     scaled = ["age", "debt", "income", "visits"]
     people[scaled] = MinMaxScaler().fit_transform(people[scaled])
     joined = scored(own_folder, people, results)
-    in_test = people["uid"].isin(joined["uid"])
-    train, test = people[~in_test], people.set_index("uid").loc[joined["uid"]].reset_index()
+    chosen = set(joined["uid"])
+    in_test = np.array([uid in chosen for uid in people["uid"]])
+    train, test = (people.take(np.flatnonzero(in_test == part)) for part in (False, True))
     plain_test = train_test_split(people["y"], train_size=0.7, stratify=people["y"])[1]
     assert test["y"].sum() == plain_test.sum() and len(test) == len(plain_test)
     names = [name for name in people if name not in ("uid", "y", "city")]
