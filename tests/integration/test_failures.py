@@ -18,7 +18,8 @@ from tests.integration.test_psi import joined_as_pandas, psi
 
 pytestmark = pytest.mark.engine
 
-
+# Less than any limit that would end a job that waits for a peer which is gone; no measure of speed.
+WITHIN_SECONDS = 25.0
 serves_the_next_job = pytest.mark.usefixtures("the_node_serves_the_next_job")
 
 
@@ -86,7 +87,7 @@ def test_a_killed_job_process_ends_in_exactly_one_failure(
     message = f"The job process of {victim} ended without a result (signal SIGKILL)."
     assert {failure["error"] for failure in execution.failures.values()} == {message}
     assert {failure["retryable"] for failure in execution.failures.values()} == {True}
-    assert execution.seconds < 8
+    assert execution.seconds < WITHIN_SECONDS
     nothing_was_written(workspace)
 
 
@@ -115,7 +116,7 @@ def test_a_training_killed_in_the_middle_leaves_no_model(workspace: Workspace, b
     killer = kill_job(bench, "bob", reported(bench, "alice", "training"))
     execution = workspace.fail(request, "JobProcessDied", "bob")
     killer.join()
-    assert execution.seconds < 8
+    assert execution.seconds < WITHIN_SECONDS
     nothing_was_written(workspace)
 
 
@@ -202,7 +203,7 @@ def test_a_bad_table_is_found_at_its_owner_before_cryptography(workspace: Worksp
         assert failure["error_type"] == "DataError"
         assert party is None or failure["error"].startswith(party)
         assert failure["progress"] == 0.0
-    assert execution.seconds < 3
+    assert {len(events) for events in execution.events.values()} == {1}  # no stage was reached
     nothing_was_written(workspace)
 
 
@@ -369,13 +370,13 @@ def test_an_error_text_stays_at_the_party_where_it_was_raised(workspace: Workspa
         assert FOREIGN_TEXT in bench.log_of(execution, "bob")
         assert FOREIGN_TEXT not in bench.log_of(execution, "alice")
         assert FOREIGN_TEXT not in json.dumps(execution.failures)
-        assert execution.seconds < 8
+        assert execution.seconds < WITHIN_SECONDS
 
 
 @serves_the_next_job
 def test_when_one_party_fails_last_no_party_has_an_output(workspace: Workspace) -> None:
     execution = workspace.fail(probe(workspace, "fails_last"), "ValueRange", "bob")
-    assert execution.seconds < 8
+    assert execution.seconds < WITHIN_SECONDS
     nothing_was_written(workspace)
 
 
@@ -391,7 +392,7 @@ def test_a_job_process_that_ends_itself_is_a_failure(workspace: Workspace) -> No
 def test_code_that_a_peer_sends_does_not_run(workspace: Workspace) -> None:
     execution = workspace.fail(probe(workspace, "sends_code"), "AlgorithmError", "alice")
     assert "a message was refused" in execution.failures["bob"]["error"]
-    assert execution.seconds < 8
+    assert execution.seconds < WITHIN_SECONDS
 
 
 def test_a_job_that_takes_too_long_is_ended(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> None:
