@@ -20,6 +20,7 @@ from typing import Any
 
 from secretflow_task.errors import EngineUnavailable
 from secretflow_task.job_spec import JobSpec
+from secretflow_task.node.pipe import PipeReader
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
@@ -47,7 +48,12 @@ class JobProcess:
     def __init__(self, process: BaseProcess, connection: Connection) -> None:
         self._process = process
         self.connection = connection
+        self._reader = PipeReader(connection)
         self.pid = int(process.pid or 0)
+
+    def receive(self) -> bytes | None:
+        """The next message of the job, as `PipeReader.receive` gives it."""
+        return self._reader.receive()
 
     @property
     def sentinel(self) -> int:
@@ -75,6 +81,7 @@ class JobProcess:
             self.wait(grace_seconds)
         self.strike()
         self.wait(10.0)
+        self._reader.close()
         self.connection.close()
 
     def _signal(self, number: int) -> None:
