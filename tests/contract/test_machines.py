@@ -30,14 +30,19 @@ class LiveNode:
         outbox.node_id = name
         self.running: set[str] = set()
         self.lease = RedisOwnership(
-            redis, name, running=lambda: list(self.running), cancel=self.cancel, inherit=lambda node_id: None
+            redis,
+            name,
+            running=lambda: {key: (request(key), ["alice"]) for key in self.running},
+            cancel=self.cancel,
+            inherit=lambda node_id: None,
+            settle=lambda lost, parties: self.settle(lost.execution_id),
         )
         self.publisher = Publisher(outbox, redis, maxlen=1000, on_stale=self.give_up)
         self.lease.renew()
 
     def deliver(self, execution_id: str) -> Verdict:
         """Do what a node does with a delivered request."""
-        claim = self.lease.claim(execution_id, ["alice"])
+        claim = self.lease.claim(request(execution_id), ["alice"])
         if claim.verdict is Verdict.DROP:
             return claim.verdict
         if not self.outbox.claim(request(execution_id), "alice", epoch=claim.epoch, seqs=claim.seqs):
@@ -47,6 +52,10 @@ class LiveNode:
         else:
             self.outbox.append(event(Status.FAILURE, execution_id=execution_id))
         return claim.verdict
+
+    def settle(self, execution_id: str) -> None:
+        """End for a dead node what it had taken."""
+        assert self.deliver(execution_id) is not Verdict.RUN
 
     def cancel(self, execution_id: str) -> None:
         """End what runs."""

@@ -27,6 +27,7 @@ class Nodes:
         self._redis = redis
         self.cancelled: list[tuple[str, str]] = []
         self.inherited: list[tuple[str, str]] = []
+        self.settled: list[tuple[str, str, list[str]]] = []
         self.running: dict[str, list[str]] = {}
 
     def node(self, name: str) -> RedisOwnership:
@@ -34,9 +35,10 @@ class Nodes:
         owner = RedisOwnership(
             self._redis,
             name,
-            running=lambda: self.running.get(name, []),
+            running=lambda: {key: (request(key), PARTIES) for key in self.running.get(name, [])},
             cancel=lambda execution_id: self.cancelled.append((name, execution_id)),
             inherit=lambda node_id: self.inherited.append((name, node_id)),
+            settle=lambda lost, parties: self.settled.append((name, lost.execution_id, parties)),
         )
         owner.renew()
         return owner
@@ -53,6 +55,13 @@ def nodes(redis: Redis) -> Nodes:
     return Nodes(redis)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is just in touch with Redis may take another for dead."""
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0)
+    monkeypatch.setattr(ownership, "_RENEW", ownership._RENEW.replace("'EX', ARGV[2]", "'EX', 15"))
+
+
 def store_of(name: str) -> MemoryOutbox:
     """The outbox of a node."""
     outbox = MemoryOutbox()
@@ -62,7 +71,7 @@ def store_of(name: str) -> MemoryOutbox:
 
 def verdict(owner: RedisOwnership, execution_id: str = "e-1") -> Verdict:
     """What a node is told about a delivery."""
-    return owner.claim(execution_id, PARTIES).verdict
+    return owner.claim(request(execution_id), PARTIES).verdict
 
 
 def test_of_nodes_that_get_a_request_at_once_one_runs_it(nodes: Nodes) -> None:
@@ -87,11 +96,11 @@ def test_what_a_dead_node_had_is_lost_and_settled_once(nodes: Nodes, redis: Redi
         outbox.append(event())
     Publisher(outbox, redis, maxlen=1000).send_batch()
     nodes.dies("n1")
-    claim = second.claim("e-1", PARTIES)
+    claim = second.claim(request(), PARTIES)
     assert (claim.verdict, claim.epoch, claim.seqs) == (Verdict.LOST, 2, {"alice": 3, "bob": 0})
     assert verdict(third) is Verdict.DROP
     nodes.dies("n2")
-    assert third.claim("e-1", PARTIES).epoch == 3
+    assert third.claim(request(), PARTIES).epoch == 3
 
 
 def test_what_has_ended_is_dropped_also_when_its_node_is_gone(nodes: Nodes, redis: Redis) -> None:
@@ -115,7 +124,7 @@ def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(nodes: N
     Publisher(outbox, redis, maxlen=1000).send_batch()
     assert verdict(second) is Verdict.DROP
     nodes.dies("n1")
-    assert second.claim("e-1", PARTIES).verdict is Verdict.LOST
+    assert second.claim(request(), PARTIES).verdict is Verdict.LOST
 
 
 def test_a_request_that_was_cancelled_before_it_came_up_is_not_run(nodes: Nodes, redis: Redis) -> None:
@@ -131,14 +140,53 @@ def test_a_running_execution_hears_of_its_cancel_key(nodes: Nodes, redis: Redis)
     assert nodes.cancelled == [("n1", "e-2")]
 
 
-def test_one_node_inherits_from_a_dead_one(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0)
-    monkeypatch.setattr(ownership, "_RENEW", ownership._RENEW.replace("'EX', ARGV[2]", "'EX', 15"))
+@pytest.mark.usefixtures("impatient")
+def test_one_node_inherits_from_a_dead_one(nodes: Nodes) -> None:
     owners = [nodes.node(name) for name in ("n1", "n2", "n3")]
     nodes.dies("n1")
     for owner in owners[1:] * 2:
         owner.renew()
     assert nodes.inherited == [("n2", "n1")]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_a_dead_node_had_taken_is_settled_also_when_celery_has_forgotten_it(
+    nodes: Nodes, redis: Redis
+) -> None:
+    owners = [nodes.node(name) for name in ("n1", "n2", "n3")]
+    for execution_id in ("e-1", "e-2", "e-3"):
+        assert verdict(owners[0], execution_id) is Verdict.RUN
+    outbox = store_of("n1")
+    for execution_id, party in (("e-1", "alice"), ("e-2", "alice"), ("e-2", "bob")):
+        outbox.claim(request(execution_id), party)
+        outbox.append(event(Status.SUCCESS, party, execution_id=execution_id))
+    Publisher(outbox, redis, maxlen=1000).send_batch()
+    nodes.dies("n1")
+    for owner in owners[1:] * 2:
+        owner.renew()
+    assert sorted(nodes.settled) == [("n2", "e-1", ["bob"]), ("n2", "e-3", PARTIES)]
+    assert not redis.exists("sfworker:taken:n1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_runs_is_written_down_again_for_a_redis_that_came_back_empty(nodes: Nodes, redis: Redis) -> None:
+    first, second = nodes.node("n1"), nodes.node("n2")
+    nodes.running["n1"] = ["e-1"]
+    assert verdict(first) is Verdict.RUN
+    redis.flushall()
+    first.renew()
+    nodes.dies("n1")
+    second.renew()
+    assert nodes.settled == [("n2", "e-1", PARTIES)]
+
+
+def test_what_another_took_over_belongs_to_it(nodes: Nodes, redis: Redis) -> None:
+    first, second = nodes.node("n1"), nodes.node("n2")
+    assert verdict(first) is Verdict.RUN
+    nodes.dies("n1")
+    assert verdict(second) is Verdict.LOST
+    assert not redis.exists("sfworker:taken:n1") and redis.hlen("sfworker:taken:n2") == 2
+    assert second.holds("e-1", PARTIES) and not first.holds("e-1", PARTIES)
 
 
 def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> None:
@@ -150,9 +198,8 @@ def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> Non
     assert verdict(first) is Verdict.RUN and verdict(second) is Verdict.DROP
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_node_that_fails_to_inherit_tries_again(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0)
-    monkeypatch.setattr(ownership, "_RENEW", ownership._RENEW.replace("'EX', ARGV[2]", "'EX', 15"))
     nodes.node("n1")
     second = nodes.node("n2")
     nodes.dies("n1")
@@ -191,5 +238,6 @@ def test_while_redis_is_away_a_request_is_run(redis_server: RedisServer, redis: 
     redis_server.stop()
     try:
         assert verdict(owner) is Verdict.RUN
+        assert owner.holds("e-1", PARTIES)
     finally:
         redis_server.start()

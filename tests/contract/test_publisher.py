@@ -272,6 +272,25 @@ def test_a_redis_that_comes_back_from_an_older_file_gets_what_it_lacks(
     assert stream(redis) == sent[2:]
 
 
+def test_a_redis_that_comes_back_from_an_older_file_gets_also_the_last_terminal_event(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
+    outbox.claim(request(), "alice")
+    sent = [outbox.append(event())]
+    publisher.send_batch()
+    older = {key: redis.dump(key) for key in redis.keys("*")}
+    sent.append(outbox.append(event(Status.SUCCESS)))
+    publisher.send_batch()
+    assert stream(redis) == sent
+    redis.flushall()
+    for key, value in older.items():
+        redis.restore(key, 0, value)
+    assert publisher.send_batch() == 0
+    publisher.check()  # as the thread does when there is nothing new
+    publisher.send_batch()
+    assert stream(redis) == sent
+
+
 def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any, tmp_path: Path) -> None:
     with EventStore(tmp_path) as store:
         publisher = Publisher(store, redis, maxlen=1000)

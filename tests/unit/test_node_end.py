@@ -6,15 +6,19 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
 from secretflow_task.celery_tasks import NodeStopping
+from secretflow_task.errors import MissingFile, NodeLost
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, TaskRequest
+from secretflow_task.node import node as node_module
+from secretflow_task.node import supervisor
 from secretflow_task.node.node import Node, _staging_name
 from secretflow_task.node.ownership import Claim, Verdict
+from secretflow_task.node.peer_link import LocalLink
 from secretflow_task.node.store import EventStore
 from secretflow_task.testing import JobSide
 from tests.unit.test_node import PSI, Bench, never
@@ -57,7 +61,7 @@ def test_a_cancelled_execution_ends_at_every_party(bench: Bench) -> None:
             until_running(node, "e-1")
             assert not node.cancel("other")
             assert node.cancel("e-1")
-        assert not node.cancel("e-1") and node.running() == []
+        assert not node.cancel("e-1") and not node.running()
     assert bench.told() == ENDED
     assert bench.files() == []
 
@@ -77,12 +81,17 @@ def test_a_node_that_stops_ends_what_runs_and_takes_nothing_more(bench: Bench) -
 class Answers:
     """An `Ownership` with one answer."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, holds: bool = True) -> None:
         self._claim = claim
+        self._holds = holds
 
-    def claim(self, _execution_id: str, _parties: list[str]) -> Claim:
+    def claim(self, _request: TaskRequest, _parties: list[str]) -> Claim:
         """The answer."""
         return self._claim
+
+    def holds(self, _execution_id: str, _parties: list[str]) -> bool:
+        """The other answer."""
+        return self._holds
 
 
 @pytest.mark.parametrize(
@@ -127,6 +136,74 @@ def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(ben
     with bench.node(never):
         assert not any(folder.exists() for folder in folders)
     assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
+
+
+def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
+    """Run an execution whose node dies when ``votes`` parties have settled; outputs exist from before."""
+    for party in ENDED:
+        (bench.root / "data" / party / "psi").mkdir()
+        (bench.root / "data" / party / "psi" / f"{party}.csv").write_text("old")
+    voted: list[str] = []
+    keep_result = EventStore.keep_result
+
+    def keep(store: EventStore, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
+        if len(voted) < votes:
+            keep_result(store, execution_id, party, result)
+        voted.append(party)
+
+    patch.setattr(EventStore, "keep_result", keep)
+    patch.setattr(EventStore, "append", lambda store, event: None)
+    patch.setattr(supervisor, "put_back", lambda folders, rules: None)
+    patch.setattr(node_module, "remove_staged", lambda folders: None)
+    if votes < len(ENDED):
+        patch.setattr(LocalLink, "settle", lambda link: link.fail(NodeLost()))
+    with bench.node() as node:
+        node.execute("e-1", PSI)
+
+
+@pytest.mark.parametrize("votes", [0, 1, 2])
+def test_what_a_node_had_moved_when_it_was_killed_stays_if_all_parties_had_settled(
+    votes: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        power_cut(bench, patch, votes)
+    assert bench.told() == {}
+    with bench.node(never):
+        ended = {party: events[-1][1:] for party, events in bench.told().items()}
+    assert ended == dict.fromkeys(ENDED, ("SUCCESS", "") if votes == 2 else ("FAILURE", "NodeLost"))
+    files = {party: bench.root / "data" / party / "psi" / f"{party}.csv" for party in ENDED}
+    expected = {party: f"of {party}\n" if votes == 2 else "old" for party in ENDED}
+    assert {party: path.read_text() for party, path in files.items()} == expected
+    assert bench.files() == sorted(str(path.relative_to(bench.root)) for path in files.values())
+    if votes == 2:
+        assert {event.data["result"]["party"] for event in bench.events} == ENDED.keys()
+
+
+def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
+        node.store.keep_result("e-1", "bob", {})
+        node._settle(TaskRequest("e-1", "r-1", PSI), "alice", MissingFile("alice: no file.", party="alice"))
+    with bench.node(never):
+        pass
+    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "MissingFile")])
+
+
+def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
+    with bench.node() as node:
+        node.ownership = Answers(Claim(Verdict.RUN), holds=False)
+        node.execute("e-1", PSI)
+    ended = {party: events[-1][1:] for party, events in bench.told().items()}
+    assert ended == dict.fromkeys(ENDED, ("FAILURE", "NodeLost")) and bench.files() == []
+
+
+def test_what_a_dead_node_had_taken_is_settled_for_its_parties(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.ownership = Answers(Claim(Verdict.LOST, 2, {"bob": 4}))
+        node.settle_lost(TaskRequest("e-1", "r-1", PSI), ["bob"])
+        node.ownership = Answers(Claim(Verdict.DROP))
+        node.settle_lost(TaskRequest("e-2", "r-2", PSI), ["bob"])
+    assert bench.told() == {"bob": [(5, "FAILURE", "NodeLost")]}
 
 
 def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> None:

@@ -121,9 +121,9 @@ def test_a_commit_that_fails_halfway_puts_everything_back(bench: Bench) -> None:
     old.write_text("old")
     with bench.node(two_outputs) as node:
         node.execute("halfway", PSI)
-    assert bench.told()["bob"][-1][1:] == ("FAILURE", "OutputNotWritable")
-    assert old.read_text() == "old"
-    assert not old.with_name("b.csv").exists()
+    ended = {party: events[-1][1:] for party, events in bench.told().items()}
+    assert ended == dict.fromkeys(("alice", "bob"), ("FAILURE", "OutputNotWritable"))
+    assert bench.files() == ["data/bob/old.csv"] and old.read_text() == "old"
 
 
 def test_two_parties_never_write_one_file(bench: Bench) -> None:

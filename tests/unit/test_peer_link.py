@@ -68,22 +68,35 @@ def test_the_first_failure_is_everyones(links: Links) -> None:
     assert [link.failed for link in links.values()] == [first] * 3
     for link in links.values():
         link.finish()
+        link.settle()
     assert not any(link.succeeded for link in links.values())
 
 
-def test_success_is_when_all_have_finished_and_nothing_changes_it(links: Links) -> None:
+def test_outputs_are_moved_when_all_have_finished(links: Links) -> None:
+    for link in links.values():
+        assert not any(link.finished for link in links.values())
+        link.finish()
+        link.finish()
+    assert all(link.finished and not link.succeeded for link in links.values())
+
+
+def test_success_is_when_all_have_settled_and_nothing_changes_it(links: Links) -> None:
+    for link in links.values():
+        link.finish()
     for link in links.values():
         assert not link.succeeded
-        link.finish()
-        link.finish()
+        link.settle()
+        link.settle()
     assert all(link.succeeded for link in links.values())
     links["alice"].fail(PeerLost())
     assert all(link.succeeded and link.failed is None for link in links.values())
 
 
-def test_a_failure_after_some_have_finished_counts(links: Links) -> None:
-    links["alice"].finish()
-    links["bob"].finish()
+def test_a_failure_after_some_have_settled_counts(links: Links) -> None:
+    for link in links.values():
+        link.finish()
+    links["alice"].settle()
+    links["bob"].settle()
     links["carol"].fail(PeerLost(party="carol"))
     assert all(link.failed and not link.succeeded for link in links.values())
 
@@ -92,6 +105,7 @@ def test_every_change_wakes_every_party(links: Links) -> None:
     for change in (
         lambda: links["alice"].offer({}),
         lambda: links["bob"].finish(),
+        lambda: links["bob"].settle(),
         lambda: links["carol"].fail(PeerLost()),
     ):
         assert not any(changed(link) for link in links.values())
@@ -119,16 +133,16 @@ def test_a_change_after_one_party_has_left_reaches_the_others() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(20))
-def test_failing_and_finishing_at_once_has_one_outcome_for_all(attempt: int) -> None:
+def test_failing_and_settling_at_once_has_one_outcome_for_all(attempt: int) -> None:
     with closing(LocalExecution(["alice", "bob"])) as execution:
         alice, bob = execution.links["alice"], execution.links["bob"]
-        alice.finish()
+        alice.settle()
         start = threading.Barrier(2)
         seen: list[tuple[bool, bool]] = []
 
         def act(link: LocalLink, fail: bool) -> None:
             start.wait()
-            link.fail(PeerLost()) if fail else link.finish()
+            link.fail(PeerLost()) if fail else link.settle()
             seen.append((link.failed is not None, link.succeeded))
 
         threads = [

@@ -58,12 +58,16 @@ class FailingScript:
         assert script is status_notifier.PUBLISH_SCRIPT
         return self
 
-    def __call__(self, keys: list[str], arguments: list[Any]) -> int:
+    def get(self, _key: str) -> str:
+        """The mark of the node."""
+        return "mark"
+
+    def __call__(self, keys: list[str], arguments: list[Any]) -> str:
         if self.errors:
             raise self.errors.pop(0)
         self.calls.append((keys, arguments))
         self.done.set()
-        return 1
+        return "sent"
 
 
 def outbox_with(count: int) -> MemoryOutbox:
@@ -83,8 +87,12 @@ def test_a_batch_is_sent_in_order_with_the_keys_of_its_execution() -> None:
     assert publisher.send_batch(2) == 1
     assert publisher.send_batch(2) == 0
     names = ["sfworker:execution:e-1:alice", "task_status_stream", "task_status_events", "task_status_queue"]
-    keys, flags = [*names, f"sfworker:known:{outbox.node_id}"], [outbox.node_id, 1, 0, 0]
-    assert script.calls == [(keys, [event.seq, event.to_json(), 604800, 5000, 1, *flags]) for event in events]
+    keys = [*names, f"sfworker:mark:{outbox.node_id}", f"sfworker:taken:{outbox.node_id}"]
+    marks = ["mark", *(event.event_id for event in events)]
+    assert script.calls == [
+        (keys, [event.seq, event.to_json(), 604800, 5000, 1, outbox.node_id, 1, 0, 0, old, new])
+        for event, old, new in zip(events, marks, marks[1:])
+    ]
     assert outbox.unsent(10) == []
 
 

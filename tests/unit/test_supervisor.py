@@ -114,7 +114,7 @@ class Bench:
         publish: Callable[[Status, Mapping[str, Any]], None] = lambda status, data: ending.events.append(
             (status, data)
         )
-        return Supervisor(spec, job, link, publish, replace(defaults, **limits))
+        return Supervisor(spec, job, link, publish, lambda result: None, replace(defaults, **limits))
 
 
 @pytest.fixture

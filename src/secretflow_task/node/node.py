@@ -29,11 +29,12 @@ from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
 from secretflow_task.node.job_logs import forget_old
+from secretflow_task.node.outputs import put_back, remove_staged
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store import EventStore, Execution
-from secretflow_task.node.supervisor import Limits, Supervisor
+from secretflow_task.node.supervisor import Limits, Supervisor, success
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
 from secretflow_task.run import staging_folders
@@ -82,7 +83,7 @@ class Node:
         self.on_event = on_event
         self.ownership: Ownership = SoleOwnership()
         self._mutex = threading.Lock()
-        self._running: dict[str, LocalExecution] = {}
+        self._running: dict[str, tuple[Plan, LocalExecution]] = {}
         self._claiming: set[str] = set()
         self._closing = False
         self._template = template or Template(settings.template_timeout_seconds)
@@ -164,7 +165,7 @@ class Node:
                 return Claim(Verdict.DROP)
             self._claiming.add(key)
         try:
-            claim = self.ownership.claim(key, parties)
+            claim = self.ownership.claim(request, parties)
             if claim.verdict is Verdict.OWN:
                 # A process of this node that was killed before it wrote the claim down leaves nothing here.
                 unknown = not any(self.store.knows(key, party) for party in parties)
@@ -184,10 +185,18 @@ class Node:
             self._settle(plan.request, party, error)
         return Outcome(plan.request.execution_id, Status.FAILURE, error)
 
-    def running(self) -> list[str]:
-        """The executions that run now."""
+    def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
+        """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
+        with execution_context(execution_id=request.execution_id, task_type=request.task_type):
+            if self._claim(request, parties).verdict is not Verdict.DROP:
+                log.info("An execution of a dead node is settled.", action="execution_inherited")
+                for party in parties:
+                    self._settle(request, party, NodeLost())
+
+    def running(self) -> dict[str, tuple[TaskRequest, list[str]]]:
+        """The executions that run now, with their parties at this node."""
         with self._mutex:
-            return list(self._running)
+            return {key: (plan.request, plan.parties) for key, (plan, _) in self._running.items()}
 
     def cancel(self, execution_id: str) -> bool:
         """End a running execution; whether it runs here."""
@@ -210,9 +219,9 @@ class Node:
 
     def _end(self, execution_id: str, error: WorkerError) -> bool:
         with self._mutex:
-            execution = self._running.get(execution_id)
-            if execution is None:
+            if execution_id not in self._running:
                 return False
+            _, execution = self._running[execution_id]
             link = next(iter(execution.links.values()))
             link.fail(error)
             return link.failed is error  # else it had ended, though it is still being cleaned up
@@ -246,7 +255,7 @@ class Node:
         with ExitStack() as stack:
             ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
             execution = stack.enter_context(closing(LocalExecution(plan.parties)))
-            stack.enter_context(self._registered(plan.request.execution_id, execution))
+            stack.enter_context(self._registered(plan, execution))
             specs = [self._spec(plan, party, ports) for party in plan.parties]
             for spec in specs:
                 stack.callback(self._clean, plan, spec)
@@ -256,16 +265,16 @@ class Node:
             )
 
     @contextmanager
-    def _registered(self, execution_id: str, execution: LocalExecution) -> Iterator[None]:
+    def _registered(self, plan: Plan, execution: LocalExecution) -> Iterator[None]:
         with self._mutex:
             if self._closing:
                 raise NodeLost(_SHUT_DOWN)
-            self._running[execution_id] = execution
+            self._running[plan.request.execution_id] = (plan, execution)
         try:
             yield
         finally:
             with self._mutex:
-                del self._running[execution_id]
+                del self._running[plan.request.execution_id]
 
     def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> WorkerError | None:
         with execution_context(execution_id=plan.request.execution_id, party=spec.party):
@@ -307,7 +316,13 @@ class Node:
                 self._clean(plan, spec)
             self._publish(plan.request, spec.party, status, data)
 
-        return Supervisor(spec, self._template.spawn(spec), link, publish, self._limits(plan))
+        def vote(result: Mapping[str, Any]) -> None:
+            execution_id = plan.request.execution_id
+            if not self.ownership.holds(execution_id, plan.parties):
+                raise NodeLost()
+            self.store.keep_result(execution_id, spec.party, result)
+
+        return Supervisor(spec, self._template.spawn(spec), link, publish, vote, self._limits(plan))
 
     def _limits(self, plan: Plan) -> Limits:
         """The node's limits; a request may ask for less time."""
@@ -326,16 +341,19 @@ class Node:
         """Delete everything that a job wrote outside its outputs and its log; never raises."""
         shutil.rmtree(spec.folder, ignore_errors=True)
         try:
-            _remove_staged(plan, spec.party, spec.rules, spec.staging)
+            remove_staged(_staging_folders(plan, spec.party, spec.rules, spec.staging))
             remove_traces(spec.log_path)
         except (OSError, WorkerError):
             log.exception("Something of a job is left.", action="clean_failed")
 
-    def _clean_staging(self, execution: Execution) -> None:
-        """Remove the outputs that a job of an earlier process had staged beside their targets."""
-        plan = Plan.of(execution.request)
-        name = _staging_name(execution.request.execution_id, execution.party)
-        _remove_staged(plan, execution.party, self._rules(execution.party), name)
+    def _clean_staging(self, execution: Execution, succeeded: bool) -> None:
+        """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
+        party, rules = execution.party, self._rules(execution.party)
+        name = _staging_name(execution.request.execution_id, party)
+        folders = _staging_folders(Plan.of(execution.request), party, rules, name)
+        if not succeeded:
+            put_back(folders, rules)
+        remove_staged(folders)
 
     def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
         event = self.store.append(
@@ -383,28 +401,32 @@ class Node:
         return Outcome(request.execution_id, status, repeated=True)
 
     def _settle_what_was_left(self) -> None:
-        """An earlier process of this node was killed: what it ran has ended with it."""
+        """An earlier process of this node was killed: what it ran has ended with it.
+
+        It has succeeded if all parties had settled, as `PeerLink` defines it; else all have failed alike.
+        """
         shutil.rmtree(self._work, ignore_errors=True)
-        left: list[Execution] = self.store.unfinished()
-        for execution in left:
-            log.warning(
-                "An execution of an earlier process is settled.",
-                action="execution_lost",
-                execution_id=execution.request.execution_id,
-                party=execution.party,
-            )
-            try:
-                self._clean_staging(execution)
-            except (OSError, WorkerError):  # such as folders that are no longer allowed
-                log.exception("Something of a job is left.", action="clean_failed")
-            self._settle(execution.request, execution.party, NodeLost(party=execution.party))
+        for execution in self.store.unfinished():
+            request, party = execution.request, execution.party
+            with execution_context(execution_id=request.execution_id, party=party):
+                result = self.store.agreed_result(request.execution_id, party)
+                log.warning("An execution of an earlier process is settled.", action="execution_left")
+                try:
+                    self._clean_staging(execution, succeeded=result is not None)
+                except (OSError, WorkerError):  # such as folders that are no longer allowed
+                    log.exception("Something of a job is left.", action="clean_failed")
+                if result is not None:
+                    self._publish(request, party, Status.SUCCESS, success(result))
+                else:
+                    lost = {"progress": 0.0, **NodeLost(party=party).as_event_data()}
+                    failure = self.store.failure(request.execution_id) or lost
+                    self._publish(request, party, Status.FAILURE, failure)
 
 
-def _remove_staged(plan: Plan, party: str, rules: PathRules, name: str) -> None:
+def _staging_folders(plan: Plan, party: str, rules: PathRules, name: str) -> set[Path]:
     own = [use for use in _paths_of(plan) if use.party == party]
     targets = [rules.resolve(use.path, use.purpose) for use in own]
-    for folder in {folder for target in targets for folder in staging_folders(target, name)}:
-        shutil.rmtree(folder, ignore_errors=True)
+    return {folder for target in targets for folder in staging_folders(target, name)}
 
 
 def _paths_of(plan: Plan) -> list[Use]:

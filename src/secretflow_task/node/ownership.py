@@ -2,23 +2,26 @@
 
 A node holds one lease, ``sfworker:node:<id>``, which ends 15 s after its last renewal. A record per
 execution and party names the node that took it and how often it was taken over (its epoch); the publisher
-lets only events of the newest epoch through. What a dead node had taken is never run again, since its
-peers are gone: who gets it next settles it as `NodeLost`.
+lets only events of the newest epoch through. ``sfworker:taken:<id>`` holds what a node has taken and not
+ended. None of it is run again when the node has died, since its peers are gone: a survivor settles it as
+`NodeLost`.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Callable, Mapping, Protocol
 
 from redis import AuthenticationError, ConnectionError, RedisError  # pylint: disable=redefined-builtin
 
+from secretflow_task.messages import TaskRequest
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key
+from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key, taken_key
 
 LEASE_SECONDS = 15
 RENEWAL_SECONDS = 5.0
@@ -28,6 +31,9 @@ _AWAY_SECONDS = 2.0
 _NODES = "sfworker:nodes"
 
 log = get_logger()
+
+
+Running = Mapping[str, tuple[TaskRequest, list[str]]]  # by execution, with its parties at this node
 
 
 class Verdict(Enum):
@@ -57,25 +63,35 @@ class Claim:
 class Ownership(Protocol):
     """Decides which node runs an execution."""
 
-    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
         """Take an execution for these parties, if nobody else has it."""
+
+    def holds(self, execution_id: str, parties: list[str]) -> bool:
+        """Whether no other node has taken over an execution of this one, as far as can be known."""
 
 
 class SoleOwnership:
     """`Ownership` of a node that shares its requests with nobody: its own store is enough."""
 
-    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
         """Take an execution."""
-        del execution_id, parties
+        del request, parties
         return Claim(Verdict.RUN)
 
+    def holds(self, execution_id: str, parties: list[str]) -> bool:
+        """There is nobody else."""
+        del execution_id, parties
+        return True
 
-# KEYS: the cancel key, then the record of each party. ARGV: node, lifetime of records, prefix of leases.
+
+# KEYS: the cancel key, what the node has taken, then the record of each party.
+# ARGV: node, lifetime of records, prefix of leases, prefix of what nodes have taken, the request.
 _CLAIM = """
-local epoch, answer, taken, ended, own, other = 1, {}, 0, 0, false, false
-for index = 2, #KEYS do
+local epoch, answer, taken, ended, own, other, former = 1, {}, 0, 0, false, false, {}
+for index = 3, #KEYS do
   local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended')
-  answer[index - 1] = tonumber(known[3] or '0')
+  answer[index - 2] = tonumber(known[3] or '0')
+  former[index] = known[1]
   epoch = math.max(epoch, tonumber(known[2] or '0'))
   if known[1] then
     taken = taken + 1
@@ -84,13 +100,15 @@ for index = 2, #KEYS do
     elseif redis.call('EXISTS', ARGV[3] .. known[1]) == 1 then other = true end
   end
 end
-if other or ended == #KEYS - 1 then return {'drop', epoch, unpack(answer)} end
+if other or ended == #KEYS - 2 then return {'drop', epoch, unpack(answer)} end
 if own then return {'own', epoch, unpack(answer)} end
 local verdict = 'run'
 if taken > 0 then
   verdict, epoch = 'lost', epoch + 1
 elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
-for index = 2, #KEYS do
+for index = 3, #KEYS do
+  if former[index] then redis.call('HDEL', ARGV[4] .. former[index], KEYS[index]) end
+  redis.call('HSET', KEYS[2], KEYS[index], ARGV[5])
   redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch)
   redis.call('EXPIRE', KEYS[index], ARGV[2])
 end
@@ -110,9 +128,10 @@ class RedisOwnership:
     """`Ownership` shared by all nodes on one Redis; a context manager over the thread that renews the lease.
 
     Args:
-        running: the executions that this node runs now.
+        running: says which executions this node runs now.
         cancel: called with each of them whose cancel key appears.
         inherit: called with the id of a node that died; at one survivor or more, until one has done it.
+        settle: called with each request that a dead node had taken, and its parties that had not ended.
     """
 
     def __init__(
@@ -120,15 +139,17 @@ class RedisOwnership:
         redis: Any,
         node_id: str,
         *,
-        running: Callable[[], list[str]],
+        running: Callable[[], Running],
         cancel: Callable[[str], object],
         inherit: Callable[[str], object],
+        settle: Callable[[TaskRequest, list[str]], object],
     ) -> None:
         self._redis = redis
         self._node_id = node_id
         self._running = running
         self._cancel = cancel
         self._inherit = inherit
+        self._settle = settle
         self._claim_script = redis.register_script(_CLAIM)
         self._renew_script = redis.register_script(_RENEW)
         self._in_touch_since: float | None = None
@@ -147,18 +168,18 @@ class RedisOwnership:
             self._redis.zrem(_NODES, self._node_id)
             self._redis.delete(_lease_key(self._node_id))
 
-    def claim(self, execution_id: str, parties: list[str]) -> Claim:
+    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
         """Take an execution; while Redis is away nobody else can get the request, so that it is taken too.
 
         A Redis that answers and refuses, since it is full or loading, is asked until it takes the claim.
         """
-        keys = [cancel_key(execution_id), *(record_key(execution_id, party) for party in parties)]
+        records = [record_key(request.execution_id, party) for party in parties]
+        keys = [cancel_key(request.execution_id), taken_key(self._node_id), *records]
+        values = [self._node_id, RECORD_SECONDS, _lease_key(""), taken_key(""), _as_text(request)]
         away_since: float | None = None
         while True:
             try:
-                verdict, epoch, *seqs = self._claim_script(
-                    keys, [self._node_id, RECORD_SECONDS, _lease_key("")]
-                )
+                verdict, epoch, *seqs = self._claim_script(keys, values)
                 return Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
             except RedisError as error:
                 problem = type(error).__name__
@@ -169,20 +190,45 @@ class RedisOwnership:
                     return Claim(Verdict.RUN)
             self._closing.wait(_RETRY_SECONDS)
 
+    def holds(self, execution_id: str, parties: list[str]) -> bool:
+        """Whether no other node has taken an execution of this one; without Redis none is known."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for party in parties:
+                    pipeline.hget(record_key(execution_id, party), "node")
+                owners = pipeline.execute()
+        except RedisError:
+            return True
+        return all(owner is None or _text(owner) == self._node_id for owner in owners)
+
     def renew(self) -> None:
         """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
         keys = [_lease_key(self._node_id), _NODES]
         dead = self._renew_script(keys, [self._node_id, LEASE_SECONDS, _DEAD_SECONDS])
         self._in_touch_since = self._in_touch_since or time.monotonic()
-        for execution_id in self._running():
+        running = self._running()
+        for execution_id in running:
             if self._redis.exists(cancel_key(execution_id)):
                 self._cancel(execution_id)
+        for execution_id, (request, parties) in running.items():  # also for a Redis that has lost it
+            records = [record_key(execution_id, party) for party in parties]
+            self._redis.hset(taken_key(self._node_id), mapping=dict.fromkeys(records, _as_text(request)))
         # After a silence of Redis itself all nodes look dead, until each has renewed its lease.
         if time.monotonic() - self._in_touch_since > LEASE_SECONDS:
             for node_id in map(_text, dead):
                 log.warning("A node has died.", action="node_died", node_id=node_id)
                 self._inherit(node_id)
+                self._settle_what_was_taken(node_id)
                 self._redis.zrem(_NODES, node_id)  # afterwards: who fails here is followed by another
+
+    def _settle_what_was_taken(self, node_id: str) -> None:
+        requests: dict[str, list[str]] = {}
+        for record, body in self._redis.hgetall(taken_key(node_id)).items():
+            requests.setdefault(_text(body), []).append(_text(record))
+        for body, records in requests.items():
+            parties = sorted(record.rpartition(":")[2] for record in records)
+            self._settle(TaskRequest(**json.loads(body)), parties)
+            self._redis.hdel(taken_key(node_id), *records)
 
     def _loop(self) -> None:
         while not self._closing.wait(RENEWAL_SECONDS):
@@ -194,6 +240,10 @@ class RedisOwnership:
         except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
             self._in_touch_since = None
             log.warning("The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__)
+
+
+def _as_text(request: TaskRequest) -> str:
+    return json.dumps(asdict(request))
 
 
 def _lease_key(node_id: str) -> str:

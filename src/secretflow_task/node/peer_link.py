@@ -14,8 +14,8 @@ Facts = dict[str, dict[str, Any]]
 class PeerLink(Protocol):
     """One party's end of the link between the parties of an execution.
 
-    Rounds of `offer` and `agreed` come first, any number; then each party says `finish`, or one says `fail`.
-    `failed` and `succeeded` are final and the same at every party.
+    Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when all have,
+    `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every party.
     """
 
     def offer(self, facts: Mapping[str, Any]) -> None:
@@ -31,12 +31,19 @@ class PeerLink(Protocol):
         """Say that the own party has its result ready."""
 
     @property
+    def finished(self) -> bool:
+        """Whether every party has finished, so that outputs may be moved to their places."""
+
+    def settle(self) -> None:
+        """Say that the own outputs are in their places; they stay there unless the execution fails."""
+
+    @property
     def failed(self) -> WorkerError | None:
         """The failure in which the execution ended."""
 
     @property
     def succeeded(self) -> bool:
-        """Whether every party has finished."""
+        """Whether every party has settled."""
 
     def fileno(self) -> int:
         """A file that becomes readable when something has changed at a peer."""
@@ -55,6 +62,7 @@ class LocalExecution:
         self.mutex = threading.Lock()
         self.rounds: list[Facts] = []
         self.finished: set[str] = set()
+        self.settled: set[str] = set()
         self.failure: WorkerError | None = None
         self.links = {party: LocalLink(self, party) for party in parties}
 
@@ -97,7 +105,7 @@ class LocalLink:
     def fail(self, error: WorkerError) -> None:
         """End the execution in failure for all, unless it has ended already."""
         with self._execution.mutex:
-            if self._execution.failure is None and not self._all_finished():
+            if self._execution.failure is None and not self._all_settled():
                 self._execution.failure = error
         self._execution.wake()
 
@@ -108,6 +116,18 @@ class LocalLink:
         self._execution.wake()
 
     @property
+    def finished(self) -> bool:
+        """Whether every party has finished."""
+        with self._execution.mutex:
+            return len(self._execution.finished) == len(self._execution.links)
+
+    def settle(self) -> None:
+        """Say that the own outputs are in their places."""
+        with self._execution.mutex:
+            self._execution.settled.add(self._party)
+        self._execution.wake()
+
+    @property
     def failed(self) -> WorkerError | None:
         """The failure in which the execution ended."""
         with self._execution.mutex:
@@ -115,9 +135,9 @@ class LocalLink:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every party has finished."""
+        """Whether every party has settled."""
         with self._execution.mutex:
-            return self._execution.failure is None and self._all_finished()
+            return self._execution.failure is None and self._all_settled()
 
     def fileno(self) -> int:
         """A file that becomes readable when something has changed at a peer."""
@@ -142,5 +162,5 @@ class LocalLink:
             event, self._event = self._event, -1
         os.close(event)
 
-    def _all_finished(self) -> bool:
-        return len(self._execution.finished) == len(self._execution.links)
+    def _all_settled(self) -> bool:
+        return len(self._execution.settled) == len(self._execution.links)

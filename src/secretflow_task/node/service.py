@@ -74,7 +74,12 @@ def _ownership(node: Node, redis: Redis) -> RedisOwnership:
         redeliver(node.settings, node_id)
 
     return RedisOwnership(
-        redis, node.store.node_id, running=node.running, cancel=node.cancel, inherit=inherit
+        redis,
+        node.store.node_id,
+        running=node.running,
+        cancel=node.cancel,
+        inherit=inherit,
+        settle=node.settle_lost,
     )
 
 

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping
@@ -39,6 +39,12 @@ CREATE TABLE IF NOT EXISTS events (
     epoch INTEGER NOT NULL,
     body TEXT NOT NULL,
     sent_at REAL
+);
+CREATE TABLE IF NOT EXISTS results (
+    execution_id TEXT NOT NULL,
+    party TEXT NOT NULL,
+    result TEXT NOT NULL,
+    PRIMARY KEY (execution_id, party)
 );
 CREATE INDEX IF NOT EXISTS unsent ON events (number) WHERE sent_at IS NULL;
 CREATE INDEX IF NOT EXISTS sent ON events (sent_at) WHERE sent_at IS NOT NULL;
@@ -153,6 +159,31 @@ class EventStore:
             Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5]) for row in rows
         ]
 
+    def keep_result(self, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
+        """Note that a party's outputs are in their places, and its result; not when the disk is full."""
+        with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
+            db.execute("REPLACE INTO results VALUES (?, ?, ?)", (execution_id, party, json.dumps(result)))
+
+    def agreed_result(self, execution_id: str, party: str) -> dict[str, Any] | None:
+        """A party's result, when no party here that has not ended lacks one, and none has failed."""
+        row = self._row(
+            "SELECT result FROM results WHERE execution_id = ?1 AND party = ?2 AND NOT EXISTS ("
+            "SELECT * FROM executions LEFT JOIN results USING (execution_id, party) WHERE execution_id = ?1"
+            " AND (status = 'FAILURE' OR (status = 'RUNNING' AND result IS NULL)))",
+            execution_id,
+            party,
+        )
+        return dict(json.loads(row[0])) if row else None
+
+    def failure(self, execution_id: str) -> Mapping[str, Any] | None:
+        """The data of the FAILURE event of any party of an execution, while that is kept."""
+        with self._mutex:
+            rows = self._db.execute(
+                "SELECT body FROM events WHERE execution_id = ? ORDER BY number DESC", (execution_id,)
+            )
+            events = (StatusEvent.from_json(body) for (body,) in rows)
+            return next((event.data for event in events if event.status is Status.FAILURE), None)
+
     def append(self, event: StatusEvent) -> StatusEvent | None:
         """Number an event of a taken execution and keep it until it is sent; None when it is not kept.
 
@@ -183,6 +214,8 @@ class EventStore:
                 "INSERT INTO events (execution_id, party, epoch, body) VALUES (?, ?, ?, ?)",
                 (*_key(event), row[1], numbered.to_json()),
             )
+            if event.status.terminal:
+                db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", _key(event))
         self._waiting += 1
         return numbered
 

@@ -6,7 +6,6 @@ The supervisor decides from what the process said, from its exit, from the clock
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -18,8 +17,6 @@ from typing import Any, Callable, Mapping
 from secretflow_task.errors import (
     JobProcessDied,
     MemoryLimitExceeded,
-    OutputNotWritable,
-    PathNotAllowed,
     TaskTimeout,
     WorkerError,
 )
@@ -27,12 +24,12 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status
 from secretflow_task.node import vitals
 from secretflow_task.node.job_logs import trim
+from secretflow_task.node.outputs import move_outputs, put_back
 from secretflow_task.node.peer_link import PeerLink
 from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
-Publish = Callable[[Status, Mapping[str, Any]], None]
 
 # How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
 _CAUSE_SECONDS = 4.0
@@ -73,20 +70,28 @@ class Limits:
 
 
 class Supervisor:
-    """Watches one job process from its start to the terminal event of its party."""
+    """Watches one job process from its start to the terminal event of its party.
+
+    Args:
+        publish: reports a status.
+        vote: keeps the result, before the peers hear that the own outputs are in their places; raises
+            `NodeLost` when another node has taken the execution over.
+    """
 
     def __init__(
         self,
         spec: JobSpec,
         job: JobProcess,
         link: PeerLink,
-        publish: Publish,
+        publish: Callable[[Status, Mapping[str, Any]], None],
+        vote: Callable[[Mapping[str, Any]], None],
         limits: Limits,
     ) -> None:
         self._spec = spec
         self._job = job
         self._link = link
         self._publish = publish
+        self._vote = vote
         self._limits = limits
         now = time.monotonic()
         self._deadline = now + limits.job_seconds
@@ -99,11 +104,12 @@ class Supervisor:
         self._offered = False
         self._result: Mapping[str, Any] | None = None
         self._outputs: Mapping[str, str] = {}
+        self._settled = False
         self._consequence: tuple[WorkerError, float] | None = None
 
     def run(self) -> WorkerError | None:
         """Supervise to the end and publish the terminal event; returns the failure, or None for success."""
-        # A job that stops in the middle of a message would hold up the reading: killing it ends that too.
+        # A job that stops would hold up what is sent to it: killing it ends that too.
         watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
@@ -113,6 +119,7 @@ class Supervisor:
                 self._wait()
                 self._check_process()
                 self._answer()
+                self._settle()
                 self._look()
                 self._check_clock()
             failure = self._link.failed
@@ -123,10 +130,9 @@ class Supervisor:
             self._job.kill(self._limits.grace_seconds if failure else 0.0)
             trim(self._spec.log_path, self._limits.log_bytes)
         if failure is None:
-            failure = self._commit()
-        if failure is None:
-            self._publish(Status.SUCCESS, {"stage": "SUCCESS", "progress": 1.0, "result": self._result})
+            self._publish(Status.SUCCESS, success(self._result or {}))
         else:
+            self._undo()
             self._publish(Status.FAILURE, {"progress": self._progress, **failure.as_event_data()})
         return failure
 
@@ -152,9 +158,10 @@ class Supervisor:
         ended = self._job.exit_code() is not None  # before the pipe is read, so that its last words count
         try:
             for _ in range(_MESSAGES_AT_ONCE):
-                if self._process_has_ended() or not self._job.connection.poll():
+                message = None if self._process_has_ended() else self._job.receive()
+                if message is None:
                     break
-                self._handle(PipeMessage.from_bytes(self._job.connection.recv_bytes()))
+                self._handle(PipeMessage.from_bytes(message))
             else:
                 return  # there may be more, but the clock and the peers have their turn
         except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -200,6 +207,25 @@ class Supervisor:
         except OSError:
             log.debug("The job process left before its go.", action="go_not_heard")
 
+    def _settle(self) -> None:
+        """Move the outputs to their places when every party has its result."""
+        if self._settled or not self._link.finished:
+            return
+        self._settled = True
+        try:
+            move_outputs(self._outputs, self._spec.rules, self._spec.staging)
+            self._vote(self._result or {})
+        except WorkerError as error:
+            self._link.fail(error)
+        else:
+            self._link.settle()
+
+    def _undo(self) -> None:
+        try:
+            put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
+        except (OSError, WorkerError):
+            log.exception("An output could not be put back.", action="undo_failed")
+
     def _look(self) -> None:
         """Find what the job cannot say: that it is stopped, stuck or too large."""
         if time.monotonic() < self._next_look:
@@ -240,54 +266,16 @@ class Supervisor:
         elif self._round_deadline is not None and now >= self._round_deadline:
             self._link.fail(TaskTimeout("The parties were not prepared in time.", party=self._spec.party))
 
-    def _commit(self) -> WorkerError | None:
-        """Move the staged outputs to their places; the job is not trusted with the choice of either."""
-        moved: list[tuple[Path, Path, Path | None]] = []
-        try:
-            for name, path in self._outputs.items():
-                staged, target = Path(name), self._spec.rules.resolve(path, "output")
-                if staged.parent.name != self._spec.staging:
-                    raise OSError("the job named a file outside its staging folder")
-                moved.append((staged, target, _keep(target, staged)))
-                os.replace(staged, target)
-        except (OSError, PathNotAllowed) as error:
-            _put_back(moved)
-            log.error(
-                "An output could not be moved to its place.", action="commit_failed", problem=str(error)
-            )
-            return OutputNotWritable(party=self._spec.party)
-        return None
+
+def success(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``data`` of a SUCCESS event."""
+    return {"stage": "SUCCESS", "progress": 1.0, "result": result}
 
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise ValueError("not texts by their names")
     return value
-
-
-def _keep(target: Path, staged: Path) -> Path | None:
-    """Make way for ``staged``: what is at ``target`` is kept beside it until the commit is over."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    kept = staged.with_name(f"{staged.name}.old")
-    if target.is_dir() or (target.exists() and staged.is_dir()):
-        os.replace(target, kept)
-    elif target.exists():
-        try:
-            os.link(target, kept)  # a file stays in its place until it is replaced
-        except OSError:  # no hard links here, or the file is another owner's
-            os.replace(target, kept)
-    else:
-        return None
-    return kept
-
-
-def _put_back(moved: list[tuple[Path, Path, Path | None]]) -> None:
-    """Undo a commit that failed halfway, so that all targets are as they were."""
-    for staged, target, kept in reversed(moved):
-        if target.exists() and not staged.exists():
-            os.replace(target, staged)
-        if kept is not None and kept.exists():
-            os.replace(kept, target)
 
 
 def _describe_exit(code: int | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Protocol
 
@@ -20,11 +21,12 @@ CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 
 # One atomic step: the next event of an execution and party goes out, in its owner's newest epoch, and none
-# after the terminal one. KEYS: record, stream, channel, list, what shows that Redis knows this node.
+# after the terminal one. KEYS: record, stream, channel, list, the node's mark, what the node has taken.
+# The mark is renewed by every event: a Redis that came back empty, or from an older file, has another one.
 PUBLISH_SCRIPT = """
 local seq, event, lifetime, maxlen, also_list = unpack(ARGV, 1, 5)
-local node, epoch, terminal, may_skip = unpack(ARGV, 6, 9)
-if redis.call('SET', KEYS[5], '1', 'NX') then return 'behind' end
+local node, epoch, terminal, may_skip, mark, next_mark = unpack(ARGV, 6, 11)
+if redis.call('GET', KEYS[5]) ~= mark then return 'behind' end
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'ended', 'node')
 local last, newest = tonumber(known[2] or '0'), tonumber(known[1] or '0')
 if newest > tonumber(epoch) or (newest == tonumber(epoch) and known[4] ~= node) then return 'stale' end
@@ -39,6 +41,8 @@ for key, kind in pairs({[KEYS[2]] = 'stream', [KEYS[4]] = 'list'}) do
 end
 redis.call('HSET', KEYS[1], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
 redis.call('EXPIRE', KEYS[1], lifetime)
+redis.call('SET', KEYS[5], next_mark)
+if terminal == '1' then redis.call('HDEL', KEYS[6], KEYS[1]) end
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', maxlen, '*', 'event', event)
 redis.call('PUBLISH', KEYS[3], event)
 if also_list == '1' then redis.call('LPUSH', KEYS[4], event) end
@@ -57,6 +61,11 @@ def record_key(execution_id: str, party: str) -> str:
 def cancel_key(execution_id: str) -> str:
     """The key that says that an execution is cancelled, wherever it is."""
     return f"sfworker:cancelled:{execution_id}"
+
+
+def taken_key(node_id: str) -> str:
+    """The key of what a node has taken and not ended: the request, by the key of its record at a party."""
+    return f"sfworker:taken:{node_id}"
 
 
 log = get_logger()
@@ -137,7 +146,8 @@ class Publisher:
         self._also_list = also_list
         self._on_stale = on_stale
         self._script = redis.register_script(PUBLISH_SCRIPT)
-        self._known_key = f"sfworker:known:{outbox.node_id}"
+        self._mark_key = f"sfworker:mark:{outbox.node_id}"
+        self._mark: str | None = None
         self._rewound_to = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -162,11 +172,13 @@ class Publisher:
 
     def send_batch(self, limit: int = 100) -> int:
         """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis is away."""
+        if self._mark is None:
+            self.check()
         batch = self._outbox.unsent(limit)
         for unsent in batch:
             answer = self._send(unsent)
             if answer == "behind":
-                self._rewound_to = max(self._outbox.rewind(), unsent.number)
+                self._catch_up(unsent.number)
                 return self.send_batch(limit)
             if answer == "stale":
                 self._on_stale(unsent.event)
@@ -174,18 +186,36 @@ class Publisher:
         return len(batch)
 
     def check(self) -> None:
-        """Notice that Redis came back empty also when there is nothing to send."""
-        if self._redis.set(self._known_key, "1", nx=True):
-            self._rewound_to = self._outbox.rewind()
+        """Notice that Redis came back empty, or from an older file, also when there is nothing to send."""
+        mark = self._redis.get(self._mark_key)
+        mark = mark.decode() if isinstance(mark, bytes) else mark
+        if mark is None or self._mark not in (None, mark):
+            self._catch_up()
+        else:
+            self._mark = mark
+
+    def _catch_up(self, number: int = 0) -> None:
+        """Offer all kept events again; the script lets through what Redis lacks."""
+        self._rewound_to = max(self._outbox.rewind(), number)
+        self._mark = uuid.uuid4().hex
+        self._redis.set(self._mark_key, self._mark)
 
     def _send(self, unsent: Unsent) -> str:
         event = unsent.event
-        keys = [record_key(event.execution_id, event.party), STREAM, CHANNEL, LIST, self._known_key]
+        node_id = self._outbox.node_id
+        record = record_key(event.execution_id, event.party)
         may_skip = unsent.number <= self._rewound_to  # older ones are gone for good
-        flags = [self._outbox.node_id, unsent.epoch, int(event.status.terminal), int(may_skip)]
+        flags = [node_id, unsent.epoch, int(event.status.terminal), int(may_skip)]
+        flags += [self._mark, event.event_id]
         limits = [RECORD_SECONDS, self._maxlen, int(self._also_list)]
-        answer = self._script(keys, [event.seq, event.to_json(), *limits, *flags])
-        return answer.decode() if isinstance(answer, bytes) else str(answer)
+        answer = self._script(
+            [record, STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id)],
+            [event.seq, event.to_json(), *limits, *flags],
+        )
+        answer = answer.decode() if isinstance(answer, bytes) else str(answer)
+        if answer == "sent":
+            self._mark = event.event_id
+        return answer
 
     def _loop(self) -> None:
         pause, next_check = 0.0, time.monotonic() + _CHECK_SECONDS

@@ -1,0 +1,92 @@
+"""The outputs of a job: staged beside their targets, moved there together, and back when that must be undone.
+
+A journal in each staging folder says what is moved, so that a node that was killed in between can undo it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from itertools import groupby
+from pathlib import Path
+from typing import Iterable, Mapping
+
+from secretflow_task.data_loader import PathRules
+from secretflow_task.errors import OutputNotWritable, PathNotAllowed
+from secretflow_task.utils.log import get_logger
+
+_JOURNAL = "moves.json"
+
+log = get_logger()
+
+
+def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> None:
+    """Move ``{staged: target}``, all or none; what was at a target is kept until `remove_staged`.
+
+    The job is not trusted with the choice of either: what is staged must lie in a folder ``staging``.
+
+    Raises:
+        OutputNotWritable: one could not be moved, and all are as they were.
+    """
+    moves: list[tuple[Path, Path]] = []
+    try:
+        moves = [(Path(staged), rules.resolve(target, "output")) for staged, target in outputs.items()]
+        for staged, _ in moves:
+            if staged.parent.name != staging or not staged.exists():
+                raise OSError("the job named something that it has not staged")
+        for folder, some in groupby(sorted(moves), lambda move: move[0].parent):
+            _note(folder, some)
+        for staged, target in moves:
+            _keep(target, staged)
+            os.replace(staged, target)
+    except (OSError, PathNotAllowed) as error:
+        problem = str(error)
+        log.error("An output could not be moved to its place.", action="commit_failed", problem=problem)
+        put_back({staged.parent for staged, _ in moves}, rules)
+        raise OutputNotWritable(party=rules.party) from error
+
+
+def put_back(folders: Iterable[Path], rules: PathRules) -> None:
+    """Undo `move_outputs` by what the journals of these staging folders say, as often as need be."""
+    for folder in folders:
+        journal = folder / _JOURNAL
+        if not journal.exists():
+            continue
+        for name, path in reversed(json.loads(journal.read_bytes())):
+            staged, target = folder / name, rules.resolve(path, "output")
+            if target.exists() and not staged.exists():
+                os.replace(target, staged)
+            if _kept(staged).exists():
+                os.replace(_kept(staged), target)
+        journal.unlink()
+
+
+def remove_staged(folders: Iterable[Path]) -> None:
+    """Delete staging folders, with what was kept of earlier outputs."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _note(folder: Path, moves: Iterable[tuple[Path, Path]]) -> None:
+    with (folder / _JOURNAL).open("w", encoding="utf-8") as file:
+        json.dump([[staged.name, str(target)] for staged, target in moves], file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _kept(staged: Path) -> Path:
+    return staged.with_name(f"{staged.name}.old")
+
+
+def _keep(target: Path, staged: Path) -> None:
+    """Make way for ``staged``: what is at ``target`` is kept."""
+    kept = _kept(staged)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() or (target.exists() and staged.is_dir()):
+        os.replace(target, kept)
+    elif target.exists():
+        try:
+            os.link(target, kept)  # a file stays in its place until it is replaced
+        except OSError:  # no hard links here, or the file is another owner's
+            os.replace(target, kept)
