@@ -212,7 +212,8 @@ def test_redis_away_and_back_all_events_arrive_once_and_in_order(
     assert [item.seq for item in stream(redis)] == list(range(1, 13))
     assert redis.llen("task_status_queue") == 12
     assert outbox.unsent(10) == []
-    assert [record["action"] for record in records] == ["outbox_waits"]
+    assert [record["action"] for record in records] == ["outbox_waits", "outbox_goes_on"]
+    assert records[-1]["dropped_in_all"] == 0
 
 
 def test_redis_restarted_without_its_scripts_takes_events_all_the_same(

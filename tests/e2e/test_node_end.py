@@ -92,13 +92,16 @@ def template_of(node: RunningNode) -> psutil.Process:
     return template
 
 
-def test_a_template_that_dies_is_replaced_and_ends_only_its_own_jobs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_template_that_dies_or_is_stopped_is_replaced_and_ends_only_its_own_jobs(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     write_tables(tmp_path / "data")
     with embedded_redis() as url, running_node(tmp_path, url) as node:
         node.send("orphaned", training_params(epochs=500))
         wait_for(lambda: len(node.jobs()) == 2)
         first = template_of(node)
-        first.kill()
+        first.send_signal(number)
         assert codes(node, "orphaned") == dict.fromkeys(PARTIES, "JobProcessDied")
         assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
         assert template_of(node).pid != first.pid

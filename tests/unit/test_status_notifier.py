@@ -115,8 +115,9 @@ def test_the_thread_goes_on_after_any_error(error: Exception) -> None:
         publisher.wake()
         assert script.done.wait(5)
     assert [arguments[0] for _, arguments in script.calls] == [1, 2]
-    assert [(record["action"], record["problem"]) for record in records] == [
-        ("outbox_waits", type(error).__name__)
+    assert [(record["action"], record.get("problem")) for record in records] == [
+        ("outbox_waits", type(error).__name__),
+        ("outbox_goes_on", None),
     ]
 
 

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node import store as store_module
 from secretflow_task.node.store import EventStore, StoreInUse
 
 REQUEST = TaskRequest("e-1", "r-1", {"task_config": {"task_type": "psi"}}, "t-1", "s-1")
@@ -159,3 +162,40 @@ def test_what_is_dropped_when_too_much_waits_is_progress(tmp_path: Path) -> None
         kept.append(store.append(event(Status.SUCCESS)))
         assert [item and item.seq for item in kept] == [1, 2, 3, None, None, 4]
         assert (store.dropped, store.waiting()) == (2, 4)
+
+
+def test_what_ended_long_ago_is_forgotten_and_what_runs_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EventStore(tmp_path) as store:
+        for execution_id in ("ended", "runs"):
+            store.claim(TaskRequest(execution_id, "r-1", {}), "alice")
+        store.append(replace(event(Status.SUCCESS), execution_id="ended"))
+        store.forget_old()
+        assert store.knows("ended", "alice")
+        month = 31 * 24 * 3600
+        monkeypatch.setattr(store_module.time, "time", lambda: time.time_ns() / 1e9 + month)
+        store.forget_old()
+        assert store.knows("runs", "alice") and not store.knows("ended", "alice")
+
+
+def test_a_result_counts_when_all_parties_have_one_or_have_succeeded(tmp_path: Path) -> None:
+    with EventStore(tmp_path) as store:
+        store.claim(REQUEST, "alice", "bob")
+        store.keep_result("e-1", "alice", {"rows": 3})
+        assert store.agreed_result("e-1", "alice") is None
+        store.keep_result("e-1", "bob", {"rows": 4})
+        assert store.agreed_result("e-1", "alice") == {"rows": 3}
+        store.append(event(Status.SUCCESS))
+        assert store.agreed_result("e-1", "bob") == {"rows": 4}
+        assert store.agreed_result("e-1", "alice") is None and store.failure("e-1") is None
+
+
+def test_no_result_counts_when_one_party_has_failed(tmp_path: Path) -> None:
+    with EventStore(tmp_path) as store:
+        store.claim(REQUEST, "alice", "bob")
+        for party in ("alice", "bob"):
+            store.keep_result("e-1", party, {})
+        ending = store.append(event(Status.FAILURE))
+        assert ending is not None
+        assert store.agreed_result("e-1", "bob") is None and store.failure("e-1") == ending.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ log = get_logger()
 
 _MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
+_HOUSEKEEPING_SECONDS = 3600.0
 _SHUT_DOWN = "The node was shut down."
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
 _REFUSALS: dict[Verdict, type[WorkerError]] = {Verdict.LOST: NodeLost, Verdict.CANCELLED: TaskCancelled}
@@ -86,6 +88,7 @@ class Node:
         self._running: dict[str, tuple[Plan, LocalExecution]] = {}
         self._claiming: set[str] = set()
         self._closing = False
+        self._left = threading.Event()
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
 
@@ -94,16 +97,31 @@ class Node:
         with self._stack:
             for folder in (self.settings.work_dir, self._logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            forget_old(self._logs, self.settings.job_log_days)
             self._template.start()
             self._settle_what_was_left()
             self._stack = self._stack.pop_all()
+        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         self.stop()
+        self._left.set()
         self._template.close()
         self._stack.__exit__(*exc)
+
+    def _keep_house(self) -> None:
+        """Forget now and every hour what is old: a node lives for months."""
+        while True:
+            try:
+                forget_old(self._logs, self.settings.job_log_days)
+                self.store.forget_old()
+            except (OSError, sqlite3.Error) as error:
+                problem = type(error).__name__
+                log.warning(
+                    "What is old is not forgotten yet.", action="housekeeping_failed", problem=problem
+                )
+            if self._left.wait(_HOUSEKEEPING_SECONDS):
+                return
 
     def recycle(self) -> None:
         """Start the next jobs from a new template process."""

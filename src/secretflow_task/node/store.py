@@ -97,7 +97,6 @@ class EventStore:
         self._db.execute("INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,))
         self.node_id = str(self._db.execute("SELECT id FROM node").fetchone()[0])
         self._waiting = 0
-        self._forget_old()
         self._count_waiting()
 
     def __enter__(self) -> EventStore:
@@ -298,7 +297,8 @@ class EventStore:
             db.execute("DELETE FROM events WHERE execution_id = ? AND party = ?", (execution_id, party))
         self._count_waiting()
 
-    def _forget_old(self) -> None:
+    def forget_old(self) -> None:
+        """Forget what ended long ago."""
         with self._transaction(durable=False) as db:
             db.execute(
                 "DELETE FROM executions WHERE status != 'RUNNING' AND taken_at < ?",

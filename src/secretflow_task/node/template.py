@@ -20,6 +20,7 @@ from typing import Any
 
 from secretflow_task.errors import EngineUnavailable
 from secretflow_task.job_spec import JobSpec
+from secretflow_task.node import vitals
 from secretflow_task.node.pipe import PipeReader
 from secretflow_task.utils.log import get_logger
 
@@ -27,6 +28,9 @@ log = get_logger()
 _STARTING = threading.Lock()
 _REPLACE_PAUSE_SECONDS = 5.0
 _RETIRE_PAUSE_SECONDS = 0.2
+# How often the kernel is asked about the template, and how often in a row it must say that it is stopped.
+_LOOK_SECONDS = 1.0
+_STOPPED_LOOKS = 2
 
 
 def _enter_job(spec: JobSpec, connection: Connection) -> None:
@@ -156,13 +160,7 @@ class Template:
 
     def _replace(self, template: int) -> None:
         """Wait until a template has ended, and start another, unless that has been done already."""
-        try:
-            handle = os.pidfd_open(template)
-        except ProcessLookupError:
-            handle = -1
-        if handle >= 0:
-            multiprocessing.connection.wait([handle])
-            os.close(handle)
+        _wait_for_end(template)
         pause = 0.0
         while not self._closed.wait(pause) and self._current == template:
             log.warning("The template has ended; another is started.", action="template_replaced")
@@ -186,6 +184,21 @@ class Template:
             raise EngineUnavailable("The template process does not answer.")
         theirs.close()
         return JobProcess(process, ours)
+
+
+def _wait_for_end(template: int) -> None:
+    """Wait until a template has ended; one that was stopped from outside, and starts nothing, is ended."""
+    try:
+        handle = os.pidfd_open(template)
+    except ProcessLookupError:
+        return
+    looks = 0
+    while not multiprocessing.connection.wait([handle], timeout=_LOOK_SECONDS):
+        looks = looks + 1 if vitals.is_stopped(template) else 0
+        if looks == _STOPPED_LOOKS:
+            log.warning("The template was stopped from outside; it is ended.", action="template_stopped")
+            os.kill(template, signal.SIGKILL)
+    os.close(handle)
 
 
 def _start(process: BaseProcess) -> None:

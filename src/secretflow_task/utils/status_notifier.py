@@ -114,6 +114,10 @@ class Outbox(Protocol):
     def node_id(self) -> str:
         """The node's own name among all nodes, the same after a restart."""
 
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped, since too many waited, in the life of this process."""
+
     def unsent(self, limit: int) -> list[Unsent]:
         """The oldest unsent events, in order."""
 
@@ -218,7 +222,7 @@ class Publisher:
         return answer
 
     def _loop(self) -> None:
-        pause, next_check = 0.0, time.monotonic() + _CHECK_SECONDS
+        pause, next_check, waits_since = 0.0, time.monotonic() + _CHECK_SECONDS, 0.0
         while True:
             self._wake.wait(pause or 1.0)
             self._wake.clear()
@@ -228,11 +232,18 @@ class Publisher:
                     next_check = time.monotonic() + _CHECK_SECONDS
                 while self.send_batch():
                     pass
+                if pause:
+                    self._say_that_it_goes_on(waits_since)
                 pause = 0.0
             except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
                 if not pause:
-                    problem = type(error).__name__
+                    waits_since, problem = time.monotonic(), type(error).__name__
                     log.warning("Events cannot be sent; they wait.", action="outbox_waits", problem=problem)
                 pause = min(max(pause * 2, 0.1), 2.0)
             if self._closing.is_set():
                 return
+
+    def _say_that_it_goes_on(self, since: float) -> None:
+        seconds = round(time.monotonic() - since, 1)
+        dropped = self._outbox.dropped
+        log.info("Events are sent again.", action="outbox_goes_on", seconds=seconds, dropped_in_all=dropped)
