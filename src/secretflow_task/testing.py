@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
+import multiprocessing.process
 import os
 import signal
 import threading
@@ -200,6 +201,44 @@ def scripted_job(script: Callable[[JobSide], None]) -> JobProcess:
         process.start()
         theirs.close()
     return JobProcess(process, ours)
+
+
+class MemoryJob(JobProcess):
+    """A job process without a process: a test says through `side` what it says, and by `end` how it ended."""
+
+    def __init__(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        super().__init__(multiprocessing.process.BaseProcess(), ours)
+        self.side = JobSide(theirs)
+        self._mutex = threading.Lock()
+        self._code: int | None = None
+        self._sentinel = os.eventfd(0, os.EFD_CLOEXEC)
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes readable at `end`."""
+        return self._sentinel
+
+    def exit_code(self) -> int | None:
+        """None until `end`."""
+        return self._code
+
+    def end(self, code: int) -> None:
+        """End with an exit code, or a signal if negative; only the first end counts."""
+        with self._mutex:
+            if self._code is None:
+                self._code = code
+                self.side.connection.close()
+                os.eventfd_write(self._sentinel, 1)
+
+    def close(self) -> None:
+        """Give back the files."""
+        self.strike()
+        os.close(self._sentinel)
+
+    def _signal(self, number: int) -> None:  # there is no process that could be sent one
+        if number != signal.SIGCONT:
+            self.end(-number)
 
 
 class ScriptedTemplate:
