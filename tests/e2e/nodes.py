@@ -95,6 +95,16 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
                 popen.terminate()
 
 
+def template_of(node: RunningNode) -> psutil.Process:
+    """The process from which jobs are forked: the child that runs multiprocessing's forkserver."""
+    (template,) = (
+        child
+        for child in node.process.children()
+        if "multiprocessing.forkserver" in " ".join(child.cmdline())
+    )
+    return template
+
+
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:

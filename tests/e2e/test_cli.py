@@ -162,3 +162,9 @@ def test_the_demo_trains_as_well_as_plaintext(tmp_path: Path) -> None:
         .startswith("patient_id,prediction\n")
     )
     assert not (tmp_path / "data" / "bob" / "out" / "prediction.csv").exists()
+
+
+def test_a_misspelt_setting_is_named_and_those_of_a_container_platform_are_not(request_file: Path) -> None:
+    done = sfworker("check", str(request_file), SFWORKER_REDIS_ULR="redis://x", SFWORKER_SERVICE_HOST="::1")
+    expected = "UnknownSetting: SFWORKER_REDIS_ULR is ignored, did you mean SFWORKER_REDIS_URL?\n"
+    assert (done.returncode, done.stderr) == (0, expected)

@@ -6,14 +6,13 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from secretflow_task.client import Client
 from secretflow_task.messages import Status
 from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.conftest import psi_params, training_params, write_tables
-from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, wait_for
+from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of, wait_for
 from tests.e2e.test_celery import assert_ended_once
 
 pytestmark = pytest.mark.engine
@@ -80,16 +79,6 @@ def test_a_node_that_must_stop_ends_its_jobs_and_says_so(signals: list[int], tmp
         assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
         wait_for(lambda: not any(map(is_alive, family)))
     assert list((tmp_path / "work").glob("*/*")) == []
-
-
-def template_of(node: RunningNode) -> psutil.Process:
-    """The process from which jobs are forked: the child that runs multiprocessing's forkserver."""
-    (template,) = (
-        child
-        for child in node.process.children()
-        if "multiprocessing.forkserver" in " ".join(child.cmdline())
-    )
-    return template
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

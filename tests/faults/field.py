@@ -106,11 +106,16 @@ class Field:
         raise AssertionError("unreachable: the iteration ends with a TimeoutError")
 
     def settle(
-        self, fault: str, struck: float, executions: Mapping[str, set[str]], seconds: float = 60.0
+        self,
+        fault: str,
+        struck: float,
+        executions: Mapping[str, set[str]],
+        seconds: float = 60.0,
+        within: float = float("inf"),
     ) -> None:
         """Wait for the end of ``{execution: allowed codes}``, check it, and note it in the table.
 
-        The code of a success is an empty text.
+        The code of a success is an empty text; ``within`` so many seconds of the fault all must have ended.
         """
         found = {name: self.ended(name, seconds) for name in executions}
         time.sleep(0.5)  # for whatever should not come after a terminal event
@@ -135,6 +140,7 @@ class Field:
                 check_events(events)
             codes = {events[-1].data.get("error_code", "") for events in found[name].values()}
             assert len(codes) == 1 and codes <= allowed, (name, codes)
+        assert ended - struck < within
 
     def leftovers(self) -> list[str]:
         """Job processes, ports and files that should be gone."""

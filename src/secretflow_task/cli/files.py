@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from secretflow_task.cli.exits import complain
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import BadSetting, InvalidTaskConfig, MissingFile
 from secretflow_task.messages import TaskRequest
@@ -18,6 +21,7 @@ from secretflow_task.messages import TaskRequest
 
 def settings() -> Settings:
     """The settings of this process; raises `BadSetting` naming the variable."""
+    _warn_of_misspelt_settings()
     try:
         return Settings()
     except ValidationError as error:
@@ -26,6 +30,15 @@ def settings() -> Settings:
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise BadSetting("; ".join(problems) + ".") from None
+
+
+def _warn_of_misspelt_settings() -> None:
+    """Not an error: container platforms set variables of the same prefix for their own ends."""
+    known = [f"SFWORKER_{name.upper()}" for name in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.startswith("SFWORKER_") and name not in known:
+            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+                complain("UnknownSetting", f"{name} is ignored, did you mean {near}?")
 
 
 def read_request(path: Path) -> TaskRequest:
