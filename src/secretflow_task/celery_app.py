@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 from kombu import Connection
+from redis import RedisError
 
 from secretflow_task.config.settings import Settings
 
@@ -52,6 +53,7 @@ def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600)
     if node_id:
         names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
         options |= {key: f"sfworker:unacked{end}:{node_id}" for key, end in names.items()}
+        options["unacked_mutex_expire"] = _MUTEX_SECONDS
     return options
 
 
@@ -59,15 +61,19 @@ def redeliver(settings: Settings, node_id: str) -> None:
     """Put back into the queue what a node that is gone has taken from it and not acknowledged.
 
     Raises:
-        kombu.exceptions.OperationalError, redis.RedisError: Redis is away.
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is away, or somebody else is at it.
     """
     url = settings.redis_url.get_secret_value()
     with Connection(url, transport_options=_transport_options(node_id, _EVERYTHING)) as connection:
         connection.connect()  # tries once
         # kombu's own way, which takes what is older than the visibility timeout.
-        connection.channel().qos.restore_visible(num=_REDELIVERED, interval=1)
+        channel = connection.channel()
+        channel.qos.restore_visible(num=_REDELIVERED, interval=1)
+        if channel.client.hlen(channel.unacked_key):
+            raise RedisError("The requests of the node are locked, maybe by itself before it died.")
 
 
 _REDELIVERED = 1000  # more than any node takes at once
 _EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
+_MUTEX_SECONDS = 10  # how long a node that dies while it looks through its requests holds them up
 _SOCKET_SECONDS = 30.0  # longer than kombu waits for a request in one call

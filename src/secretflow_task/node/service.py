@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,6 +22,9 @@ from secretflow_task.utils.log import get_logger
 from secretflow_task.utils.status_notifier import Publisher
 
 log = get_logger()
+
+_TAKE_BACK_SECONDS = 5.0
+_RETRY_SECONDS = 2.0
 
 
 def serve(settings: Settings) -> int:
@@ -52,7 +56,9 @@ def serve(settings: Settings) -> int:
             without_mingle=True,
             quiet=True,
         )
-        _take_back(settings, node.store.node_id)
+        taking_back = threading.Thread(target=_take_back, args=(settings, node.store.node_id), daemon=True)
+        taking_back.start()
+        taking_back.join(_TAKE_BACK_SECONDS)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
     return int(worker.exitcode or 0)
@@ -84,15 +90,20 @@ def _ownership(node: Node, redis: Redis) -> RedisOwnership:
 
 
 def _take_back(settings: Settings, node_id: str) -> None:
-    """Put what an earlier process of this node had taken and not acknowledged back into the queue."""
-    try:
-        redeliver(settings, node_id)
-    except (OperationalError, RedisError, OSError) as error:
-        log.warning(
-            "Redis cannot be reached; the node goes on trying. `sfworker doctor` says more.",
-            action="redis_away",
-            problem=type(error).__name__,
-        )
+    """Put what an earlier process of this node had taken and not acknowledged back into the queue.
+
+    When that is done late, something may go back that this process has taken: it drops the second delivery.
+    """
+    warned = False
+    while True:
+        try:
+            return redeliver(settings, node_id)
+        except (OperationalError, RedisError, OSError) as error:
+            if not warned:
+                warned, problem = True, type(error).__name__
+                message = "Redis cannot be used; the node goes on trying. `sfworker doctor` says more."
+                log.warning(message, action="redis_away", problem=problem)
+        time.sleep(_RETRY_SECONDS)
 
 
 def _worker_class(app: Celery, node: Node) -> Any:
