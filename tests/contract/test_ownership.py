@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 
 from secretflow_task.messages import Status
 from secretflow_task.node import ownership
-from secretflow_task.node.ownership import RedisOwnership, Verdict
+from secretflow_task.node.ownership import RedisOwnership, Verdict, living_nodes
 from secretflow_task.testing import MemoryOutbox
 from secretflow_task.utils.status_notifier import Publisher, cancel_key
 from tests.contract.conftest import RedisServer
@@ -39,6 +39,7 @@ class Nodes:
             cancel=lambda execution_id: self.cancelled.append((name, execution_id)),
             inherit=lambda node_id: self.inherited.append((name, node_id)),
             settle=lambda lost, parties: self.settled.append((name, lost.execution_id, parties)),
+            describe=lambda: {"name": name, "running": len(self.running.get(name, []))},
         )
         owner.renew()
         return owner
@@ -213,6 +214,15 @@ def test_a_node_that_fails_to_inherit_tries_again(nodes: Nodes, monkeypatch: pyt
             second.renew()
     second.renew()
     assert nodes.inherited == [("n2", "n1")]
+
+
+def test_nodes_say_how_they_are_while_they_live(nodes: Nodes, redis: Redis) -> None:
+    nodes.running["n1"] = ["e-1"]
+    for name in ("n1", "n2", "n3"):
+        nodes.node(name)
+    nodes.dies("n3")
+    expected = [{"name": "n1", "running": 1}, {"name": "n2", "running": 0}]
+    assert sorted(living_nodes(redis), key=lambda node: str(node["name"])) == expected
 
 
 def test_a_node_that_ends_in_peace_is_not_inherited_from(nodes: Nodes, redis: Redis) -> None:

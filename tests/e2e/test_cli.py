@@ -106,10 +106,13 @@ def test_what_is_not_there_is_explained(request_file: Path, tmp_path: Path) -> N
     assert sfworker("tsaks").returncode == 2
 
 
-def test_doctor_finds_what_is_wrong_and_what_is_well(redis_url: str, tmp_path: Path) -> None:
+def test_doctor_finds_what_is_wrong_and_what_is_well(
+    redis_url: str, node: RunningNode, tmp_path: Path
+) -> None:
     settings = {"SFWORKER_STATE_DIR": str(tmp_path), "SFWORKER_DATA_ROOT": str(tmp_path)}
     well = sfworker("doctor", SFWORKER_REDIS_URL=redis_url, **settings)
     assert (well.returncode, "wrong" in well.stdout) == (0, False), well.stdout
+    assert f"{node.environment['SFWORKER_NAME']}: 0 running, 0 events waiting, 0 dropped" in well.stdout
     away = sfworker("doctor", SFWORKER_REDIS_URL="redis://:secret@127.0.0.1:1/0", **settings)
     assert (away.returncode, "Start Redis" in away.stdout, "secret" in away.stdout) == (4, True, False)
 

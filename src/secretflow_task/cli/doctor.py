@@ -17,6 +17,7 @@ from rich.table import Table
 
 from secretflow_task.cli.display import console
 from secretflow_task.config.settings import Settings
+from secretflow_task.node.ownership import living_nodes
 from secretflow_task.node.ports import is_free
 
 ENGINE = ("secretflow", "1.14.0b0")
@@ -93,6 +94,16 @@ def _clock(settings: Settings) -> Finding:
     return Finding(f"{behind:+.3f} s against Redis", "Synchronise the clocks (NTP)." if wrong else "")
 
 
+def _nodes(settings: Settings) -> Finding:
+    try:
+        with _connect(settings) as redis:
+            nodes = living_nodes(redis)
+    except (RedisError, OSError, ValueError):
+        return Finding("unknown: Redis cannot be reached")
+    waiting = "{name}: {running} running, {events_waiting} events waiting, {events_dropped} dropped"
+    return Finding("\n".join(waiting.format_map(node) for node in nodes) or "none runs")
+
+
 def _ports(settings: Settings) -> Finding:
     sample = settings.ports[:: max(1, len(settings.ports) // 200)]
     free = sum(is_free(port) for port in sample) / len(sample)
@@ -133,6 +144,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "Redis": _redis,
     "Redis memory": _redis_memory,
     "clock": _clock,
+    "nodes": _nodes,
     "ports": _ports,
     "data folder": _data_root,
     "state folder": _folder("state_dir"),

@@ -216,6 +216,12 @@ class Node:
         with self._mutex:
             return {key: (plan.request, plan.parties) for key, (plan, _) in self._running.items()}
 
+    def describe(self) -> dict[str, Any]:
+        """How the node is: what it runs, and what became of its events."""
+        running, store = len(self.running()), self.store
+        events = {"events_waiting": store.waiting(), "events_dropped": store.dropped}
+        return {"name": self.settings.name, "running": running, **events}
+
     def cancel(self, execution_id: str) -> bool:
         """End a running execution; whether it runs here."""
         return self._end(execution_id, TaskCancelled())

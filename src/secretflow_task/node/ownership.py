@@ -115,10 +115,10 @@ end
 return {verdict, epoch, unpack(answer)}
 """
 
-# KEYS: the own lease, all nodes. ARGV: node, lifetime of a lease, seconds after which a node is dead.
+# KEYS: the own lease, all nodes. ARGV: node, lifetime of a lease, after how long a node is dead, how it is.
 _RENEW = """
 local now = tonumber(redis.call('TIME')[1])
-redis.call('SET', KEYS[1], '1', 'EX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[4], 'EX', ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
 """
@@ -132,6 +132,7 @@ class RedisOwnership:
         cancel: called with each of them whose cancel key appears.
         inherit: called with the id of a node that died; at one survivor or more, until one has done it.
         settle: called with each request that a dead node had taken, and its parties that had not ended.
+        describe: says how the node is; stands in its lease, for `living_nodes`.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class RedisOwnership:
         cancel: Callable[[str], object],
         inherit: Callable[[str], object],
         settle: Callable[[TaskRequest, list[str]], object],
+        describe: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._redis = redis
         self._node_id = node_id
@@ -150,6 +152,7 @@ class RedisOwnership:
         self._cancel = cancel
         self._inherit = inherit
         self._settle = settle
+        self._describe = describe
         self._claim_script = redis.register_script(_CLAIM)
         self._renew_script = redis.register_script(_RENEW)
         self._in_touch_since: float | None = None
@@ -204,7 +207,8 @@ class RedisOwnership:
     def renew(self) -> None:
         """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
         keys = [_lease_key(self._node_id), _NODES]
-        dead = self._renew_script(keys, [self._node_id, LEASE_SECONDS, _DEAD_SECONDS])
+        values = [self._node_id, LEASE_SECONDS, _DEAD_SECONDS, json.dumps(self._describe())]
+        dead = self._renew_script(keys, values)
         self._in_touch_since = self._in_touch_since or time.monotonic()
         running = self._running()
         for execution_id in running:
@@ -240,6 +244,12 @@ class RedisOwnership:
         except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
             self._in_touch_since = None
             log.warning("The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__)
+
+
+def living_nodes(redis: Any) -> list[dict[str, Any]]:
+    """What the nodes that share a Redis say of themselves; raises `redis.RedisError`."""
+    leases = [redis.get(_lease_key(_text(node_id))) for node_id in redis.zrange(_NODES, 0, -1)]
+    return [json.loads(lease) for lease in leases if lease]
 
 
 def _as_text(request: TaskRequest) -> str:

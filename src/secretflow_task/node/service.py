@@ -86,6 +86,7 @@ def _ownership(node: Node, redis: Redis) -> RedisOwnership:
         cancel=node.cancel,
         inherit=inherit,
         settle=node.settle_lost,
+        describe=node.describe,
     )
 
 
