@@ -94,6 +94,11 @@ class MemoryOutbox:
         with self._mutex:
             return self._statuses.get((execution_id, party))
 
+    def knows(self, execution_id: str, party: str) -> bool:
+        """Whether an execution was ever taken here."""
+        with self._mutex:
+            return (execution_id, party) in self._executions
+
     def unfinished(self) -> list[Execution]:
         """What was taken and has no terminal event."""
         with self._mutex:
@@ -101,21 +106,28 @@ class MemoryOutbox:
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
         """Number an event of a taken execution and keep it until sent; None when it is not kept."""
-        key = (event.execution_id, event.party)
         if not event.status.terminal and self.waiting() >= self._maxlen:
             self.dropped += 1
             return None
         with self._mutex:
-            if self._statuses.get(key) is not Status.RUNNING:
-                return None
-            self._statuses[key] = event.status
-            self._last_seq[key] += 1
-            numbered = replace(event, seq=self._last_seq[key])
-            as_stored = StatusEvent.from_json(numbered.to_json())
-            self._last_number += 1
-            number = self._last_number
-            self._events[number] = Unsent(number, self._epochs[key], as_stored)
-            return numbered
+            return self._append(event)
+
+    def append_all(self, events: Iterable[StatusEvent]) -> list[StatusEvent]:
+        """As `append`, for the terminal events of an execution at all parties."""
+        with self._mutex:
+            return [kept for event in events if (kept := self._append(event)) is not None]
+
+    def _append(self, event: StatusEvent) -> StatusEvent | None:
+        key = (event.execution_id, event.party)
+        if self._statuses.get(key) is not Status.RUNNING:
+            return None
+        self._statuses[key] = event.status
+        self._last_seq[key] += 1
+        numbered = replace(event, seq=self._last_seq[key])
+        as_stored = StatusEvent.from_json(numbered.to_json())
+        self._last_number += 1
+        self._events[self._last_number] = Unsent(self._last_number, self._epochs[key], as_stored)
+        return numbered
 
     def waiting(self) -> int:
         """How many events Redis does not have yet."""

@@ -18,6 +18,7 @@ from tests.contract.conftest import RedisServer
 from tests.contract.events import event, request
 
 EXECUTIONS = ["e-1"]
+PARTIES = ["alice", "bob"]
 NODES = st.sampled_from(["n1", "n2"])
 STEPS = settings(max_examples=300, stateful_step_count=30, deadline=None, database=None)
 
@@ -32,45 +33,65 @@ class LiveNode:
         self.lease = RedisOwnership(
             redis,
             name,
-            running=lambda: {key: (request(key), ["alice"]) for key in self.running},
-            cancel=self.cancel,
+            running=lambda: {key: (request(key), PARTIES) for key in self.running},
+            cancel=self.fail,
             inherit=lambda node_id: None,
-            settle=lambda lost, parties: self.settle(lost.execution_id),
+            settle=lambda lost, parties: self.settle(lost.execution_id, parties),
         )
         self.publisher = Publisher(outbox, redis, maxlen=1000, on_stale=self.give_up)
         self.lease.renew()
 
     def deliver(self, execution_id: str) -> Verdict:
         """Do what a node does with a delivered request."""
-        claim = self.lease.claim(request(execution_id), ["alice"])
-        if claim.verdict is Verdict.DROP:
-            return claim.verdict
-        if not self.outbox.claim(request(execution_id), "alice", epoch=claim.epoch, seqs=claim.seqs):
-            return Verdict.DROP
-        if claim.verdict is Verdict.RUN:
+        verdict = self._claim(execution_id, PARTIES)
+        if verdict is Verdict.RUN:
             self.running.add(execution_id)
-        else:
-            self.outbox.append(event(Status.FAILURE, execution_id=execution_id))
-        return claim.verdict
+        elif verdict is not Verdict.DROP:
+            self.fail(execution_id)
+        return verdict
 
-    def settle(self, execution_id: str) -> None:
-        """End for a dead node what it had taken."""
-        assert self.deliver(execution_id) is not Verdict.RUN
+    def _claim(self, execution_id: str, parties: list[str], only_lost: bool = False) -> Verdict:
+        claim = self.lease.claim(request(execution_id), parties, only_lost)
+        verdict = claim.verdict
+        if verdict is Verdict.OWN:
+            unknown = not any(self.outbox.knows(execution_id, party) for party in parties)
+            verdict = Verdict.LOST if unknown else Verdict.DROP
+        if verdict is not Verdict.DROP:
+            lost = verdict is Verdict.LOST
+            taken = self.outbox.claim(
+                request(execution_id), *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost
+            )
+            verdict = verdict if taken else Verdict.DROP
+        return verdict
 
-    def cancel(self, execution_id: str) -> None:
-        """End what runs."""
+    def settle(self, execution_id: str, parties: list[str]) -> None:
+        """End for a dead node what it had taken, as it was never to be seen half ended."""
+        if self._claim(execution_id, parties, only_lost=True) is Verdict.LOST:
+            assert parties == PARTIES
+            self.fail(execution_id)
+
+    def end(self, execution_id: str, status: Status) -> None:
+        """Say at all parties how an execution ended."""
         self.running.discard(execution_id)
-        self.outbox.append(event(Status.FAILURE, execution_id=execution_id))
+        self.outbox.append_all([event(status, party, execution_id=execution_id) for party in PARTIES])
+
+    def fail(self, execution_id: str) -> None:
+        """End what runs, or what was lost."""
+        self.end(execution_id, Status.FAILURE)
 
     def give_up(self, stale: StatusEvent) -> None:
         """Another node has it."""
         self.running.discard(stale.execution_id)
-        self.outbox.give_up(stale.execution_id, "alice")
+        self.outbox.give_up(stale.execution_id, stale.party)
 
     def settle_what_was_left(self) -> None:
         """What a start does with what the process before it ran."""
-        for left in self.outbox.unfinished():
-            self.outbox.append(event(Status.FAILURE, execution_id=left.request.execution_id))
+        for execution_id in {left.request.execution_id for left in self.outbox.unfinished()}:
+            if self.lease.holds(execution_id, PARTIES):
+                self.fail(execution_id)
+            else:
+                for party in PARTIES:
+                    self.outbox.give_up(execution_id, party)
 
 
 class Cluster(RuleBasedStateMachine):
@@ -104,6 +125,7 @@ class Cluster(RuleBasedStateMachine):
         """Kill a node, and let its lease run out."""
         if self.alive.pop(name, None):
             self.redis.delete(f"sfworker:node:{name}")
+            self.redis.zadd("sfworker:nodes", {name: 1})
 
     @rule(name=NODES, execution_id=st.sampled_from(EXECUTIONS))
     def deliver(self, name: str, execution_id: str) -> None:
@@ -126,9 +148,10 @@ class Cluster(RuleBasedStateMachine):
         """A running execution reports, and may succeed."""
         node = self.alive.get(name)
         if node and execution_id in node.running:
-            for status in [Status.RUNNING] * progress + [Status.SUCCESS] * ends:
-                node.outbox.append(event(status, execution_id=execution_id))
-            node.running -= {execution_id} if ends else set()
+            for party in PARTIES[:progress]:
+                node.outbox.append(event(party=party, execution_id=execution_id))
+            if ends:
+                node.end(execution_id, Status.SUCCESS)
 
     @rule(name=NODES)
     def publish(self, name: str) -> None:
@@ -155,23 +178,39 @@ class Cluster(RuleBasedStateMachine):
         self.redis.set(cancel_key(execution_id), "1")
 
     def teardown(self) -> None:
-        """In the end all that is left is sent."""
+        """In the end nobody runs anything, all that is left is sent, and all that was taken has ended."""
         for name in ("n1", "n2"):
+            self.kill(name)
             self.start(name)
+        for name in ("n1", "n2") * 2:
+            self.renew(name)
             self.publish(name)
-        self.every_execution_ends_once_and_in_order()
+        for execution_id in EXECUTIONS:
+            events = self.seen(execution_id)
+            taken = self.redis.keys(f"sfworker:execution:{execution_id}:*")
+            assert len({events[party][-1].status for party in PARTIES if party in events}) == bool(taken)
+            assert not taken or all(events[party][-1].status.terminal for party in PARTIES)
+
+    def seen(self, execution_id: str) -> dict[str, list[StatusEvent]]:
+        """What a web application sees of an execution, by party."""
+        entries: Any = self.redis.xrange(STREAM)
+        found = [StatusEvent.from_json(fields["event"]) for _, fields in entries]
+        return {
+            party: events
+            for party in PARTIES
+            if (events := [e for e in found if (e.execution_id, e.party) == (execution_id, party)])
+        }
 
     @invariant()
-    def every_execution_ends_once_and_in_order(self) -> None:
-        """What a web application sees."""
-        seen: dict[str, list[StatusEvent]] = {}
-        entries: Any = self.redis.xrange(STREAM)
-        for _, fields in entries:
-            found = StatusEvent.from_json(fields["event"])
-            seen.setdefault(found.execution_id, []).append(found)
-        for events in seen.values():
-            assert [item.seq for item in events] == list(range(1, len(events) + 1))
-            assert not any(item.status.terminal for item in events[:-1])
+    def every_execution_ends_once_in_order_and_at_all_parties_alike(self) -> None:
+        """At any moment."""
+        for execution_id in EXECUTIONS:
+            seen = self.seen(execution_id)
+            for events in seen.values():
+                assert [item.seq for item in events] == list(range(1, len(events) + 1))
+                assert not any(item.status.terminal for item in events[:-1])
+            ended = [events[-1].status for events in seen.values() if events[-1].status.terminal]
+            assert not ended or ended in ([ended[0]] * len(PARTIES),)
 
     @invariant()
     def no_execution_is_run_twice(self) -> None:
@@ -180,8 +219,9 @@ class Cluster(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def cluster(redis_server: RedisServer) -> Iterator[type[Cluster]]:
-    """The machine on a real Redis."""
+def cluster(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Cluster]]:
+    """The machine on a real Redis; a node need not be in touch with it for long to call another dead."""
+    monkeypatch.setattr(RedisOwnership, "_knows_the_dead", lambda self: True)
     with redis_server.client() as client:
         yield type("Cluster", (Cluster,), {"redis": client})
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis, RedisError
 
+from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.messages import Status
 from secretflow_task.node import ownership
 from secretflow_task.node.ownership import RedisOwnership, Verdict, living_nodes
@@ -88,6 +89,7 @@ def test_a_delivery_under_a_live_lease_is_dropped_and_the_owner_knows_its_own(no
     assert verdict(second, "e-2") is Verdict.RUN
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_a_dead_node_had_is_lost_and_settled_once(nodes: Nodes, redis: Redis) -> None:
     first, second, third = (nodes.node(name) for name in ("n1", "n2", "n3"))
     outbox = store_of("n1")
@@ -116,6 +118,7 @@ def test_what_has_ended_is_dropped_also_when_its_node_is_gone(nodes: Nodes, redi
     assert verdict(second) is Verdict.DROP
 
 
+@pytest.mark.usefixtures("impatient")
 def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(nodes: Nodes, redis: Redis) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     assert verdict(first) is Verdict.RUN
@@ -158,14 +161,13 @@ def test_what_a_dead_node_had_taken_is_settled_also_when_celery_has_forgotten_it
     for execution_id in ("e-1", "e-2", "e-3"):
         assert verdict(owners[0], execution_id) is Verdict.RUN
     outbox = store_of("n1")
-    for execution_id, party in (("e-1", "alice"), ("e-2", "alice"), ("e-2", "bob")):
-        outbox.claim(request(execution_id), party)
-        outbox.append(event(Status.SUCCESS, party, execution_id=execution_id))
+    outbox.claim(request("e-2"), *PARTIES)
+    outbox.append_all([event(Status.SUCCESS, party, execution_id="e-2") for party in PARTIES])
     Publisher(outbox, redis, maxlen=1000).send_batch()
     nodes.dies("n1")
     for owner in owners[1:] * 2:
         owner.renew()
-    assert sorted(nodes.settled) == [("n2", "e-1", ["bob"]), ("n2", "e-3", PARTIES)]
+    assert sorted(nodes.settled) == [("n2", "e-1", PARTIES), ("n2", "e-3", PARTIES)]
     assert not redis.exists("sfworker:taken:n1")
 
 
@@ -181,6 +183,7 @@ def test_what_runs_is_written_down_again_for_a_redis_that_came_back_empty(nodes:
     assert nodes.settled == [("n2", "e-1", PARTIES)]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_another_took_over_belongs_to_it(nodes: Nodes, redis: Redis) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     assert verdict(first) is Verdict.RUN
@@ -193,10 +196,57 @@ def test_what_another_took_over_belongs_to_it(nodes: Nodes, redis: Redis) -> Non
 def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     nodes.dies("n1")
+    assert verdict(first) is Verdict.RUN
     second.renew()  # all leases ran out while nobody could renew his
     assert nodes.inherited == []
+    with ThreadPoolExecutor(1) as thread:
+        claim = thread.submit(verdict, second)
+        time.sleep(0.7)
+        assert not claim.done()
+        first.renew()
+        assert claim.result(5) is Verdict.DROP
+
+
+def test_a_claim_that_waits_ends_with_its_node(nodes: Nodes, redis: Redis) -> None:
+    owner = nodes.node("n1")
+    redis.config_set("maxmemory", 1)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            claim = thread.submit(verdict, owner)
+            time.sleep(0.2)
+            owner.stop()
+            with pytest.raises(NodeStopping):
+                claim.result(5)
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+def test_what_could_not_be_begun_is_given_back(nodes: Nodes, redis: Redis) -> None:
+    first, second = nodes.node("n1"), nodes.node("n2")
+    assert verdict(first) is Verdict.RUN
+    first.release(request(), PARTIES)
+    assert not redis.exists("sfworker:taken:n1") and verdict(second) is Verdict.RUN
+    first.release(request(), PARTIES)
+    assert verdict(first) is Verdict.DROP
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_nobody_has_had_is_not_taken_as_lost(nodes: Nodes, redis: Redis) -> None:
+    assert nodes.node("n1").claim(request(), PARTIES, only_lost=True).verdict is Verdict.DROP
+    assert not redis.keys("sfworker:execution:*")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_has_ended_is_not_written_down_again(nodes: Nodes, redis: Redis) -> None:
+    first = nodes.node("n1")
+    nodes.running["n1"] = ["e-1"]  # until its last party is done
+    assert verdict(first) is Verdict.RUN
+    outbox = store_of("n1")
+    outbox.claim(request(), *PARTIES)
+    outbox.append_all([event(Status.SUCCESS, party) for party in PARTIES])
+    Publisher(outbox, redis, maxlen=1000).send_batch()
     first.renew()
-    assert verdict(first) is Verdict.RUN and verdict(second) is Verdict.DROP
+    assert not redis.exists("sfworker:taken:n1")
 
 
 @pytest.mark.usefixtures("impatient")
@@ -248,6 +298,6 @@ def test_while_redis_is_away_a_request_is_run(redis_server: RedisServer, redis: 
     redis_server.stop()
     try:
         assert verdict(owner) is Verdict.RUN
-        assert owner.holds("e-1", PARTIES)
+        assert owner.holds("e-1", PARTIES) is None
     finally:
         redis_server.start()

@@ -292,6 +292,41 @@ def test_a_redis_that_comes_back_from_an_older_file_gets_also_the_last_terminal_
     assert stream(redis) == sent
 
 
+def test_a_node_that_starts_on_an_older_redis_file_sends_what_it_lacks(outbox: AnyOutbox, redis: Any) -> None:
+    outbox.claim(request(), "alice")
+    sent = [outbox.append(event())]
+    publisher = Publisher(outbox, redis, maxlen=1000)
+    publisher.send_batch()
+    older = {key: redis.dump(key) for key in redis.keys("*")}
+    sent.append(outbox.append(event(Status.SUCCESS)))
+    publisher.send_batch()
+    redis.flushall()
+    for key, value in older.items():
+        redis.restore(key, 0, value)
+    Publisher(outbox, redis, maxlen=1000).send_batch()  # of another process of the node
+    assert stream(redis) == sent
+
+
+@pytest.mark.parametrize("limit", [100, 4, 3])
+def test_the_terminal_events_of_an_execution_go_out_together_or_not_at_all(
+    limit: int, outbox: AnyOutbox, redis: Any
+) -> None:
+    parties = ["alice", "bob"]
+    outbox.claim(request(), *parties)
+    sent = [outbox.append(event(party=party)) for party in parties]
+    sent += outbox.append_all([event(Status.SUCCESS, party) for party in parties])
+    publisher = Publisher(outbox, redis, maxlen=1000)
+    publisher.send_batch(limit)
+    while publisher.send_batch(limit):
+        pass
+    assert stream(redis) == sent
+    redis.delete("task_status_stream")
+    redis.hset("sfworker:execution:e-1:alice", mapping={"seq": 1, "ended": 0})
+    redis.hset("sfworker:execution:e-1:bob", mapping={"seq": 0, "ended": 0})
+    ends = outbox.rewind() and [unsent for unsent in outbox.unsent(10) if unsent.event.status.terminal]
+    assert ends and publisher._send(ends) == ["behind"] and stream(redis) == []
+
+
 def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any, tmp_path: Path) -> None:
     with EventStore(tmp_path) as store:
         publisher = Publisher(store, redis, maxlen=1000)

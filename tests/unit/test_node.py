@@ -71,11 +71,11 @@ class Bench:
             (root / "data" / party).mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def node(self, script: Script = succeed) -> Iterator[Node]:
+    def node(self, script: Script = succeed, **options: Any) -> Iterator[Node]:
         """A running node."""
         self.template = ScriptedTemplate(script)
         template: Any = self.template
-        with Node(self.settings, on_event=self.events.append, template=template) as node:
+        with Node(self.settings, on_event=self.events.append, template=template, **options) as node:
             yield node
 
     def told(self) -> dict[str, list[tuple[int, str, str]]]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
 from secretflow_task.celery_tasks import NodeStopping
-from secretflow_task.errors import MissingFile, NodeLost
+from secretflow_task.errors import MissingFile, NodeLost, TaskCancelled
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, TaskRequest
 from secretflow_task.node import node as node_module
 from secretflow_task.node import supervisor
-from secretflow_task.node.node import Node, _staging_name
+from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Claim, Verdict
 from secretflow_task.node.peer_link import LocalLink
+from secretflow_task.node.staging import staging_name
 from secretflow_task.node.store import EventStore
 from secretflow_task.testing import JobSide
 from tests.unit.test_node import PSI, Bench, never
@@ -45,6 +47,14 @@ def in_a_thread(action: Callable[[], object]) -> Iterator[None]:
     yield
     thread.join(10)
     assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def until_running(node: Node, execution_id: str) -> None:
@@ -79,19 +89,25 @@ def test_a_node_that_stops_ends_what_runs_and_takes_nothing_more(bench: Bench) -
 
 
 class Answers:
-    """An `Ownership` with one answer."""
+    """An `Ownership` with one answer to each question."""
 
-    def __init__(self, claim: Claim, holds: bool = True) -> None:
+    def __init__(self, claim: Claim, *holds: bool | None) -> None:
         self._claim = claim
-        self._holds = holds
+        self._holds = list(holds)
 
-    def claim(self, _request: TaskRequest, _parties: list[str]) -> Claim:
+    def claim(self, _request: TaskRequest, _parties: list[str], only_lost: bool = False) -> Claim:
         """The answer."""
-        return self._claim
+        return Claim(Verdict.DROP) if only_lost and self._claim.verdict is Verdict.RUN else self._claim
 
-    def holds(self, _execution_id: str, _parties: list[str]) -> bool:
-        """The other answer."""
-        return self._holds
+    def release(self, _request: TaskRequest, _parties: list[str]) -> None:
+        """Nothing is held."""
+
+    def holds(self, _execution_id: str, _parties: list[str]) -> bool | None:
+        """The next answer, the last of them again and again."""
+        return self._holds.pop(0) if len(self._holds) > 1 else next(iter(self._holds), True)
+
+    def stop(self) -> None:
+        """Nobody waits."""
 
 
 @pytest.mark.parametrize(
@@ -129,7 +145,7 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
 def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(bench: Bench) -> None:
     with bench.node(never) as node:
         node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
-    folders = [bench.root / "data" / party / _staging_name("e-1", party) for party in ("alice", "bob")]
+    folders = [bench.root / "data" / party / staging_name("e-1", party) for party in ("alice", "bob")]
     for folder in folders:
         folder.mkdir()
         (folder / "0.csv").write_text("half an output")
@@ -147,14 +163,15 @@ def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
     keep_result = EventStore.keep_result
 
     def keep(store: EventStore, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
-        if len(voted) < votes:
-            keep_result(store, execution_id, party, result)
         voted.append(party)
+        if voted.index(party) < votes:
+            keep_result(store, execution_id, party, result)
 
     patch.setattr(EventStore, "keep_result", keep)
-    patch.setattr(EventStore, "append", lambda store, event: None)
-    patch.setattr(supervisor, "put_back", lambda folders, rules: None)
-    patch.setattr(node_module, "remove_staged", lambda folders: None)
+    patch.setattr(EventStore, "append_all", lambda store, events: [])
+    patch.setattr(EventStore, "forget_result", lambda store, execution_id, party: None)
+    patch.setattr(supervisor, "put_back", lambda folders, rules: True)
+    patch.setattr(node_module, "remove_staged", lambda folders, succeeded: None)
     if votes < len(ENDED):
         patch.setattr(LocalLink, "settle", lambda link: link.fail(NodeLost()))
     with bench.node() as node:
@@ -167,7 +184,7 @@ def test_what_a_node_had_moved_when_it_was_killed_stays_if_all_parties_had_settl
 ) -> None:
     with monkeypatch.context() as patch:
         power_cut(bench, patch, votes)
-    assert bench.told() == {}
+    bench.events.clear()
     with bench.node(never):
         ended = {party: events[-1][1:] for party, events in bench.told().items()}
     assert ended == dict.fromkeys(ENDED, ("SUCCESS", "") if votes == 2 else ("FAILURE", "NodeLost"))
@@ -183,15 +200,58 @@ def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(ben
     with bench.node(never) as node:
         node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
         node.store.keep_result("e-1", "bob", {})
-        node._settle(TaskRequest("e-1", "r-1", PSI), "alice", MissingFile("alice: no file.", party="alice"))
+        node._fail(TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice"))
     with bench.node(never):
         pass
     assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "MissingFile")])
 
 
+def test_what_another_node_has_settled_since_is_undone_and_not_told_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        power_cut(bench, patch, votes=2)
+    bench.events.clear()
+    asked = Answers(Claim(Verdict.DROP), None, None, False)  # Redis is away for a while
+    with bench.node(never, ownership=lambda node: nullcontext(asked)) as node:
+        until(lambda: node.store.unfinished() == [])
+    assert bench.told() == {} and [path.split("/")[1] for path in bench.files()] == ["alice", "bob"]
+    assert {(bench.root / path).read_text() for path in bench.files()} == {"old"}
+
+
+def test_a_withdrawn_vote_does_not_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalLink, "settle", lambda link: link.fail(TaskCancelled()))
+    with monkeypatch.context() as patch:
+        patch.setattr(EventStore, "append_all", lambda store, events: [])
+        with bench.node() as node:
+            node.execute("e-1", PSI)
+    assert bench.files() == []
+    bench.events.clear()
+    with bench.node(never):
+        assert {party: events[-1][1:] for party, events in bench.told().items()} == dict.fromkeys(
+            ENDED, ("FAILURE", "NodeLost")
+        )
+
+
+def test_a_request_that_cannot_be_written_down_goes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any, **_options: Any) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(node_module, "_GIVE_BACK_SECONDS", 0.01)
+    with bench.node() as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(node.store, "claim", full)
+            with pytest.raises(NodeStopping):
+                node.execute("e-1", PSI)
+        assert node.execute("e-1", PSI).status is Status.SUCCESS
+    assert len(bench.told()["alice"]) == 2
+
+
 def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
     with bench.node() as node:
-        node.ownership = Answers(Claim(Verdict.RUN), holds=False)
+        node.ownership = Answers(Claim(Verdict.RUN), False)
         node.execute("e-1", PSI)
     ended = {party: events[-1][1:] for party, events in bench.told().items()}
     assert ended == dict.fromkeys(ENDED, ("FAILURE", "NodeLost")) and bench.files() == []

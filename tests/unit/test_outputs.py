@@ -53,7 +53,7 @@ class Shelf:
     def undo(self) -> None:
         """What a node does at its next start with an execution that had failed."""
         put_back([self.staged], self.rules)
-        remove_staged([self.staged])
+        remove_staged([self.staged], succeeded=False)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def kill_at_call(patch: pytest.MonkeyPatch, last: int, *names: str) -> None:
 def test_outputs_replace_what_was_there(shelf: Shelf) -> None:
     move_outputs(shelf.outputs, shelf.rules, STAGING)
     assert shelf.content() == AFTER
-    remove_staged([shelf.staged])
+    remove_staged([shelf.staged], succeeded=True)
     assert shelf.content() == AFTER and not shelf.staged.exists()
 
 
@@ -93,7 +93,7 @@ def test_a_move_can_be_undone_more_than_once(shelf: Shelf) -> None:
         assert shelf.content() == BEFORE
 
 
-@pytest.mark.parametrize("moment", range(1, 9))
+@pytest.mark.parametrize("moment", range(1, 10))
 def test_whenever_a_node_is_killed_all_is_as_it_was(
     moment: int, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,3 +122,38 @@ def test_a_job_that_names_what_it_has_not_staged_moves_nothing(wrong: str, shelf
     with pytest.raises(OutputNotWritable):
         move_outputs(outputs, shelf.rules, STAGING)
     assert shelf.content() == BEFORE
+
+
+def test_what_somebody_else_wrote_meanwhile_stays(shelf: Shelf) -> None:
+    move_outputs(shelf.outputs, shelf.rules, STAGING)
+    later = shelf.root / "later.csv"
+    later.write_text("later")
+    later.replace(shelf.root / "b.csv")
+    shelf.undo()
+    assert shelf.content() == BEFORE | {"b.csv": "later"} and not shelf.staged.exists()
+
+
+def test_what_cannot_be_put_back_is_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    move_outputs(shelf.outputs, shelf.rules, STAGING)
+
+    def fail(*_paths: Path) -> None:
+        raise OSError("read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        assert not put_back([shelf.staged], shelf.rules)
+        remove_staged([shelf.staged], succeeded=False)
+    assert put_back([shelf.staged], shelf.rules) and shelf.content() == BEFORE
+
+
+def test_a_journal_that_cannot_be_written_moves_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_handle: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputNotWritable):
+        move_outputs(shelf.outputs, shelf.rules, STAGING)
+    shelf.undo()
+    assert shelf.content() == BEFORE and not shelf.staged.exists()

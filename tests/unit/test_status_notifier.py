@@ -51,6 +51,7 @@ class FailingScript:
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.calls: list[tuple[list[str], list[Any]]] = []
+        self.mark = ""
         self.done = threading.Event()
 
     def register_script(self, script: str) -> Any:
@@ -58,16 +59,20 @@ class FailingScript:
         assert script is status_notifier.PUBLISH_SCRIPT
         return self
 
-    def get(self, _key: str) -> str:
-        """The mark of the node."""
-        return "mark"
+    def set(self, _key: str, mark: str) -> None:
+        """Note the mark of the node."""
+        self.mark = mark
 
-    def __call__(self, keys: list[str], arguments: list[Any]) -> str:
+    def numbers(self) -> list[int]:
+        """The numbers of the events, in the order of their sending."""
+        return [arguments[6] for _, arguments in self.calls]
+
+    def __call__(self, keys: list[str], arguments: list[Any]) -> list[str]:
         if self.errors:
             raise self.errors.pop(0)
         self.calls.append((keys, arguments))
         self.done.set()
-        return "sent"
+        return ["sent"]
 
 
 def outbox_with(count: int) -> MemoryOutbox:
@@ -86,11 +91,12 @@ def test_a_batch_is_sent_in_order_with_the_keys_of_its_execution() -> None:
     assert publisher.send_batch(2) == 2
     assert publisher.send_batch(2) == 1
     assert publisher.send_batch(2) == 0
-    names = ["sfworker:execution:e-1:alice", "task_status_stream", "task_status_events", "task_status_queue"]
-    keys = [*names, f"sfworker:mark:{outbox.node_id}", f"sfworker:taken:{outbox.node_id}"]
-    marks = ["mark", *(event.event_id for event in events)]
-    assert script.calls == [
-        (keys, [event.seq, event.to_json(), 604800, 5000, 1, outbox.node_id, 1, 0, 0, old, new])
+    names = ["task_status_stream", "task_status_events", "task_status_queue"]
+    own = [f"sfworker:mark:{outbox.node_id}", f"sfworker:taken:{outbox.node_id}"]
+    marks = [script.mark, *(event.event_id for event in events)]
+    assert [keys for keys, _ in script.calls] == [[*names, *own, "sfworker:execution:e-1:alice"]] * 3
+    assert [arguments for _, arguments in script.calls] == [
+        [604800, 5000, 1, outbox.node_id, old, new, event.seq, event.to_json(), 1, 0, 1]
         for event, old, new in zip(events, marks, marks[1:])
     ]
     assert outbox.unsent(10) == []
@@ -105,7 +111,7 @@ def test_an_event_that_is_not_sent_stays_with_all_after_it() -> None:
         publisher.send_batch()
     assert [unsent.event.seq for unsent in outbox.unsent(10)] == [2, 3]
     assert publisher.send_batch() == 2
-    assert [arguments[0] for _, arguments in script.calls] == [1, 2, 3]
+    assert script.numbers() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("x"), RuntimeError("x")])
@@ -114,7 +120,7 @@ def test_the_thread_goes_on_after_any_error(error: Exception) -> None:
     with capture_logs() as records, Publisher(outbox, script, maxlen=5000) as publisher:
         publisher.wake()
         assert script.done.wait(5)
-    assert [arguments[0] for _, arguments in script.calls] == [1, 2]
+    assert script.numbers() == [1, 2]
     assert [(record["action"], record.get("problem")) for record in records] == [
         ("outbox_waits", type(error).__name__),
         ("outbox_goes_on", None),
@@ -125,7 +131,7 @@ def test_close_sends_what_is_left() -> None:
     outbox, script = outbox_with(250), FailingScript()
     with Publisher(outbox, script, maxlen=5000):
         pass
-    assert [arguments[0] for _, arguments in script.calls] == list(range(1, 251))
+    assert script.numbers() == list(range(1, 251))
 
 
 def test_close_leaves_in_the_outbox_what_cannot_be_sent() -> None:

@@ -129,6 +129,11 @@ class FullDisk:
         """Refuse to write when full."""
         return self.execute("INSERT") if self.full else self._connection.executemany(query, values)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()

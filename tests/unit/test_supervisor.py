@@ -32,13 +32,23 @@ STAGING = ".sfworker-test"
 
 @dataclass
 class Ending:
-    """What was published for one party, and what is left."""
+    """What was published for one party, and what is left; the `Host` of its supervisor."""
 
     party: str
     root: Path
     events: list[tuple[Status, Mapping[str, Any]]] = field(default_factory=list)
     failure: WorkerError | None = None
     pid: int = 0
+
+    def report(self, data: Mapping[str, Any]) -> None:
+        """Note a RUNNING event."""
+        self.events.append((Status.RUNNING, data))
+
+    def vote(self, result: Mapping[str, Any]) -> None:
+        """There is nothing to keep it in."""
+
+    def withdraw(self) -> None:
+        """Nothing was kept."""
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -91,7 +101,9 @@ class Bench:
 
     @staticmethod
     def _watch(watching: Supervisor, ending: Ending) -> None:
-        ending.failure = watching.run()
+        end = watching.run()
+        ending.failure = end.failure
+        ending.events.append((end.status, end.data))
 
     def _supervisor(
         self, ending: Ending, shared: LocalExecution, script: Script, limits: Mapping[str, Any]
@@ -111,10 +123,7 @@ class Bench:
         )
         defaults = Limits(job_seconds=30.0, prepare_seconds=30.0, grace_seconds=0.2)
         link = shared.links[ending.party]
-        publish: Callable[[Status, Mapping[str, Any]], None] = lambda status, data: ending.events.append(
-            (status, data)
-        )
-        return Supervisor(spec, job, link, publish, lambda result: None, replace(defaults, **limits))
+        return Supervisor(spec, job, link, ending, replace(defaults, **limits))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Party:
         self.staged.parent.mkdir(parents=True)
         self.staged.write_text("new")
         self.target.write_text("old")
-        self.owned, self.said_result = True, False
+        self.owned, self.said_result, self.voted = True, False, False
         spec = JobSpec(
             request=TaskRequest("e-1", "r-1", {}),
             party=name,
@@ -60,7 +60,7 @@ class Party:
             several=True,
         )
         limits = Limits(job_seconds=20.0, prepare_seconds=20.0, grace_seconds=0.0)
-        self.supervisor = Supervisor(spec, self.job, self.link, self._publish, self._vote, limits)
+        self.supervisor = Supervisor(spec, self.job, self.link, self, limits)
 
     def say(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Send a message, if there is still somebody to send it and somebody to hear it."""
@@ -70,12 +70,26 @@ class Party:
             except OSError:
                 return
 
-    def _publish(self, status: Status, data: Mapping[str, Any]) -> None:
-        self.events.append((status, data))
+    def run(self) -> WorkerError | None:
+        """Play the node."""
+        end = self.supervisor.run()
+        self.events.append((end.status, end.data))
+        return end.failure
 
-    def _vote(self, _result: Mapping[str, Any]) -> None:
+    def report(self, data: Mapping[str, Any]) -> None:
+        """Note a RUNNING event."""
+        self.events.append((Status.RUNNING, data))
+
+    def vote(self, _result: Mapping[str, Any]) -> None:
+        """Keep a result."""
         if not self.owned:
             raise NodeLost()
+        self.voted = True
+
+    def withdraw(self) -> None:
+        """Forget it; a node that dies from here on must find the outputs undone, or undo them itself."""
+        assert self.link.failed
+        self.voted = False
 
 
 class Execution(RuleBasedStateMachine):
@@ -88,7 +102,7 @@ class Execution(RuleBasedStateMachine):
         self.parties = {name: Party(name, self.root, self.shared) for name in PARTIES}
         self.threads = ThreadPoolExecutor(2)
         self.ends: list[Future[WorkerError | None]] = [
-            self.threads.submit(party.supervisor.run) for party in self.parties.values()
+            self.threads.submit(party.run) for party in self.parties.values()
         ]
 
     @rule(name=PARTY)
@@ -169,6 +183,7 @@ class Execution(RuleBasedStateMachine):
             assert progress == sorted(progress) and all(0 <= share <= 1 for share in progress)
             assert (statuses[-1] is Status.SUCCESS) is (end.result() is None) is (progress[-1] == 1.0)
             assert party.target.read_text() == ("new" if statuses[-1] is Status.SUCCESS else "old")
+            assert party.voted is (statuses[-1] is Status.SUCCESS)
             assert party.said_result or statuses[-1] is Status.FAILURE
             assert party.job.exit_code() is not None
             endings.add((statuses[-1], party.events[-1][1].get("error_code")))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping
 
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
 from secretflow_task.errors import (
-    InvalidTaskConfig,
     NodeLost,
     PeerUnreachable,
     RequestMismatch,
@@ -34,12 +32,12 @@ from secretflow_task.node.outputs import put_back, remove_staged
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.recovery import Recovery
+from secretflow_task.node.staging import check_outputs_apart, paths_of, staged_folders, staging_name
 from secretflow_task.node.store import EventStore, Execution
-from secretflow_task.node.supervisor import Limits, Supervisor, success
+from secretflow_task.node.supervisor import NODE_LOG, Ending, Limits, Supervisor
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
-from secretflow_task.run import staging_folders
-from secretflow_task.task_config import STEP_PREFIX, TaskConfig, Use
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
@@ -47,10 +45,10 @@ log = get_logger()
 _MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
 _HOUSEKEEPING_SECONDS = 3600.0
+_GIVE_BACK_SECONDS = 2.0
 _SHUT_DOWN = "The node was shut down."
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
 _REFUSALS: dict[Verdict, type[WorkerError]] = {Verdict.LOST: NodeLost, Verdict.CANCELLED: TaskCancelled}
-_NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,11 @@ class Outcome:
 
 
 class Node:
-    """Runs executions; a context manager over its store and its template.
+    """Runs executions; a context manager over its store, its template and its part in the ownership.
 
-    ``on_event`` is called, from any thread, with every event after it is stored. It and ``ownership``, which
-    decides between this node and others on the same queue, may be set later.
+    Args:
+        on_event: called, from any thread, with every event after it is stored; may be set later.
+        ownership: makes what decides between this node and others on the same queue, when the store is open.
     """
 
     def __init__(
@@ -80,10 +79,12 @@ class Node:
         *,
         on_event: Callable[[StatusEvent], None] = lambda event: None,
         template: Template | None = None,
+        ownership: Callable[[Node], ContextManager[Ownership]] = lambda node: nullcontext(SoleOwnership()),
     ) -> None:
         self.settings = settings
         self.on_event = on_event
         self.ownership: Ownership = SoleOwnership()
+        self._ownership_of = ownership
         self._mutex = threading.Lock()
         self._running: dict[str, tuple[Plan, LocalExecution]] = {}
         self._claiming: set[str] = set()
@@ -98,7 +99,10 @@ class Node:
             for folder in (self.settings.work_dir, self._logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._template.start()
-            self._settle_what_was_left()
+            self.ownership = self._stack.enter_context(self._ownership_of(self))
+            shutil.rmtree(self._work, ignore_errors=True)
+            recovery = Recovery(self.store, self.ownership, self._clean_left, self._tell)
+            recovery.settle(self._left)
             self._stack = self._stack.pop_all()
         threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
         return self
@@ -159,13 +163,18 @@ class Node:
         if claim.verdict in _REFUSALS:
             return self._end_unstarted(plan, _REFUSALS[claim.verdict]())
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
-        try:
-            failures = self._run_parties(plan)
-        except Exception as error:  # pylint: disable=broad-exception-caught  # every claim must be settled
-            log.exception("The execution could not be started.", action="start_failed")
-            public = error if isinstance(error, WorkerError) else WorkerError(hint=_NODE_LOG)
-            failures = [self._settle(request, party, public) for party in plan.parties]
-        failure = next((failure for failure in failures if failure), None)
+        execution = LocalExecution(plan.parties)
+        with closing(execution), self._registered(plan, execution):
+            try:
+                endings = self._run_parties(plan, execution)
+            except (
+                Exception
+            ) as error:  # pylint: disable=broad-exception-caught  # every claim must be settled
+                log.exception("The execution could not be started.", action="start_failed")
+                public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
+                endings = dict.fromkeys(plan.parties, Ending.of(public))
+            self._tell(request, endings)
+        failure = next((ending.failure for ending in endings.values() if ending.failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
         log.info(
             "The execution ended.",
@@ -175,7 +184,7 @@ class Node:
         )
         return Outcome(request.execution_id, status, failure)
 
-    def _claim(self, request: TaskRequest, parties: list[str]) -> Claim:
+    def _claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution, by agreement with the other nodes and in the own store, in this order."""
         key = request.execution_id
         with self._mutex:
@@ -183,7 +192,7 @@ class Node:
                 return Claim(Verdict.DROP)
             self._claiming.add(key)
         try:
-            claim = self.ownership.claim(request, parties)
+            claim = self.ownership.claim(request, parties, only_lost)
             if claim.verdict is Verdict.OWN:
                 # A process of this node that was killed before it wrote the claim down leaves nothing here.
                 unknown = not any(self.store.knows(key, party) for party in parties)
@@ -193,23 +202,27 @@ class Node:
                 if not self.store.claim(request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost):
                     return Claim(Verdict.DROP)
             return claim
+        except sqlite3.Error as error:  # such as a full disk: another node, or a later time, may do better
+            problem = type(error).__name__
+            log.error("A request cannot be taken; it goes back.", action="claim_not_stored", problem=problem)
+            self.ownership.release(request, parties)
+            self._left.wait(_GIVE_BACK_SECONDS)
+            raise NodeStopping from None
         finally:
             with self._mutex:
                 self._claiming.discard(key)
 
     def _end_unstarted(self, plan: Plan, error: WorkerError) -> Outcome:
         log.info("The execution is not started.", action="execution_not_started", code=error.code)
-        for party in plan.parties:
-            self._settle(plan.request, party, error)
+        self._fail(plan.request, plan.parties, error)
         return Outcome(plan.request.execution_id, Status.FAILURE, error)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
         with execution_context(execution_id=request.execution_id, task_type=request.task_type):
-            if self._claim(request, parties).verdict is not Verdict.DROP:
+            if self._claim(request, parties, only_lost=True).verdict is Verdict.LOST:
                 log.info("An execution of a dead node is settled.", action="execution_inherited")
-                for party in parties:
-                    self._settle(request, party, NodeLost())
+                self._fail(request, parties, NodeLost())
 
     def running(self) -> dict[str, tuple[TaskRequest, list[str]]]:
         """The executions that run now, with their parties at this node."""
@@ -235,6 +248,7 @@ class Node:
         """End all running executions, and start none from now on."""
         with self._mutex:
             self._closing = True
+        self.ownership.stop()
         for execution_id in self.running():
             self._end(execution_id, NodeLost(_SHUT_DOWN))
         deadline = time.monotonic() + _STOP_SECONDS
@@ -266,27 +280,27 @@ class Node:
         if strangers:
             raise PeerUnreachable(f"This node does not host {sorted(strangers)[0]} and has no link to it.")
         rules = {party: self._rules(party) for party in plan.parties}
-        for use in _paths_of(plan):
+        for use in paths_of(plan):
             if use.party in rules:
                 rules[use.party].resolve(use.path, use.purpose)
-        _check_outputs_apart(plan, rules)
+        check_outputs_apart(plan, rules)
 
     def _rules(self, party: str) -> PathRules:
         roots = tuple(Path(root) for root in self.settings.allowed_roots)
         return PathRules(party, self.settings.data_root.absolute(), roots).settled()
 
-    def _run_parties(self, plan: Plan) -> list[WorkerError | None]:
+    def _run_parties(self, plan: Plan, execution: LocalExecution) -> dict[str, Ending]:
+        """How the execution ended at each party; nothing is left of it then but outputs and logs."""
         with ExitStack() as stack:
             ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
-            execution = stack.enter_context(closing(LocalExecution(plan.parties)))
-            stack.enter_context(self._registered(plan, execution))
             specs = [self._spec(plan, party, ports) for party in plan.parties]
             for spec in specs:
-                stack.callback(self._clean, plan, spec)
+                stack.callback(self._clean, plan, spec, execution.links[spec.party])
             threads = stack.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
-            return list(
-                threads.map(lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs)
+            endings = threads.map(
+                lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs
             )
+            return dict(zip(plan.parties, endings))
 
     @contextmanager
     def _registered(self, plan: Plan, execution: LocalExecution) -> Iterator[None]:
@@ -300,17 +314,17 @@ class Node:
             with self._mutex:
                 del self._running[plan.request.execution_id]
 
-    def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> WorkerError | None:
+    def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> Ending:
         with execution_context(execution_id=plan.request.execution_id, party=spec.party):
             try:
-                return self._supervisor(plan, spec, link).run()
+                job = self._template.spawn(spec)
             except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
-                log.exception("The supervisor failed.", action="supervisor_failed")
-                public = (
-                    error if isinstance(error, WorkerError) else WorkerError(hint=_NODE_LOG, party=spec.party)
-                )
+                log.exception("The job process could not be started.", action="spawn_failed")
+                own = WorkerError(hint=NODE_LOG, party=spec.party)
+                public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
-                return self._settle(plan.request, spec.party, link.failed or public)
+                return Ending.of(link.failed or public)
+            return Supervisor(spec, job, link, _Host(self, plan, spec.party), self._limits(plan)).run()
 
     def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
         execution_id = plan.request.execution_id
@@ -328,25 +342,11 @@ class Node:
             rules=self._rules(party),
             folder=folder,
             log_path=self._logs / f"{execution_id}.{party}.log",
-            staging=_staging_name(execution_id, party),
+            staging=staging_name(execution_id, party),
             fed_addresses=fed,
             spu_addresses=spu,
             several=count > 1,
         )
-
-    def _supervisor(self, plan: Plan, spec: JobSpec, link: PeerLink) -> Supervisor:
-        def publish(status: Status, data: Mapping[str, Any]) -> None:
-            if status.terminal:  # whoever reads it finds nothing left of the job
-                self._clean(plan, spec)
-            self._publish(plan.request, spec.party, status, data)
-
-        def vote(result: Mapping[str, Any]) -> None:
-            execution_id = plan.request.execution_id
-            if not self.ownership.holds(execution_id, plan.parties):
-                raise NodeLost()
-            self.store.keep_result(execution_id, spec.party, result)
-
-        return Supervisor(spec, self._template.spawn(spec), link, publish, vote, self._limits(plan))
 
     def _limits(self, plan: Plan) -> Limits:
         """The node's limits; a request may ask for less time."""
@@ -361,40 +361,51 @@ class Node:
             log_bytes=settings.job_log_limit_bytes,
         )
 
-    def _clean(self, plan: Plan, spec: JobSpec) -> None:
+    def _clean(self, plan: Plan, spec: JobSpec, link: PeerLink) -> None:
         """Delete everything that a job wrote outside its outputs and its log; never raises."""
         shutil.rmtree(spec.folder, ignore_errors=True)
         try:
-            remove_staged(_staging_folders(plan, spec.party, spec.rules, spec.staging))
+            remove_staged(staged_folders(plan, spec.party, spec.rules, spec.staging), link.succeeded)
             remove_traces(spec.log_path)
         except (OSError, WorkerError):
             log.exception("Something of a job is left.", action="clean_failed")
 
-    def _clean_staging(self, execution: Execution, succeeded: bool) -> None:
+    def _clean_left(self, execution: Execution, succeeded: bool) -> None:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
         party, rules = execution.party, self._rules(execution.party)
-        name = _staging_name(execution.request.execution_id, party)
-        folders = _staging_folders(Plan.of(execution.request), party, rules, name)
+        name = staging_name(execution.request.execution_id, party)
+        folders = staged_folders(Plan.of(execution.request), party, rules, name)
         if not succeeded:
             put_back(folders, rules)
-        remove_staged(folders)
+        remove_staged(folders, succeeded)
 
-    def _publish(self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]) -> None:
-        event = self.store.append(
-            StatusEvent(
-                execution_id=request.execution_id,
-                task_request_id=request.task_request_id,
-                party=party,
-                status=status,
-                data=data,
-                worker_container=self.settings.name,
-                task_name=TASK_NAME,
-                task_id=request.task_id,
-                subtask_id=request.subtask_id,
-            )
-        )
-        if event is not None:
+    def report(self, request: TaskRequest, party: str, data: Mapping[str, Any]) -> None:
+        """Publish a RUNNING event."""
+        if event := self.store.append(self._event(request, party, Status.RUNNING, data)):
             self.on_event(event)
+
+    def _tell(self, request: TaskRequest, endings: Mapping[str, Ending]) -> None:
+        """Publish the terminal events of all parties here, together."""
+        events = [
+            self._event(request, party, ending.status, ending.data) for party, ending in endings.items()
+        ]
+        for event in self.store.append_all(events):
+            self.on_event(event)
+
+    def _event(
+        self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]
+    ) -> StatusEvent:
+        return StatusEvent(
+            execution_id=request.execution_id,
+            task_request_id=request.task_request_id,
+            party=party,
+            status=status,
+            data=data,
+            worker_container=self.settings.name,
+            task_name=TASK_NAME,
+            task_id=request.task_id,
+            subtask_id=request.subtask_id,
+        )
 
     def _refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
         """Settle a request that cannot run, at every party that it seems to be for."""
@@ -402,13 +413,11 @@ class Node:
         parties = _parties_of(request, self.settings)
         if self._claim(request, parties).verdict is Verdict.DROP:
             return self._known(request, parties)
-        for party in parties:
-            self._settle(request, party, error)
+        self._fail(request, parties, error)
         return Outcome(request.execution_id, Status.FAILURE, error)
 
-    def _settle(self, request: TaskRequest, party: str, error: WorkerError) -> WorkerError:
-        self._publish(request, party, Status.FAILURE, {"progress": 0.0, **error.as_event_data()})
-        return error
+    def _fail(self, request: TaskRequest, parties: Iterable[str], error: WorkerError) -> None:
+        self._tell(request, dict.fromkeys(parties, Ending.of(error)))
 
     def _known(self, request: TaskRequest, parties: list[str]) -> Outcome:
         """What this node knows of an execution that it does not run for this delivery.
@@ -419,66 +428,34 @@ class Node:
         strangers = [party for party in parties if not self.store.knows(request.execution_id, party)]
         for party in strangers if len(strangers) < len(parties) else []:
             if self.store.claim(request, party):
-                self._settle(request, party, RequestMismatch("The execution id was used before."))
+                self._fail(request, [party], RequestMismatch("The execution id was used before."))
         statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
         status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
         return Outcome(request.execution_id, status, repeated=True)
 
-    def _settle_what_was_left(self) -> None:
-        """An earlier process of this node was killed: what it ran has ended with it.
 
-        It has succeeded if all parties had settled, as `PeerLink` defines it; else all have failed alike.
-        """
-        shutil.rmtree(self._work, ignore_errors=True)
-        for execution in self.store.unfinished():
-            request, party = execution.request, execution.party
-            with execution_context(execution_id=request.execution_id, party=party):
-                result = self.store.agreed_result(request.execution_id, party)
-                log.warning("An execution of an earlier process is settled.", action="execution_left")
-                try:
-                    self._clean_staging(execution, succeeded=result is not None)
-                except (OSError, WorkerError):  # such as folders that are no longer allowed
-                    log.exception("Something of a job is left.", action="clean_failed")
-                if result is not None:
-                    self._publish(request, party, Status.SUCCESS, success(result))
-                else:
-                    lost = {"progress": 0.0, **NodeLost(party=party).as_event_data()}
-                    failure = self.store.failure(request.execution_id) or lost
-                    self._publish(request, party, Status.FAILURE, failure)
+@dataclass(frozen=True)
+class _Host:
+    """The node, as the supervisor of one party sees it."""
 
+    node: Node
+    plan: Plan
+    party: str
 
-def _staging_folders(plan: Plan, party: str, rules: PathRules, name: str) -> set[Path]:
-    own = [use for use in _paths_of(plan) if use.party == party]
-    targets = [rules.resolve(use.path, use.purpose) for use in own]
-    return {folder for target in targets for folder in staging_folders(target, name)}
+    def report(self, data: Mapping[str, Any]) -> None:
+        """Publish a RUNNING event."""
+        self.node.report(self.plan.request, self.party, data)
 
+    def vote(self, result: Mapping[str, Any]) -> None:
+        """Keep the result; raises `NodeLost` when another node has taken the execution over."""
+        execution_id = self.plan.request.execution_id
+        if self.node.ownership.holds(execution_id, self.plan.parties) is False:
+            raise NodeLost()
+        self.node.store.keep_result(execution_id, self.party, result)
 
-def _paths_of(plan: Plan) -> list[Use]:
-    """The files and folders that a request names; none for a task without a config model."""
-    config = plan.config
-    uses = config.inputs() + config.outputs() + config.models() if isinstance(config, TaskConfig) else []
-    return [use for use in uses if not use.path.startswith(STEP_PREFIX)]
-
-
-def _check_outputs_apart(plan: Plan, rules: Mapping[str, PathRules]) -> None:
-    """Raise `InvalidTaskConfig` when two parties of this node would write one file: the last would win."""
-    writers: dict[Path, str] = {}
-    outputs = plan.config.outputs() if isinstance(plan.config, TaskConfig) else []
-    for use in outputs:
-        if use.party not in rules or use.path.startswith(STEP_PREFIX) or use.shared:
-            continue
-        path = rules[use.party].resolve(use.path, use.purpose)
-        if writers.setdefault(path, use.party) != use.party:
-            raise InvalidTaskConfig(
-                f"{writers[path]} and {use.party} would write the same file of {use.purpose}.",
-                hint="Give them different names, or each party a folder of its name in SFWORKER_DATA_ROOT.",
-            )
-
-
-def _staging_name(execution_id: str, party: str) -> str:
-    """Short, hidden, and the same again after a restart."""
-    digest = hashlib.sha256(f"{execution_id}/{party}".encode()).hexdigest()[:16]
-    return f".sfworker-{digest}"
+    def withdraw(self) -> None:
+        """Forget the result."""
+        self.node.store.forget_result(self.plan.request.execution_id, self.party)
 
 
 def _parties_of(request: TaskRequest, settings: Settings) -> list[str]:

@@ -47,32 +47,54 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
         raise OutputNotWritable(party=rules.party) from error
 
 
-def put_back(folders: Iterable[Path], rules: PathRules) -> None:
-    """Undo `move_outputs` by what the journals of these staging folders say, as often as need be."""
-    for folder in folders:
-        journal = folder / _JOURNAL
-        if not journal.exists():
-            continue
-        for name, path in reversed(json.loads(journal.read_bytes())):
+def put_back(folders: Iterable[Path], rules: PathRules) -> bool:
+    """Undo `move_outputs` by what the journals of these staging folders say, as often as need be.
+
+    What somebody else has put at a target since then is left alone. Returns whether all could be undone.
+    """
+    undone = [_put_back(folder, rules) for folder in folders if (folder / _JOURNAL).exists()]
+    return all(undone)
+
+
+def _put_back(folder: Path, rules: PathRules) -> bool:
+    try:
+        for name, path, identity in reversed(json.loads((folder / _JOURNAL).read_bytes())):
             staged, target = folder / name, rules.resolve(path, "output")
-            if target.exists() and not staged.exists():
+            if _identity(target) == identity:
                 os.replace(target, staged)
-            if _kept(staged).exists():
+            if _kept(staged).exists() and not target.exists():
                 os.replace(_kept(staged), target)
-        journal.unlink()
+        (folder / _JOURNAL).unlink()
+    except (OSError, ValueError, PathNotAllowed) as error:  # such as a folder that is no longer allowed
+        problem = str(error)
+        log.error("An output could not be put back.", action="undo_failed", problem=problem)
+        return False
+    return True
 
 
-def remove_staged(folders: Iterable[Path]) -> None:
-    """Delete staging folders, with what was kept of earlier outputs."""
+def remove_staged(folders: Iterable[Path], succeeded: bool) -> None:
+    """Delete staging folders, with what was kept of earlier outputs unless that is still to be put back."""
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        if succeeded or not (folder / _JOURNAL).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _note(folder: Path, moves: Iterable[tuple[Path, Path]]) -> None:
-    with (folder / _JOURNAL).open("w", encoding="utf-8") as file:
-        json.dump([[staged.name, str(target)] for staged, target in moves], file)
+    draft = folder / f"{_JOURNAL}.new"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump([[staged.name, str(target), _identity(staged)] for staged, target in moves], file)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(draft, folder / _JOURNAL)
+
+
+def _identity(path: Path) -> list[int] | None:
+    """What tells a file or folder from others, also after it was moved; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino, status.st_mtime_ns]
 
 
 def _kept(staged: Path) -> Path:

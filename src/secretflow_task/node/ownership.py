@@ -17,8 +17,15 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Callable, Mapping, Protocol
 
-from redis import AuthenticationError, ConnectionError, RedisError  # pylint: disable=redefined-builtin
+from redis import (  # pylint: disable=redefined-builtin
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    RedisError,
+    TimeoutError,
+)
 
+from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.messages import TaskRequest
 from secretflow_task.utils.log import get_logger
 from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key, taken_key
@@ -43,6 +50,7 @@ class Verdict(Enum):
     DROP = "drop"  # another live node has it, or it has ended
     OWN = "own"  # this node has it, or had it when it was killed
     LOST = "lost"  # the node that had it is gone
+    WAIT = "wait"  # its node may be gone, which a node that was out of touch with Redis itself cannot know
     CANCELLED = "cancelled"
 
 
@@ -63,29 +71,49 @@ class Claim:
 class Ownership(Protocol):
     """Decides which node runs an execution."""
 
-    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
-        """Take an execution for these parties, if nobody else has it."""
+    def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
+        """Take an execution for these parties, if nobody else has it.
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool:
-        """Whether no other node has taken over an execution of this one, as far as can be known."""
+        Args:
+            only_lost: drop what no other node has had.
+
+        Raises:
+            NodeStopping: nothing is taken any more.
+        """
+
+    def release(self, request: TaskRequest, parties: list[str]) -> None:
+        """Give back what was just taken and not begun."""
+
+    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
+        """Whether no other node has taken over an execution of this one; None while that cannot be known."""
+
+    def stop(self) -> None:
+        """Let no claim wait any longer."""
 
 
 class SoleOwnership:
     """`Ownership` of a node that shares its requests with nobody: its own store is enough."""
 
-    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
+    def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution."""
-        del request, parties
+        del request, parties, only_lost
         return Claim(Verdict.RUN)
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool:
+    def release(self, request: TaskRequest, parties: list[str]) -> None:
+        """Nobody else would take it."""
+
+    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
         """There is nobody else."""
         del execution_id, parties
         return True
 
+    def stop(self) -> None:
+        """No claim waits."""
+
 
 # KEYS: the cancel key, what the node has taken, then the record of each party.
-# ARGV: node, lifetime of records, prefix of leases, prefix of what nodes have taken, the request.
+# ARGV: node, lifetime of records, prefix of leases, prefix of what nodes have taken, the request, whether the
+# node has been in touch for long enough to call another dead, and whether only what another has had is taken.
 _CLAIM = """
 local epoch, answer, taken, ended, own, other, former = 1, {}, 0, 0, false, false, {}
 for index = 3, #KEYS do
@@ -104,7 +132,9 @@ if other or ended == #KEYS - 2 then return {'drop', epoch, unpack(answer)} end
 if own then return {'own', epoch, unpack(answer)} end
 local verdict = 'run'
 if taken > 0 then
+  if ARGV[6] == '0' then return {'wait', epoch, unpack(answer)} end
   verdict, epoch = 'lost', epoch + 1
+elseif ARGV[7] == '1' then return {'drop', epoch, unpack(answer)}
 elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
 for index = 3, #KEYS do
   if former[index] then redis.call('HDEL', ARGV[4] .. former[index], KEYS[index]) end
@@ -113,6 +143,32 @@ for index = 3, #KEYS do
   redis.call('EXPIRE', KEYS[index], ARGV[2])
 end
 return {verdict, epoch, unpack(answer)}
+"""
+
+# KEYS: what the node has taken, then the record of each party.
+# ARGV: node, lifetime of records, the request.
+_NOTE = """
+for index = 2, #KEYS do
+  local known = redis.call('HMGET', KEYS[index], 'node', 'ended')
+  if not known[1] then
+    redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', 1)
+    redis.call('EXPIRE', KEYS[index], ARGV[2])
+  end
+  if (known[1] or ARGV[1]) == ARGV[1] and known[2] ~= '1' then
+    redis.call('HSET', KEYS[1], KEYS[index], ARGV[3])
+  end
+end
+"""
+
+# KEYS: as of _NOTE. ARGV: node.
+_RELEASE = """
+for index = 2, #KEYS do
+  local known = redis.call('HMGET', KEYS[index], 'node', 'seq')
+  if known[1] == ARGV[1] and not known[2] then
+    redis.call('DEL', KEYS[index])
+    redis.call('HDEL', KEYS[1], KEYS[index])
+  end
+end
 """
 
 # KEYS: the own lease, all nodes. ARGV: node, lifetime of a lease, after how long a node is dead, how it is.
@@ -154,8 +210,11 @@ class RedisOwnership:
         self._settle = settle
         self._describe = describe
         self._claim_script = redis.register_script(_CLAIM)
+        self._note_script = redis.register_script(_NOTE)
+        self._release_script = redis.register_script(_RELEASE)
         self._renew_script = redis.register_script(_RENEW)
         self._in_touch_since: float | None = None
+        self._stopping = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lease", daemon=True)
 
@@ -165,44 +224,71 @@ class RedisOwnership:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.stop()
         self._closing.set()
         self._thread.join(5.0)
         with suppress(RedisError):
             self._redis.zrem(_NODES, self._node_id)
             self._redis.delete(_lease_key(self._node_id))
 
-    def claim(self, request: TaskRequest, parties: list[str]) -> Claim:
+    def stop(self) -> None:
+        """Let no claim wait any longer."""
+        self._stopping.set()
+
+    def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution; while Redis is away nobody else can get the request, so that it is taken too.
 
         A Redis that answers and refuses, since it is full or loading, is asked until it takes the claim.
+
+        Raises:
+            NodeStopping: `stop` was called meanwhile.
+            redis.RedisError: only with ``only_lost``.
         """
-        records = [record_key(request.execution_id, party) for party in parties]
-        keys = [cancel_key(request.execution_id), taken_key(self._node_id), *records]
-        values = [self._node_id, RECORD_SECONDS, _lease_key(""), taken_key(""), _as_text(request)]
+        keys = [cancel_key(request.execution_id), *self._keys(request.execution_id, parties)]
         away_since: float | None = None
-        while True:
+        while not self._stopping.is_set():
+            values = [self._node_id, RECORD_SECONDS, _lease_key(""), taken_key(""), _as_text(request)]
             try:
-                verdict, epoch, *seqs = self._claim_script(keys, values)
-                return Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+                verdict, epoch, *seqs = self._claim_script(
+                    keys, [*values, int(self._knows_the_dead()), int(only_lost)]
+                )
+                claim = Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+                if claim.verdict is not Verdict.WAIT:
+                    return claim
             except RedisError as error:
+                if only_lost:
+                    raise
                 problem = type(error).__name__
                 away_since = away_since or time.monotonic()
-                is_away = isinstance(error, ConnectionError) and not isinstance(error, AuthenticationError)
-                if self._closing.is_set() or (is_away and time.monotonic() - away_since > _AWAY_SECONDS):
+                if _is_away(error) and time.monotonic() - away_since > _AWAY_SECONDS:
                     log.warning("A request is taken without Redis.", action="claim_alone", problem=problem)
                     return Claim(Verdict.RUN)
-            self._closing.wait(_RETRY_SECONDS)
+            self._stopping.wait(_RETRY_SECONDS)
+        raise NodeStopping
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool:
-        """Whether no other node has taken an execution of this one; without Redis none is known."""
+    def release(self, request: TaskRequest, parties: list[str]) -> None:
+        """Give back what was just taken and not begun; without Redis it ends as `NodeLost` later."""
+        with suppress(RedisError):
+            self._release_script(self._keys(request.execution_id, parties), [self._node_id])
+
+    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
+        """Whether no other node has taken an execution of this one; None when Redis is away."""
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for party in parties:
                     pipeline.hget(record_key(execution_id, party), "node")
                 owners = pipeline.execute()
         except RedisError:
-            return True
+            return None
         return all(owner is None or _text(owner) == self._node_id for owner in owners)
+
+    def _keys(self, execution_id: str, parties: list[str]) -> list[str]:
+        return [taken_key(self._node_id), *(record_key(execution_id, party) for party in parties)]
+
+    def _knows_the_dead(self) -> bool:
+        """After a silence of Redis itself all nodes look dead, until each has renewed its lease."""
+        since = self._in_touch_since
+        return since is not None and time.monotonic() - since > LEASE_SECONDS
 
     def renew(self) -> None:
         """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
@@ -215,10 +301,9 @@ class RedisOwnership:
             if self._redis.exists(cancel_key(execution_id)):
                 self._cancel(execution_id)
         for execution_id, (request, parties) in running.items():  # also for a Redis that has lost it
-            records = [record_key(execution_id, party) for party in parties]
-            self._redis.hset(taken_key(self._node_id), mapping=dict.fromkeys(records, _as_text(request)))
-        # After a silence of Redis itself all nodes look dead, until each has renewed its lease.
-        if time.monotonic() - self._in_touch_since > LEASE_SECONDS:
+            values = [self._node_id, RECORD_SECONDS, _as_text(request)]
+            self._note_script(self._keys(execution_id, parties), values)
+        if self._knows_the_dead():
             for node_id in map(_text, dead):
                 log.warning("A node has died.", action="node_died", node_id=node_id)
                 self._inherit(node_id)
@@ -244,6 +329,12 @@ class RedisOwnership:
         except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
             self._in_touch_since = None
             log.warning("The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__)
+
+
+def _is_away(error: RedisError) -> bool:
+    """Whether Redis does not answer; one that answers may refuse, since it is full, loading or locked."""
+    refuses = isinstance(error, (AuthenticationError, BusyLoadingError))
+    return isinstance(error, (ConnectionError, TimeoutError)) and not refuses
 
 
 def living_nodes(redis: Any) -> list[dict[str, Any]]:

@@ -40,11 +40,10 @@ def serve(settings: Settings) -> int:
     url = settings.redis_url.get_secret_value()
     redis = Redis.from_url(url, socket_timeout=10, socket_keepalive=True, health_check_interval=30)
     with ExitStack() as stack:
-        node = stack.enter_context(Node(settings))
+        node = stack.enter_context(Node(settings, ownership=lambda node: _ownership(node, redis)))
         app = create_app(settings, node.store.node_id)
         publisher = stack.enter_context(_publisher(node, redis))
         node.on_event = lambda event: publisher.wake()
-        node.ownership = stack.enter_context(_ownership(node, redis))
         stack.callback(node.stop)  # first of all: its last events go out before the others close
         register(app, node)
         worker = _worker_class(app, node)(

@@ -103,7 +103,8 @@ class EventStore:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._db.close()
+        with self._mutex:  # whoever is late gets an error; SQLite itself would crash
+            self._db.close()
         os.close(self._lock_handle)
 
     def claim(
@@ -163,6 +164,11 @@ class EventStore:
         with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
             db.execute("REPLACE INTO results VALUES (?, ?, ?)", (execution_id, party, json.dumps(result)))
 
+    def forget_result(self, execution_id: str, party: str) -> None:
+        """Undo `keep_result`."""
+        with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
+            db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", (execution_id, party))
+
     def agreed_result(self, execution_id: str, party: str) -> dict[str, Any] | None:
         """A party's result, when no party here that has not ended lacks one, and none has failed."""
         row = self._row(
@@ -191,32 +197,20 @@ class EventStore:
         if not event.status.terminal and self.waiting() >= self._maxlen:
             self.dropped += 1
             return None
-        with self._mutex:
-            if any(_key(held.event) == _key(event) for held in self._held):
-                return None
-            try:
-                return self._store(event)
-            except sqlite3.OperationalError:
-                return self._hold(event) if event.status.terminal else None
+        return next(iter(self.append_all([event])), None)
 
-    def _store(self, event: StatusEvent) -> StatusEvent | None:
-        with self._transaction(durable=event.status.terminal) as db:
-            row = db.execute(
-                "UPDATE executions SET last_seq = last_seq + 1, status = ?"
-                " WHERE execution_id = ? AND party = ? AND status = 'RUNNING' RETURNING last_seq, epoch",
-                (event.status.value, *_key(event)),
-            ).fetchone()
-            if row is None:
-                return None
-            numbered = replace(event, seq=row[0])
-            db.execute(
-                "INSERT INTO events (execution_id, party, epoch, body) VALUES (?, ?, ?, ?)",
-                (*_key(event), row[1], numbered.to_json()),
-            )
-            if event.status.terminal:
-                db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", _key(event))
-        self._waiting += 1
-        return numbered
+    def append_all(self, events: Iterable[StatusEvent]) -> list[StatusEvent]:
+        """As `append`, for the terminal events of an execution at all parties: all are kept, or none."""
+        with self._mutex:
+            held = {_key(unsent.event) for unsent in self._held}
+            events = [event for event in events if _key(event) not in held]
+            try:
+                with self._transaction(durable=any(event.status.terminal for event in events)) as db:
+                    kept = [_store(db, event) for event in events]
+                self._waiting += sum(event is not None for event in kept)
+            except sqlite3.OperationalError:
+                kept = [self._hold(event) if event.status.terminal else None for event in events]
+            return [event for event in kept if event is not None]
 
     def _hold(self, event: StatusEvent) -> StatusEvent | None:
         row = self._row(
@@ -317,9 +311,28 @@ class EventStore:
             try:
                 yield self._db
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk ends it by itself
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+def _store(db: sqlite3.Connection, event: StatusEvent) -> StatusEvent | None:
+    row = db.execute(
+        "UPDATE executions SET last_seq = last_seq + 1, status = ?"
+        " WHERE execution_id = ? AND party = ? AND status = 'RUNNING' RETURNING last_seq, epoch",
+        (event.status.value, *_key(event)),
+    ).fetchone()
+    if row is None:
+        return None
+    numbered = replace(event, seq=row[0])
+    db.execute(
+        "INSERT INTO events (execution_id, party, epoch, body) VALUES (?, ?, ?, ?)",
+        (*_key(event), row[1], numbered.to_json()),
+    )
+    if event.status.terminal:
+        db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", _key(event))
+    return numbered
 
 
 def _key(event: StatusEvent) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping, Protocol
 
 from secretflow_task.errors import (
     JobProcessDied,
@@ -21,7 +21,7 @@ from secretflow_task.errors import (
     WorkerError,
 )
 from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Kind, PipeMessage, Status
+from secretflow_task.messages import Kind, PipeMessage, Status, StatusEvent
 from secretflow_task.node import vitals
 from secretflow_task.node.job_logs import trim
 from secretflow_task.node.outputs import move_outputs, put_back
@@ -30,6 +30,8 @@ from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
+
+NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
 
 # How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
 _CAUSE_SECONDS = 4.0
@@ -69,29 +71,54 @@ class Limits:
     log_bytes: int = 100_000_000
 
 
-class Supervisor:
-    """Watches one job process from its start to the terminal event of its party.
+@dataclass(frozen=True)
+class Ending:
+    """How an execution ended at one party.
 
-    Args:
-        publish: reports a status.
-        vote: keeps the result, before the peers hear that the own outputs are in their places; raises
-            `NodeLost` when another node has taken the execution over.
+    Attributes:
+        failure: None for success.
+        data: of the terminal event.
     """
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        job: JobProcess,
-        link: PeerLink,
-        publish: Callable[[Status, Mapping[str, Any]], None],
-        vote: Callable[[Mapping[str, Any]], None],
-        limits: Limits,
-    ) -> None:
+    failure: WorkerError | None
+    data: Mapping[str, Any]
+
+    @staticmethod
+    def of(failure: WorkerError, progress: float = 0.0) -> Ending:
+        """The ending in a failure."""
+        return Ending(failure, {"progress": progress, **failure.as_event_data()})
+
+    @property
+    def status(self) -> Status:
+        """The terminal status."""
+        return Status.FAILURE if self.failure else Status.SUCCESS
+
+
+class Host(Protocol):
+    """What the supervisor of one party asks of its node."""
+
+    def report(self, data: Mapping[str, Any]) -> None:
+        """Publish a RUNNING event."""
+
+    def vote(self, result: Mapping[str, Any]) -> None:
+        """Keep the result, before the peers hear that the own outputs are in their places.
+
+        Raises:
+            NodeLost: another node has taken the execution over.
+        """
+
+    def withdraw(self) -> None:
+        """Forget the result, before the outputs are put back."""
+
+
+class Supervisor:
+    """Watches one job process from its start to the end of the execution at its party."""
+
+    def __init__(self, spec: JobSpec, job: JobProcess, link: PeerLink, host: Host, limits: Limits) -> None:
         self._spec = spec
         self._job = job
         self._link = link
-        self._publish = publish
-        self._vote = vote
+        self._host = host
         self._limits = limits
         now = time.monotonic()
         self._deadline = now + limits.job_seconds
@@ -107,34 +134,46 @@ class Supervisor:
         self._settled = False
         self._consequence: tuple[WorkerError, float] | None = None
 
-    def run(self) -> WorkerError | None:
-        """Supervise to the end and publish the terminal event; returns the failure, or None for success."""
+    def run(self) -> Ending:
+        """Supervise to the end; the process is gone then, and of a failure no output is left."""
         # A job that stops would hold up what is sent to it: killing it ends that too.
         watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
-        failure: WorkerError | None = None
         try:
-            while not self._link.failed and not self._link.succeeded:
-                self._wait()
-                self._check_process()
-                self._answer()
-                self._settle()
-                self._look()
-                self._check_clock()
-            failure = self._link.failed
-            if failure is None:
-                self._job.wait(self._limits.grace_seconds)
-        finally:
-            watchdog.cancel()
-            self._job.kill(self._limits.grace_seconds if failure else 0.0)
-            trim(self._spec.log_path, self._limits.log_bytes)
+            self._watch()
+        except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
+            log.exception("The supervisor failed.", action="supervisor_failed")
+            own = WorkerError(hint=NODE_LOG, party=self._spec.party)
+            self._link.fail(error if isinstance(error, WorkerError) else own)
+        failure = self._verdict()
+        watchdog.cancel()
         if failure is None:
-            self._publish(Status.SUCCESS, success(self._result or {}))
-        else:
-            self._undo()
-            self._publish(Status.FAILURE, {"progress": self._progress, **failure.as_event_data()})
-        return failure
+            self._job.wait(self._limits.grace_seconds)
+        self._job.kill(self._limits.grace_seconds if failure else 0.0)
+        trim(self._spec.log_path, self._limits.log_bytes)
+        if failure is None:
+            return Ending(None, success(self._result or {}))
+        self._host.withdraw()
+        put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
+        return Ending.of(failure, self._progress)
+
+    def _watch(self) -> None:
+        while not self._link.failed and not self._link.succeeded:
+            self._wait()
+            self._check_process()
+            self._answer()
+            self._settle()
+            self._look()
+            self._check_clock()
+
+    def _verdict(self) -> WorkerError | None:
+        """What all parties have agreed on: the failure, or None for success."""
+        files: list[Any] = [self._link]
+        while not self._link.failed and not self._link.succeeded:
+            wait(files, timeout=_LOOK_SECONDS)
+            self._link.clear()
+        return self._link.failed
 
     def _wait(self) -> None:
         files: list[Any] = [self._link]
@@ -164,7 +203,7 @@ class Supervisor:
                 self._handle(PipeMessage.from_bytes(message))
             else:
                 return  # there may be more, but the clock and the peers have their turn
-        except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # For its exit code; alive or not, nothing that it says can be believed any more.
             self._job.wait(_EXIT_SECONDS)
             ended = True
@@ -184,7 +223,7 @@ class Supervisor:
             self._link.offer(body)
         elif message.kind is Kind.RESULT:
             self._outputs = _texts(body["outputs"])
-            self._result = body["result"]
+            self._result = _tellable(body["result"])
             self._link.finish()
         elif message.kind in (Kind.REFUSED, Kind.FAILED):
             self._fail(WorkerError.from_dict(body["error"]), bool(body["from_peer"]))
@@ -194,7 +233,7 @@ class Supervisor:
         since, count = self._burst
         self._burst = (since, count + 1) if self._last_heard < since + 1.0 else (self._last_heard, 1)
         if self._burst[1] <= _EVENTS_PER_SECOND:
-            self._publish(Status.RUNNING, {**data, "progress": self._progress})
+            self._host.report({**data, "progress": self._progress})
 
     def _answer(self) -> None:
         """Say ``go`` when every party is prepared."""
@@ -214,17 +253,11 @@ class Supervisor:
         self._settled = True
         try:
             move_outputs(self._outputs, self._spec.rules, self._spec.staging)
-            self._vote(self._result or {})
+            self._host.vote(self._result or {})
         except WorkerError as error:
             self._link.fail(error)
         else:
             self._link.settle()
-
-    def _undo(self) -> None:
-        try:
-            put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
-        except (OSError, WorkerError):
-            log.exception("An output could not be put back.", action="undo_failed")
 
     def _look(self) -> None:
         """Find what the job cannot say: that it is stopped, stuck or too large."""
@@ -270,6 +303,14 @@ class Supervisor:
 def success(result: Mapping[str, Any]) -> dict[str, Any]:
     """The ``data`` of a SUCCESS event."""
     return {"stage": "SUCCESS", "progress": 1.0, "result": result}
+
+
+def _tellable(result: Any) -> dict[str, Any]:
+    """The result, if an event can carry it: nobody may find out when the execution has succeeded."""
+    if not isinstance(result, dict):
+        raise ValueError("a result is an object")
+    StatusEvent("", "", "", Status.SUCCESS, success(result), "", "").to_json()
+    return result
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -21,32 +21,45 @@ CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 
 # One atomic step: the next event of an execution and party goes out, in its owner's newest epoch, and none
-# after the terminal one. KEYS: record, stream, channel, list, the node's mark, what the node has taken.
-# The mark is renewed by every event: a Redis that came back empty, or from an older file, has another one.
+# after the terminal one; the terminal events of an execution go out together. The mark is renewed by every
+# step: a Redis that came back empty, or from an older file, has another one.
+# KEYS: stream, channel, list, the node's mark, what the node has taken, then the record of each event.
+# ARGV: lifetime of records, length of the stream, whether to use the list, node, mark, next mark; of each
+# event its number, body, epoch, whether it is terminal, and whether numbers before it may be missing.
 PUBLISH_SCRIPT = """
-local seq, event, lifetime, maxlen, also_list = unpack(ARGV, 1, 5)
-local node, epoch, terminal, may_skip, mark, next_mark = unpack(ARGV, 6, 11)
-if redis.call('GET', KEYS[5]) ~= mark then return 'behind' end
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'ended', 'node')
-local last, newest = tonumber(known[2] or '0'), tonumber(known[1] or '0')
-if newest > tonumber(epoch) or (newest == tonumber(epoch) and known[4] ~= node) then return 'stale' end
-if known[3] == '1' or tonumber(seq) <= last then return 'known' end
-if tonumber(seq) > last + 1 and may_skip == '0' then return 'behind' end
+local lifetime, maxlen, also_list, node, mark, next_mark = unpack(ARGV, 1, 6)
+if redis.call('GET', KEYS[4]) ~= mark then return {'behind'} end
+local answers = {}
+for index = 6, #KEYS do
+  local seq, _, epoch, _, may_skip = unpack(ARGV, 5 * index - 23, 5 * index - 19)
+  local known = redis.call('HMGET', KEYS[index], 'epoch', 'seq', 'ended', 'node')
+  local last, newest = tonumber(known[2] or '0'), tonumber(known[1] or '0')
+  if newest > tonumber(epoch) or (newest == tonumber(epoch) and known[4] ~= node) then
+    answers[index - 5] = 'stale'
+  elseif known[3] == '1' or tonumber(seq) <= last then answers[index - 5] = 'known'
+  elseif tonumber(seq) > last + 1 and may_skip == '0' then return {'behind'}
+  else answers[index - 5] = 'sent' end
+end
 -- Before the first write, since Redis does not undo the writes of a script that fails later.
-for key, kind in pairs({[KEYS[2]] = 'stream', [KEYS[4]] = 'list'}) do
+for key, kind in pairs({[KEYS[1]] = 'stream', [KEYS[3]] = 'list'}) do
   local found = redis.call('TYPE', key).ok
   if found ~= 'none' and found ~= kind then
     return redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. kind)
   end
 end
-redis.call('HSET', KEYS[1], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
-redis.call('EXPIRE', KEYS[1], lifetime)
-redis.call('SET', KEYS[5], next_mark)
-if terminal == '1' then redis.call('HDEL', KEYS[6], KEYS[1]) end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', maxlen, '*', 'event', event)
-redis.call('PUBLISH', KEYS[3], event)
-if also_list == '1' then redis.call('LPUSH', KEYS[4], event) end
-return 'sent'
+redis.call('SET', KEYS[4], next_mark)
+for index = 6, #KEYS do
+  local seq, event, epoch, terminal = unpack(ARGV, 5 * index - 23, 5 * index - 20)
+  if answers[index - 5] == 'sent' then
+    redis.call('HSET', KEYS[index], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
+    redis.call('EXPIRE', KEYS[index], lifetime)
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxlen, '*', 'event', event)
+    redis.call('PUBLISH', KEYS[2], event)
+    if also_list == '1' then redis.call('LPUSH', KEYS[3], event) end
+  end
+  if terminal == '1' then redis.call('HDEL', KEYS[5], KEYS[index]) end
+end
+return answers
 """
 RECORD_SECONDS = 7 * 24 * 3600
 CANCEL_SECONDS = 24 * 3600
@@ -128,6 +141,24 @@ class Outbox(Protocol):
         """Make the events of the last minutes unsent again; returns the highest number."""
 
 
+def _groups(batch: list[Unsent], whole: bool) -> list[list[Unsent]]:
+    """What is sent in one step: each event, and the terminal events of an execution together.
+
+    Args:
+        whole: the outbox holds no more; else the last group may be a part, and is left for the next batch.
+    """
+    groups: list[list[Unsent]] = []
+    for unsent in batch:
+        last = groups[-1][-1].event if groups else None
+        ends = last is not None and last.status.terminal and unsent.event.status.terminal
+        if ends and last is not None and last.execution_id == unsent.event.execution_id:
+            groups[-1].append(unsent)
+        else:
+            groups.append([unsent])
+    may_be_part = not whole and len(groups) > 1 and groups[-1][-1].event.status.terminal
+    return groups[:-1] if may_be_part else groups
+
+
 class Publisher:
     """A thread that moves events from the outbox to Redis, in order, until it is closed.
 
@@ -177,26 +208,25 @@ class Publisher:
     def send_batch(self, limit: int = 100) -> int:
         """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis is away."""
         if self._mark is None:
-            self.check()
+            self._catch_up()
         batch = self._outbox.unsent(limit)
-        for unsent in batch:
-            answer = self._send(unsent)
-            if answer == "behind":
-                self._catch_up(unsent.number)
+        groups = _groups(batch, whole=len(batch) < limit)
+        for group in groups:
+            answers = self._send(group)
+            if answers == ["behind"]:
+                self._catch_up(group[-1].number)
                 return self.send_batch(limit)
-            if answer == "stale":
-                self._on_stale(unsent.event)
-            self._outbox.mark_sent([unsent.number])
-        return len(batch)
+            for unsent, answer in zip(group, answers):
+                if answer == "stale":
+                    self._on_stale(unsent.event)
+            self._outbox.mark_sent([unsent.number for unsent in group])
+        return sum(map(len, groups))
 
     def check(self) -> None:
         """Notice that Redis came back empty, or from an older file, also when there is nothing to send."""
         mark = self._redis.get(self._mark_key)
-        mark = mark.decode() if isinstance(mark, bytes) else mark
-        if mark is None or self._mark not in (None, mark):
+        if (mark.decode() if isinstance(mark, bytes) else mark) != self._mark:
             self._catch_up()
-        else:
-            self._mark = mark
 
     def _catch_up(self, number: int = 0) -> None:
         """Offer all kept events again; the script lets through what Redis lacks."""
@@ -204,22 +234,20 @@ class Publisher:
         self._mark = uuid.uuid4().hex
         self._redis.set(self._mark_key, self._mark)
 
-    def _send(self, unsent: Unsent) -> str:
-        event = unsent.event
-        node_id = self._outbox.node_id
-        record = record_key(event.execution_id, event.party)
-        may_skip = unsent.number <= self._rewound_to  # older ones are gone for good
-        flags = [node_id, unsent.epoch, int(event.status.terminal), int(may_skip)]
-        flags += [self._mark, event.event_id]
-        limits = [RECORD_SECONDS, self._maxlen, int(self._also_list)]
-        answer = self._script(
-            [record, STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id)],
-            [event.seq, event.to_json(), *limits, *flags],
-        )
-        answer = answer.decode() if isinstance(answer, bytes) else str(answer)
-        if answer == "sent":
-            self._mark = event.event_id
-        return answer
+    def _send(self, group: list[Unsent]) -> list[str]:
+        node_id, mark = self._outbox.node_id, group[-1].event.event_id
+        records = [record_key(unsent.event.execution_id, unsent.event.party) for unsent in group]
+        values = [RECORD_SECONDS, self._maxlen, int(self._also_list), node_id, self._mark, mark]
+        for unsent in group:
+            event, may_skip = unsent.event, unsent.number <= self._rewound_to  # older ones are gone for good
+            values += [event.seq, event.to_json(), unsent.epoch, int(event.status.terminal), int(may_skip)]
+        keys = [STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id), *records]
+        answers = [
+            answer.decode() if isinstance(answer, bytes) else str(answer)
+            for answer in self._script(keys, values)
+        ]
+        self._mark = self._mark if answers == ["behind"] else mark
+        return answers
 
     def _loop(self) -> None:
         pause, next_check, waits_since = 0.0, time.monotonic() + _CHECK_SECONDS, 0.0
