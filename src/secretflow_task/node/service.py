@@ -16,6 +16,7 @@ from redis import Redis, RedisError
 from secretflow_task.celery_app import create_app, redeliver
 from secretflow_task.celery_tasks import register
 from secretflow_task.config.settings import Settings
+from secretflow_task.node import prompt_pool
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import RedisOwnership
 from secretflow_task.utils.log import get_logger
@@ -47,7 +48,7 @@ def serve(settings: Settings) -> int:
         stack.callback(node.stop)  # first of all: its last events go out before the others close
         register(app, node)
         worker = _worker_class(app, node)(
-            pool="threads",  # a prefork child is daemonic and may not have children
+            pool=prompt_pool.install(app),  # threads: a prefork child is daemonic and may not have children
             concurrency=settings.concurrency,
             queues=list(settings.queues),
             hostname=f"sfworker@{settings.name}",
