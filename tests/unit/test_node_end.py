@@ -249,6 +249,21 @@ def test_a_request_that_cannot_be_written_down_goes_back(
     assert len(bench.told()["alice"]) == 2
 
 
+def test_a_request_that_was_just_taken_when_the_node_stops_is_told_of(bench: Bench) -> None:
+    class StopsMeanwhile(Answers):
+        """The node is told to stop while the nodes agree."""
+
+        def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
+            """Take it."""
+            node.stop()
+            return super().claim(request, parties, only_lost)
+
+    with bench.node(never) as node:
+        node.ownership = StopsMeanwhile(Claim(Verdict.RUN))
+        assert node.execute("e-1", PSI).status is Status.FAILURE
+    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "NodeLost")])
+
+
 def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
     with bench.node() as node:
         node.ownership = Answers(Claim(Verdict.RUN), False)

@@ -164,12 +164,11 @@ class Node:
             return self._end_unstarted(plan, _REFUSALS[claim.verdict]())
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         execution = LocalExecution(plan.parties)
-        with closing(execution), self._registered(plan, execution):
+        with closing(execution), ExitStack() as stack:
             try:
+                stack.enter_context(self._registered(plan, execution))
                 endings = self._run_parties(plan, execution)
-            except (
-                Exception
-            ) as error:  # pylint: disable=broad-exception-caught  # every claim must be settled
+            except Exception as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
                 log.exception("The execution could not be started.", action="start_failed")
                 public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
                 endings = dict.fromkeys(plan.parties, Ending.of(public))
