@@ -45,6 +45,7 @@ log = get_logger()
 _MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
 _HOUSEKEEPING_SECONDS = 3600.0
+_HOUSEKEEPING_END_SECONDS = 5.0
 _GIVE_BACK_SECONDS = 2.0
 _SHUT_DOWN = "The node was shut down."
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
@@ -90,6 +91,7 @@ class Node:
         self._claiming: set[str] = set()
         self._closing = False
         self._left = threading.Event()
+        self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
 
@@ -104,12 +106,13 @@ class Node:
             recovery = Recovery(self.store, self.ownership, self._clean_left, self._tell)
             recovery.settle(self._left)
             self._stack = self._stack.pop_all()
-        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        self._housekeeping.start()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         self.stop()
         self._left.set()
+        self._housekeeping.join(_HOUSEKEEPING_END_SECONDS)
         self._template.close()
         self._stack.__exit__(*exc)
 
