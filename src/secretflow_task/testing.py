@@ -83,7 +83,7 @@ class MemoryOutbox:
             if keys.keys() & self._executions.keys() and not again:
                 return False
             for key, party in keys.items():
-                self._executions[key] = Execution(request, party)
+                self._executions[key] = Execution(request, party, epoch)
                 self._statuses[key] = Status.RUNNING
                 self._epochs[key] = epoch
                 self._last_seq[key] = (seqs or {}).get(party, 0)
@@ -151,12 +151,14 @@ class MemoryOutbox:
             self._sent.clear()
             return max(self._events, default=0)
 
-    def give_up(self, execution_id: str, party: str) -> None:
-        """Another node has taken the execution over."""
+    def give_up(self, execution_id: str, party: str, epoch: int) -> None:
+        """The execution was taken over since ``epoch``."""
         with self._mutex:
-            self._statuses[execution_id, party] = None
+            if self._epochs.get((execution_id, party), 0) <= epoch:
+                self._statuses[execution_id, party] = None
             for number, unsent in list(self._events.items()):
-                if (unsent.event.execution_id, unsent.event.party) == (execution_id, party):
+                key = (unsent.event.execution_id, unsent.event.party)
+                if key == (execution_id, party) and unsent.epoch <= epoch:
                     del self._events[number]
                     self._sent.discard(number)
 

@@ -13,7 +13,7 @@ from redis import Redis
 from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.node.ownership import RedisOwnership, Verdict
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import STREAM, Publisher, cancel_key
+from secretflow_task.utils.status_notifier import STREAM, Publisher, Unsent, cancel_key
 from tests.contract.conftest import RedisServer
 from tests.contract.events import event, request
 
@@ -79,19 +79,21 @@ class LiveNode:
         """End what runs, or what was lost."""
         self.end(execution_id, Status.FAILURE)
 
-    def give_up(self, stale: StatusEvent) -> None:
+    def give_up(self, stale: Unsent) -> None:
         """Another node has it."""
-        self.running.discard(stale.execution_id)
-        self.outbox.give_up(stale.execution_id, stale.party)
+        self.running.discard(stale.event.execution_id)
+        self.outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch)
 
     def settle_what_was_left(self) -> None:
         """What a start does with what the process before it ran."""
-        for execution_id in {left.request.execution_id for left in self.outbox.unfinished()}:
-            if self.lease.holds(execution_id, PARTIES):
+        for execution_id, epoch in {
+            (left.request.execution_id, left.epoch) for left in self.outbox.unfinished()
+        }:
+            if self.lease.holds(execution_id, PARTIES, epoch):
                 self.fail(execution_id)
             else:
                 for party in PARTIES:
-                    self.outbox.give_up(execution_id, party)
+                    self.outbox.give_up(execution_id, party, epoch)
 
 
 class Cluster(RuleBasedStateMachine):

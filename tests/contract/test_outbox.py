@@ -148,7 +148,7 @@ def play(outbox: AnyOutbox, steps: list[Any]) -> list[Any]:
         elif action == "rewind":
             seen.append(outbox.rewind())
         elif action == "give up":
-            outbox.give_up(execution_id, party)
+            outbox.give_up(execution_id, party, 1)
         elif action == "append":
             kept = outbox.append(event(status, party, execution_id))
             seen.append(kept and (kept.execution_id, kept.party, kept.seq, kept.status))

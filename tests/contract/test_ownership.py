@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis, RedisError
+from redis import TimeoutError as RedisTimeoutError
 
 from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.messages import Status
@@ -189,8 +190,9 @@ def test_what_another_took_over_belongs_to_it(nodes: Nodes, redis: Redis) -> Non
     assert verdict(first) is Verdict.RUN
     nodes.dies("n1")
     assert verdict(second) is Verdict.LOST
-    assert not redis.exists("sfworker:taken:n1") and redis.hlen("sfworker:taken:n2") == 2
-    assert second.holds("e-1", PARTIES) and not first.holds("e-1", PARTIES)
+    assert redis.hlen("sfworker:taken:n2") == 2
+    assert second.holds("e-1", PARTIES, 2) and not second.holds("e-1", PARTIES, 1)
+    assert not first.holds("e-1", PARTIES, 1)
 
 
 def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> None:
@@ -275,6 +277,43 @@ def test_nodes_say_how_they_are_while_they_live(nodes: Nodes, redis: Redis) -> N
     assert sorted(living_nodes(redis), key=lambda node: str(node["name"])) == expected
 
 
+def test_a_claim_whose_answer_was_lost_is_the_same_claim_when_it_comes_again(
+    nodes: Nodes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = nodes.node("n1")
+    script, lost = owner._claim_script, [True]
+
+    def lossy(keys: list[str], values: list[Any]) -> Any:
+        answer = script(keys, values)
+        if lost:
+            lost.pop()
+            raise RedisTimeoutError("the answer did not come")
+        return answer
+
+    monkeypatch.setattr(owner, "_claim_script", lossy)
+    assert verdict(owner) is Verdict.RUN
+    lost.append(True)
+    redis.set(cancel_key("e-2"), "1")
+    assert verdict(owner, "e-2") is Verdict.CANCELLED
+    assert verdict(owner) is Verdict.OWN
+
+
+def test_an_id_that_has_ended_is_not_lost_for_a_further_party(nodes: Nodes, redis: Redis) -> None:
+    first = nodes.node("n1")
+    assert verdict(first) is Verdict.RUN
+    outbox = store_of("n1")
+    outbox.claim(request(), *PARTIES)
+    outbox.append_all([event(Status.SUCCESS, party) for party in PARTIES])
+    Publisher(outbox, redis, maxlen=1000).send_batch()
+    assert first.claim(request(), [*PARTIES, "carol"]).verdict is Verdict.DROP
+
+
+def test_a_node_that_ends_with_something_open_is_inherited_from(nodes: Nodes, redis: Redis) -> None:
+    with nodes.node("n1") as owner:
+        assert verdict(owner) is Verdict.RUN
+    assert redis.zscore("sfworker:nodes", "n1") and not redis.exists("sfworker:node:n1")
+
+
 def test_a_node_that_ends_in_peace_is_not_inherited_from(nodes: Nodes, redis: Redis) -> None:
     with nodes.node("n1"):
         assert redis.zscore("sfworker:nodes", "n1")
@@ -298,6 +337,6 @@ def test_while_redis_is_away_a_request_is_run(redis_server: RedisServer, redis: 
     redis_server.stop()
     try:
         assert verdict(owner) is Verdict.RUN
-        assert owner.holds("e-1", PARTIES) is None
+        assert owner.holds("e-1", PARTIES, 1) is None
     finally:
         redis_server.start()

@@ -339,7 +339,7 @@ def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any,
 
 
 def test_the_events_of_a_node_that_was_taken_over_are_not_let_through(outbox: AnyOutbox, redis: Any) -> None:
-    stale: list[StatusEvent] = []
+    stale: list[Unsent] = []
     late = Publisher(outbox, redis, maxlen=1000, on_stale=stale.append)
     outbox.claim(request(), "alice")
     first = outbox.append(event())
@@ -351,7 +351,7 @@ def test_the_events_of_a_node_that_was_taken_over_are_not_let_through(outbox: An
     Publisher(heir, redis, maxlen=1000).send_batch()
     late.send_batch()
     assert stream(redis) == [first, ending]
-    assert [item.status for item in stale] == [Status.SUCCESS] and outbox.unsent(10) == []
+    assert [item.event.status for item in stale] == [Status.SUCCESS] and outbox.unsent(10) == []
 
 
 def test_nothing_follows_a_terminal_event_in_redis(outbox: AnyOutbox, redis: Any) -> None:
@@ -364,11 +364,34 @@ def test_nothing_follows_a_terminal_event_in_redis(outbox: AnyOutbox, redis: Any
     assert stream(redis) == sent and forgetful.unsent(10) == []
 
 
+def test_what_is_stale_takes_nothing_newer_with_it(outbox: AnyOutbox, redis: Any) -> None:
+    publisher = Publisher(
+        outbox,
+        redis,
+        maxlen=1000,
+        on_stale=lambda stale: outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch),
+    )
+    outbox.claim(request(), "alice")
+    first = outbox.append(event())
+    publisher.send_batch()
+    for _ in range(5):
+        outbox.append(event())
+    redis.hset("sfworker:execution:e-1:alice", mapping={"epoch": 3})  # taken over, twice
+    outbox.claim(request(), "alice", epoch=3, seqs={"alice": 1}, again=True)
+    last = outbox.append(event(Status.FAILURE))
+    while publisher.send_batch(3):
+        pass
+    assert stream(redis) == [first, last]
+
+
 def test_what_was_not_let_through_is_forgotten_also_for_a_redis_that_comes_back_empty(
     outbox: AnyOutbox, redis: Any
 ) -> None:
     late = Publisher(
-        outbox, redis, maxlen=1000, on_stale=lambda event: outbox.give_up(event.execution_id, event.party)
+        outbox,
+        redis,
+        maxlen=1000,
+        on_stale=lambda stale: outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch),
     )
     outbox.claim(request(), "alice")
     outbox.append(event())

@@ -102,7 +102,7 @@ class Answers:
     def release(self, _request: TaskRequest, _parties: list[str]) -> None:
         """Nothing is held."""
 
-    def holds(self, _execution_id: str, _parties: list[str]) -> bool | None:
+    def holds(self, _execution_id: str, _parties: list[str], _epoch: int) -> bool | None:
         """The next answer, the last of them again and again."""
         return self._holds.pop(0) if len(self._holds) > 1 else next(iter(self._holds), True)
 
@@ -137,7 +137,7 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
             for party in ("alice", "bob"):
-                node.abandon("e-1", party)
+                node.abandon("e-1", party, 1)
         assert node.store.status("e-1", "alice") is None
     assert bench.told() == {}
 
@@ -233,6 +233,50 @@ def test_a_withdrawn_vote_does_not_count(bench: Bench, monkeypatch: pytest.Monke
         )
 
 
+def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 4, "bob": 4}))
+            node.settle_lost(TaskRequest("e-1", "r-1", PSI), list(ENDED))
+    assert bench.told() == dict.fromkeys(ENDED, [(5, "FAILURE", "NodeLost")])
+
+
+def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
+    released: list[str] = []
+
+    class Forgetful(Answers):
+        """It would let everything run."""
+
+        def release(self, request: TaskRequest, _parties: list[str]) -> None:
+            """Note it."""
+            released.append(request.execution_id)
+
+    with bench.node() as node:
+        node.ownership = Forgetful(Claim(Verdict.RUN))
+        for _ in range(2):
+            node.execute("e-1", PSI)
+    assert released == ["e-1"] and len(bench.told()["alice"]) == 2
+
+
+def test_a_full_disk_does_not_keep_a_node_from_starting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
+    with monkeypatch.context() as patch:
+
+        def full(*_arguments: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        patch.setattr(EventStore, "give_up", full)
+        taken_over = Answers(Claim(Verdict.DROP), False)
+        with bench.node(never, ownership=lambda node: nullcontext(taken_over)) as node:
+            patch.undo()
+            until(lambda: node.store.unfinished() == [])
+    assert bench.told() == {}
+
+
 def test_a_request_that_cannot_be_written_down_goes_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +342,7 @@ def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
             for party in ENDED:
-                node.abandon("e-1", party)
+                node.abandon("e-1", party, 1)
         node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2}))
         node.execute("e-1", PSI)
     assert bench.told() == {party: [(3, "FAILURE", "NodeLost")] for party in ENDED}

@@ -130,7 +130,15 @@ def test_what_somebody_else_wrote_meanwhile_stays(shelf: Shelf) -> None:
     later.write_text("later")
     later.replace(shelf.root / "b.csv")
     shelf.undo()
-    assert shelf.content() == BEFORE | {"b.csv": "later"} and not shelf.staged.exists()
+    assert shelf.content() == BEFORE | {"b.csv": "later"}
+    assert [path.read_text() for path in shelf.staged.glob("*.old")] == ["old b"]  # nobody else has it
+
+
+def test_a_folder_in_which_somebody_wrote_is_still_the_one_that_was_moved(shelf: Shelf) -> None:
+    move_outputs(shelf.outputs, shelf.rules, STAGING)
+    (shelf.root / "model" / "lock").touch()
+    shelf.undo()
+    assert shelf.content() == BEFORE and not shelf.staged.exists()
 
 
 def test_what_cannot_be_put_back_is_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,17 +165,20 @@ class Node:
             return self._known(request, plan.parties)
         if claim.verdict in _REFUSALS:
             return self._end_unstarted(plan, _REFUSALS[claim.verdict]())
+        return self._carry_out(plan, claim.epoch)
+
+    def _carry_out(self, plan: Plan, epoch: int) -> Outcome:
         log.info("The execution starts.", action="execution_started", parties=plan.parties)
         execution = LocalExecution(plan.parties)
         with closing(execution), ExitStack() as stack:
             try:
                 stack.enter_context(self._registered(plan, execution))
-                endings = self._run_parties(plan, execution)
+                endings = self._run_parties(plan, execution, epoch)
             except Exception as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
                 log.exception("The execution could not be started.", action="start_failed")
                 public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
                 endings = dict.fromkeys(plan.parties, Ending.of(public))
-            self._tell(request, endings)
+            self._tell(plan.request, endings)
         failure = next((ending.failure for ending in endings.values() if ending.failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
         log.info(
@@ -184,7 +187,7 @@ class Node:
             status=status.value,
             code=failure and failure.code,
         )
-        return Outcome(request.execution_id, status, failure)
+        return Outcome(plan.request.execution_id, status, failure)
 
     def _claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution, by agreement with the other nodes and in the own store, in this order."""
@@ -199,20 +202,28 @@ class Node:
                 # A process of this node that was killed before it wrote the claim down leaves nothing here.
                 unknown = not any(self.store.knows(key, party) for party in parties)
                 claim = replace(claim, verdict=Verdict.LOST if unknown else Verdict.DROP)
-            if claim.verdict is not Verdict.DROP:
-                lost = claim.verdict is Verdict.LOST
-                if not self.store.claim(request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost):
-                    return Claim(Verdict.DROP)
-            return claim
-        except sqlite3.Error as error:  # such as a full disk: another node, or a later time, may do better
-            problem = type(error).__name__
-            log.error("A request cannot be taken; it goes back.", action="claim_not_stored", problem=problem)
-            self.ownership.release(request, parties)
-            self._left.wait(_GIVE_BACK_SECONDS)
-            raise NodeStopping from None
+            return claim if claim.verdict is Verdict.DROP else self._write_down(request, parties, claim)
         finally:
             with self._mutex:
                 self._claiming.discard(key)
+
+    def _write_down(self, request: TaskRequest, parties: list[str], claim: Claim) -> Claim:
+        lost = claim.verdict is Verdict.LOST
+        try:
+            if not self.store.claim(request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost):
+                self.ownership.release(request, parties)  # Redis had forgotten what ended here long ago
+                return Claim(Verdict.DROP)
+        except sqlite3.Error as error:  # such as a full disk: another node, or a later time, may do better
+            problem = type(error).__name__
+            log.error("A request cannot be taken; it goes back.", action="claim_not_stored", problem=problem)
+            if not lost:
+                self.ownership.release(request, parties)
+            self._left.wait(_GIVE_BACK_SECONDS)
+            raise NodeStopping from None
+        if lost and request.execution_id in self.running():  # here: this node was taken for dead, and is not
+            self._end(request.execution_id, NodeLost())
+            return Claim(Verdict.DROP)
+        return claim
 
     def _end_unstarted(self, plan: Plan, error: WorkerError) -> Outcome:
         log.info("The execution is not started.", action="execution_not_started", code=error.code)
@@ -241,9 +252,9 @@ class Node:
         """End a running execution; whether it runs here."""
         return self._end(execution_id, TaskCancelled())
 
-    def abandon(self, execution_id: str, party: str) -> None:
-        """Forget an execution silently: another node has taken it over and says how it ended."""
-        self.store.give_up(execution_id, party)
+    def abandon(self, execution_id: str, party: str, epoch: int) -> None:
+        """Forget an execution silently: since ``epoch`` it was taken over by who says how it ended."""
+        self.store.give_up(execution_id, party, epoch)
         self._end(execution_id, NodeLost())
 
     def stop(self) -> None:
@@ -291,7 +302,7 @@ class Node:
         roots = tuple(Path(root) for root in self.settings.allowed_roots)
         return PathRules(party, self.settings.data_root.absolute(), roots).settled()
 
-    def _run_parties(self, plan: Plan, execution: LocalExecution) -> dict[str, Ending]:
+    def _run_parties(self, plan: Plan, execution: LocalExecution, epoch: int) -> dict[str, Ending]:
         """How the execution ended at each party; nothing is left of it then but outputs and logs."""
         with ExitStack() as stack:
             ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
@@ -300,7 +311,10 @@ class Node:
                 stack.callback(self._clean, plan, spec, execution.links[spec.party])
             threads = stack.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
             endings = threads.map(
-                lambda spec: self._supervise(plan, spec, execution.links[spec.party]), specs
+                lambda spec: self._supervise(
+                    spec, execution.links[spec.party], _Host(self, plan, spec.party, epoch)
+                ),
+                specs,
             )
             return dict(zip(plan.parties, endings))
 
@@ -316,8 +330,8 @@ class Node:
             with self._mutex:
                 del self._running[plan.request.execution_id]
 
-    def _supervise(self, plan: Plan, spec: JobSpec, link: PeerLink) -> Ending:
-        with execution_context(execution_id=plan.request.execution_id, party=spec.party):
+    def _supervise(self, spec: JobSpec, link: PeerLink, host: _Host) -> Ending:
+        with execution_context(execution_id=spec.request.execution_id, party=spec.party):
             try:
                 job = self._template.spawn(spec)
             except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
@@ -326,7 +340,7 @@ class Node:
                 public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
                 return Ending.of(link.failed or public)
-            return Supervisor(spec, job, link, _Host(self, plan, spec.party), self._limits(plan)).run()
+            return Supervisor(spec, job, link, host, self._limits(host.plan)).run()
 
     def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
         execution_id = plan.request.execution_id
@@ -443,6 +457,7 @@ class _Host:
     node: Node
     plan: Plan
     party: str
+    epoch: int
 
     def report(self, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
@@ -451,7 +466,7 @@ class _Host:
     def vote(self, result: Mapping[str, Any]) -> None:
         """Keep the result; raises `NodeLost` when another node has taken the execution over."""
         execution_id = self.plan.request.execution_id
-        if self.node.ownership.holds(execution_id, self.plan.parties) is False:
+        if self.node.ownership.holds(execution_id, self.plan.parties, self.epoch) is False:
             raise NodeLost()
         self.node.store.keep_result(execution_id, self.party, result)
 

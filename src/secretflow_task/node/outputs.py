@@ -50,7 +50,8 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
 def put_back(folders: Iterable[Path], rules: PathRules) -> bool:
     """Undo `move_outputs` by what the journals of these staging folders say, as often as need be.
 
-    What somebody else has put at a target since then is left alone. Returns whether all could be undone.
+    What somebody else has put at a target since then is left alone, and what was there before stays in the
+    staging folder. Returns whether all could be undone.
     """
     undone = [_put_back(folder, rules) for folder in folders if (folder / _JOURNAL).exists()]
     return all(undone)
@@ -58,16 +59,26 @@ def put_back(folders: Iterable[Path], rules: PathRules) -> bool:
 
 def _put_back(folder: Path, rules: PathRules) -> bool:
     try:
-        for name, path, identity in reversed(json.loads((folder / _JOURNAL).read_bytes())):
-            staged, target = folder / name, rules.resolve(path, "output")
-            if _identity(target) == identity:
-                os.replace(target, staged)
-            if _kept(staged).exists() and not target.exists():
-                os.replace(_kept(staged), target)
-        (folder / _JOURNAL).unlink()
+        moves = json.loads((folder / _JOURNAL).read_bytes())
+        undone = [
+            _undo(folder / name, rules.resolve(path, "output"), told) for name, path, told in moves[::-1]
+        ]
+        if all(undone):
+            (folder / _JOURNAL).unlink()
     except (OSError, ValueError, PathNotAllowed) as error:  # such as a folder that is no longer allowed
-        problem = str(error)
-        log.error("An output could not be put back.", action="undo_failed", problem=problem)
+        log.error("An output could not be put back.", action="undo_failed", problem=str(error))
+        return False
+    return all(undone)
+
+
+def _undo(staged: Path, target: Path, identity: list[int]) -> bool:
+    kept = _kept(staged)
+    if _identity(target) == identity:
+        os.replace(target, staged)
+    if kept.exists() and not target.exists():
+        os.replace(kept, target)
+    if kept.exists() and not kept.samefile(target):
+        log.error("An output was replaced before it could be put back.", action="undo_failed")
         return False
     return True
 
@@ -89,12 +100,13 @@ def _note(folder: Path, moves: Iterable[tuple[Path, Path]]) -> None:
 
 
 def _identity(path: Path) -> list[int] | None:
-    """What tells a file or folder from others, also after it was moved; None when there is none."""
+    """What tells a file or folder from others, also after a move and a restart; None when there is none."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return [status.st_dev, status.st_ino, status.st_mtime_ns]
+    # A folder's time changes with its content, and numbers of devices are not the same after every restart.
+    return [status.st_ino] + ([] if path.is_dir() else [status.st_mtime_ns])
 
 
 def _kept(staged: Path) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -84,8 +85,8 @@ class Ownership(Protocol):
     def release(self, request: TaskRequest, parties: list[str]) -> None:
         """Give back what was just taken and not begun."""
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
-        """Whether no other node has taken over an execution of this one; None while that cannot be known."""
+    def holds(self, execution_id: str, parties: list[str], epoch: int) -> bool | None:
+        """Whether an execution was not taken over since this node took it; None: that cannot be known now."""
 
     def stop(self) -> None:
         """Let no claim wait any longer."""
@@ -102,9 +103,9 @@ class SoleOwnership:
     def release(self, request: TaskRequest, parties: list[str]) -> None:
         """Nobody else would take it."""
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
+    def holds(self, execution_id: str, parties: list[str], epoch: int) -> bool | None:
         """There is nobody else."""
-        del execution_id, parties
+        del execution_id, parties, epoch
         return True
 
     def stop(self) -> None:
@@ -112,34 +113,35 @@ class SoleOwnership:
 
 
 # KEYS: the cancel key, what the node has taken, then the record of each party.
-# ARGV: node, lifetime of records, prefix of leases, prefix of what nodes have taken, the request, whether the
-# node has been in touch for long enough to call another dead, and whether only what another has had is taken.
+# ARGV: node, lifetime of records, prefix of leases, the request, whether the node has been in touch for long
+# enough to call another dead, whether only what another has had is taken, and what names this claim, which
+# may come twice when its answer was lost.
 _CLAIM = """
-local epoch, answer, taken, ended, own, other, former = 1, {}, 0, 0, false, false, {}
+local epoch, answer, taken, ended, own, other, repeated = 1, {}, 0, 0, false, false, false
 for index = 3, #KEYS do
-  local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended')
+  local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended', 'claim', 'verdict')
   answer[index - 2] = tonumber(known[3] or '0')
-  former[index] = known[1]
   epoch = math.max(epoch, tonumber(known[2] or '0'))
   if known[1] then
     taken = taken + 1
     if known[4] == '1' then ended = ended + 1
-    elseif known[1] == ARGV[1] then own = true
+    elseif known[1] == ARGV[1] then
+      own = true
+      if known[5] == ARGV[7] then repeated = known[6] end
     elseif redis.call('EXISTS', ARGV[3] .. known[1]) == 1 then other = true end
   end
 end
-if other or ended == #KEYS - 2 then return {'drop', epoch, unpack(answer)} end
-if own then return {'own', epoch, unpack(answer)} end
+if other or (taken > 0 and ended == taken) then return {'drop', epoch, unpack(answer)} end
+if own then return {repeated or 'own', epoch, unpack(answer)} end
 local verdict = 'run'
 if taken > 0 then
-  if ARGV[6] == '0' then return {'wait', epoch, unpack(answer)} end
+  if ARGV[5] == '0' then return {'wait', epoch, unpack(answer)} end
   verdict, epoch = 'lost', epoch + 1
-elseif ARGV[7] == '1' then return {'drop', epoch, unpack(answer)}
+elseif ARGV[6] == '1' then return {'drop', epoch, unpack(answer)}
 elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
 for index = 3, #KEYS do
-  if former[index] then redis.call('HDEL', ARGV[4] .. former[index], KEYS[index]) end
-  redis.call('HSET', KEYS[2], KEYS[index], ARGV[5])
-  redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch)
+  redis.call('HSET', KEYS[2], KEYS[index], ARGV[4])
+  redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch, 'claim', ARGV[7], 'verdict', verdict)
   redis.call('EXPIRE', KEYS[index], ARGV[2])
 end
 return {verdict, epoch, unpack(answer)}
@@ -228,8 +230,9 @@ class RedisOwnership:
         self._closing.set()
         self._thread.join(5.0)
         with suppress(RedisError):
-            self._redis.zrem(_NODES, self._node_id)
             self._redis.delete(_lease_key(self._node_id))
+            if not self._redis.exists(taken_key(self._node_id)):  # else others settle that, if it stays away
+                self._redis.zrem(_NODES, self._node_id)
 
     def stop(self) -> None:
         """Let no claim wait any longer."""
@@ -245,13 +248,12 @@ class RedisOwnership:
             redis.RedisError: only with ``only_lost``.
         """
         keys = [cancel_key(request.execution_id), *self._keys(request.execution_id, parties)]
-        away_since: float | None = None
+        values = [self._node_id, RECORD_SECONDS, _lease_key(""), _as_text(request)]
+        away_since, name = None, uuid.uuid4().hex
         while not self._stopping.is_set():
-            values = [self._node_id, RECORD_SECONDS, _lease_key(""), taken_key(""), _as_text(request)]
             try:
-                verdict, epoch, *seqs = self._claim_script(
-                    keys, [*values, int(self._knows_the_dead()), int(only_lost)]
-                )
+                how = [int(self._knows_the_dead()), int(only_lost), name]
+                verdict, epoch, *seqs = self._claim_script(keys, [*values, *how])
                 claim = Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
                 if claim.verdict is not Verdict.WAIT:
                     return claim
@@ -271,16 +273,18 @@ class RedisOwnership:
         with suppress(RedisError):
             self._release_script(self._keys(request.execution_id, parties), [self._node_id])
 
-    def holds(self, execution_id: str, parties: list[str]) -> bool | None:
-        """Whether no other node has taken an execution of this one; None when Redis is away."""
+    def holds(self, execution_id: str, parties: list[str], epoch: int) -> bool | None:
+        """Whether an execution was not taken over since this node took it; None when Redis is away."""
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for party in parties:
-                    pipeline.hget(record_key(execution_id, party), "node")
-                owners = pipeline.execute()
+                    pipeline.hmget(record_key(execution_id, party), "node", "epoch")
+                known = pipeline.execute()
         except RedisError:
             return None
-        return all(owner is None or _text(owner) == self._node_id for owner in owners)
+        return all(
+            node is None or (_text(node) == self._node_id and int(newest) <= epoch) for node, newest in known
+        )
 
     def _keys(self, execution_id: str, parties: list[str]) -> list[str]:
         return [taken_key(self._node_id), *(record_key(execution_id, party) for party in parties)]

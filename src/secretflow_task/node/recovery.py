@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from dataclasses import dataclass
 from typing import Callable, Mapping
@@ -46,12 +47,21 @@ class Recovery:
             left = self._settle_all(left)
 
     def _settle_all(self, executions: list[list[Execution]]) -> list[list[Execution]]:
-        return [parties for parties in executions if not self._settle(parties)]
+        return [parties for parties in executions if not self._settled(parties)]
+
+    def _settled(self, executions: list[Execution]) -> bool:
+        try:
+            return self._settle(executions)
+        except sqlite3.Error as error:  # such as a full disk
+            problem = type(error).__name__
+            log.warning("What was left is not settled yet.", action="recovery_waits", problem=problem)
+            return False
 
     def _settle(self, executions: list[Execution]) -> bool:
         """Settle an execution at all its parties here; whether that could be done."""
         request, parties = executions[0].request, [execution.party for execution in executions]
-        holds = self.ownership.holds(request.execution_id, parties)
+        epoch = min(execution.epoch for execution in executions)
+        holds = self.ownership.holds(request.execution_id, parties, epoch)
         if holds is None:
             return False
         with execution_context(execution_id=request.execution_id):
@@ -61,7 +71,7 @@ class Recovery:
                 succeeded = execution.party in endings and endings[execution.party].failure is None
                 self._clean(execution, succeeded)
                 if not holds:  # another node has said how it ended
-                    self.store.give_up(request.execution_id, execution.party)
+                    self.store.give_up(request.execution_id, execution.party, execution.epoch)
             self.tell(request, endings)
         return True
 

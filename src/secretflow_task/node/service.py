@@ -71,7 +71,7 @@ def _publisher(node: Node, redis: Redis) -> Publisher:
         redis,
         maxlen=settings.stream_maxlen,
         also_list=settings.status_list,
-        on_stale=lambda event: node.abandon(event.execution_id, event.party),
+        on_stale=lambda stale: node.abandon(stale.event.execution_id, stale.event.party, stale.epoch),
     )
 
 

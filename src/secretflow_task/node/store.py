@@ -61,10 +61,15 @@ class StoreInUse(Exception):
 
 @dataclass(frozen=True)
 class Execution:
-    """One execution at one party, as the store knows it."""
+    """One execution at one party, as the store knows it.
+
+    Attributes:
+        epoch: how often it was taken when this node took it.
+    """
 
     request: TaskRequest
     party: str
+    epoch: int = 1
 
 
 class EventStore:
@@ -89,6 +94,7 @@ class EventStore:
         self._maxlen = maxlen
         # What the disk had no room for: terminal events, and which numbers Redis has.
         self._held: list[Unsent] = []
+        self._next_held = _FIRST_HELD
         self._sent: set[int] = set()
         self.dropped = 0
         self._db = sqlite3.connect(folder / "node.sqlite", isolation_level=None, check_same_thread=False)
@@ -152,11 +158,12 @@ class EventStore:
         """What was taken and has no terminal event: after a start, what an earlier node process left."""
         with self._mutex:
             rows = self._db.execute(
-                "SELECT execution_id, task_request_id, params, task_id, subtask_id, party"
+                "SELECT execution_id, task_request_id, params, task_id, subtask_id, party, epoch"
                 " FROM executions WHERE status = 'RUNNING' ORDER BY rowid"
             ).fetchall()
         return [
-            Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5]) for row in rows
+            Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5], row[6])
+            for row in rows
         ]
 
     def keep_result(self, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
@@ -221,7 +228,8 @@ class EventStore:
         if row is None:
             return None
         numbered = replace(event, seq=row[0] + 1)
-        self._held.append(Unsent(_FIRST_HELD + len(self._held), row[1], numbered))
+        self._held.append(Unsent(self._next_held, row[1], numbered))
+        self._next_held += 1
         return numbered
 
     def waiting(self) -> int:
@@ -281,14 +289,13 @@ class EventStore:
         self._count_waiting()
         return highest
 
-    def give_up(self, execution_id: str, party: str) -> None:
-        """Another node has taken the execution over: nothing more is kept of it here."""
+    def give_up(self, execution_id: str, party: str, epoch: int) -> None:
+        """The execution was taken over since ``epoch``: nothing more is kept of it here but what is newer."""
+        these = "WHERE execution_id = ? AND party = ? AND epoch <= ?"
         with self._transaction(durable=False) as db:
-            db.execute(
-                "UPDATE executions SET status = ? WHERE execution_id = ? AND party = ?",
-                (_TAKEN_OVER, execution_id, party),
-            )
-            db.execute("DELETE FROM events WHERE execution_id = ? AND party = ?", (execution_id, party))
+            values = (execution_id, party, epoch)
+            db.execute(f"UPDATE executions SET status = ? {these}", (_TAKEN_OVER, *values))
+            db.execute(f"DELETE FROM events {these}", values)
         self._count_waiting()
 
     def forget_old(self) -> None:

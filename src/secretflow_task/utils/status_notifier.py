@@ -173,7 +173,7 @@ class Publisher:
         *,
         maxlen: int,
         also_list: bool = False,
-        on_stale: Callable[[StatusEvent], object] = lambda event: None,
+        on_stale: Callable[[Unsent], object] = lambda unsent: None,
     ) -> None:
         self._outbox = outbox
         self._redis = redis
@@ -218,7 +218,7 @@ class Publisher:
                 return self.send_batch(limit)
             for unsent, answer in zip(group, answers):
                 if answer == "stale":
-                    self._on_stale(unsent.event)
+                    self._on_stale(unsent)
             self._outbox.mark_sent([unsent.number for unsent in group])
         return sum(map(len, groups))
 
