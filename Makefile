@@ -27,7 +27,7 @@ faults: venv ## Break processes, Redis and disks at random moments, and print ho
 	$(BIN)/pytest tests/faults -m faults --timeout 1800 --moments 7
 
 faults-long: venv ## The same at many more moments; writes the table of the documents
-	$(BIN)/pytest tests/faults -m faults --timeout 7200 --moments 40 --fault-table docs/developer_guide/faults.table.md
+	$(BIN)/pytest tests/faults -m faults --timeout 7200 --moments 20 --fault-table docs/developer_guide/faults.table.md
 
 unit: venv ## Run the fast tests, which need no engine
 	$(BIN)/pytest tests/unit
