@@ -3,7 +3,7 @@
     WorkerError
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied,
-        RequestMismatch
+        RequestMismatch, VersionMismatch
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -11,7 +11,8 @@
         ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged,
         OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
-        ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PortUnavailable
+        ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused, ClockSkew,
+        PortUnavailable
       ExecutionStopped    it ran and was ended from outside
         TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded, JobProcessDied
       AlgorithmError      the computation itself failed
@@ -25,7 +26,7 @@ columns that the request names and parties, never a data value, a path or the te
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Mapping
 
 
 class WorkerError(Exception):
@@ -78,6 +79,14 @@ class WorkerError(Exception):
         return kind(
             fields.get("message"), hint=fields.get("hint"), party=fields.get("party"), step=fields.get("step")
         )
+
+    @staticmethod
+    def from_event_data(data: Mapping[str, Any]) -> "WorkerError":
+        """Rebuild an error from `as_event_data`."""
+        step = data.get("step")
+        message = str(data["error"]).removeprefix(f"Step {step!r}: ")
+        fields = {"code": data["error_code"], "message": message, "hint": data["hint"]}
+        return WorkerError.from_dict(fields | {"party": data["failed_party"], "step": step})
 
     def as_event_data(self) -> dict[str, Any]:
         """The ``data`` of a FAILURE event."""
@@ -138,6 +147,12 @@ class RequestMismatch(RequestError):
     """The parties received different requests under the same execution id."""
 
     default_hint = "Send the same request to every party."
+
+
+class VersionMismatch(RequestError):
+    """The parties' nodes run different versions."""
+
+    default_hint = "Install the same version of the worker and of SecretFlow at every party."
 
 
 class DataError(WorkerError):
@@ -316,7 +331,19 @@ class EngineUnavailable(RuntimeUnavailable):
 class PeerUnreachable(RuntimeUnavailable):
     """A party of the request is neither hosted by this node nor linked to it."""
 
-    default_hint = "List the party in SFWORKER_PARTIES or in sf_init_config.parties."
+    default_hint = "List the party in SFWORKER_PARTIES, in sf_init_config.parties or in SFWORKER_PEERS_FILE."
+
+
+class PeerRefused(RuntimeUnavailable):
+    """A node did not accept another party's node."""
+
+    default_hint = "`sfworker doctor --peer PARTY` at both parties says which certificate is not accepted."
+
+
+class ClockSkew(RuntimeUnavailable):
+    """The clocks of the parties' nodes differ too much."""
+
+    default_hint = "Synchronise the clocks (NTP) at every party."
 
 
 class PortUnavailable(RuntimeUnavailable):

@@ -58,7 +58,10 @@ def test_a_field_is_one_variable(
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_a_field_that_is_a_time_names_its_unit(name: str) -> None:
-    is_time = any(word in name for word in ("timeout", "grace", "drain", "silence"))
+    is_time = any(
+        word in name
+        for word in ("timeout", "grace", "drain", "silence", "join", "settle", "heartbeat", "lost", "clock")
+    )
     assert is_time is name.endswith("_seconds")
 
 
@@ -155,3 +158,36 @@ def test_the_password_of_redis_is_not_shown() -> None:
     settings = Settings(redis_url="redis://user:hunter2@host/0")  # type: ignore[arg-type]
     assert "hunter2" not in repr(settings) and "hunter2" not in str(settings)
     assert "hunter2" not in settings.model_dump_json()
+
+
+PEER = {"peers_file": "parties.yaml", "peer_certificate": "a.crt", "peer_key": "a.key"}
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9443", "[::]:9443", "alice.example:1"])
+def test_a_peer_link_has_an_address_and_its_files(listen: str) -> None:
+    assert Settings(peer_listen=listen, **PEER).peer_listen == listen  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("missing", sorted(PEER))
+def test_a_peer_link_without_one_of_its_files_is_refused(missing: str) -> None:
+    some = {name: value for name, value in PEER.items() if name != missing}
+    with pytest.raises(ValidationError, match=f"SFWORKER_{missing.upper()}"):
+        Settings(peer_listen="0.0.0.0:9443", **some)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("listen", ["9443", "0.0.0.0", "0.0.0.0:port", "::1:9443", "a b:1"])
+def test_what_is_no_address_to_listen_on_is_refused(listen: str) -> None:
+    with pytest.raises(ValidationError, match="address:port"):
+        Settings(peer_listen=listen, **PEER)  # type: ignore[arg-type]
+
+
+def test_only_semi2k_can_be_allowed_between_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFWORKER_UNSAFE_PROTOCOLS", "SEMI2K")
+    assert Settings().unsafe_protocols == ("SEMI2K",)
+    with pytest.raises(ValidationError, match="only SEMI2K"):
+        Settings(unsafe_protocols=("REF2K",))
+
+
+def test_a_peer_is_not_lost_between_two_signs_of_life() -> None:
+    with pytest.raises(ValidationError, match="twice"):
+        Settings(heartbeat_seconds=5.0, peer_lost_seconds=6.0)

@@ -155,6 +155,19 @@ def check(file: RequestFile) -> None:
 
 @app.command()
 @guarded
+def certs(
+    party: Annotated[str, typer.Argument(help="The party that the certificate stands for.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the two files go.")] = Path("certs"),
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 825,
+) -> None:
+    """Make a key and a self-signed certificate for a node, and print the fingerprint that its peers pin."""
+    from secretflow_task.cli.certs import make
+
+    make(party, folder, days)
+
+
+@app.command()
+@guarded
 def doctor() -> None:
     """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
     from secretflow_task.cli.doctor import examine

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from secretflow_task.messages import PARTY_NAME
@@ -94,12 +94,42 @@ class Settings(BaseSettings):
     status_list: bool = Field(
         False, description="Also push events to the list `task_status_queue`, for older web applications."
     )
+    peer_listen: str = Field(
+        "",
+        description="Address and port that the nodes of other parties reach, `0.0.0.0:9443`; none without.",
+    )
+    peers_file: Path | None = Field(
+        None, description="Address book: host, port, certificate and fingerprints of every other party."
+    )
+    peer_certificate: Path | None = Field(
+        None, description="This node's certificate (`sfworker certs` makes one), in PEM."
+    )
+    peer_key: Path | None = Field(None, description="The key of this node's certificate, in PEM.")
+    join_seconds: float = Field(
+        120.0, gt=0, description="How long an execution waits for the other parties' nodes to join it."
+    )
+    settle_seconds: float = Field(
+        600.0, gt=0, description="How long a party that has voted waits for the decision, or is asked for it."
+    )
+    heartbeat_seconds: float = Field(
+        1.0, gt=0, le=60, description="Time between two signs of life on the link between nodes."
+    )
+    peer_lost_seconds: float = Field(
+        6.0, gt=0, description="Silence of a peer's node after which the link to it counts as lost."
+    )
+    clock_limit_seconds: float = Field(
+        60.0, gt=0, description="Difference of clocks beyond which a peer's node is refused."
+    )
+    unsafe_protocols: CommaSeparated = Field(
+        (),
+        description="SPU protocols that are not secure between nodes and allowed there all the same: SEMI2K.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR."
     )
     log_json: bool = Field(False, description="Write the node's log as JSON lines.")
 
-    @field_validator("parties", "queues", "allowed_roots", mode="before")
+    @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -124,6 +154,30 @@ class Settings(BaseSettings):
                 "each party once; a name has up to 32 letters, digits, _ and -, and a letter first"
             )
         return value
+
+    @field_validator("unsafe_protocols")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if set(value) - {"SEMI2K"}:
+            raise ValueError("only SEMI2K is refused between nodes, so that only it can be allowed by name")
+        return value
+
+    @field_validator("peer_listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):\d{1,5}", value):
+            raise ValueError("address:port, such as 0.0.0.0:9443 or [::]:9443")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_link(self) -> Settings:
+        parts = {name: getattr(self, name) for name in ("peers_file", "peer_certificate", "peer_key")}
+        missing = [name for name, value in parts.items() if value is None]
+        if self.peer_listen and missing:
+            raise ValueError(f"SFWORKER_PEER_LISTEN also needs SFWORKER_{missing[0].upper()}")
+        if self.peer_lost_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("SFWORKER_PEER_LOST_SECONDS must be twice SFWORKER_HEARTBEAT_SECONDS or more")
+        return self
 
     @field_validator("log_level", mode="before")
     @classmethod
