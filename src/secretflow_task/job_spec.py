@@ -20,6 +20,7 @@ class JobSpec:
         fed_addresses: ``{party: host:port}`` of SecretFlow's messages.
         spu_addresses: ``{party: host:port}`` of the SPU's link.
         several: the node hosts more than one of the parties.
+        between_nodes: some of the parties are at other nodes.
     """
 
     request: TaskRequest
@@ -31,3 +32,4 @@ class JobSpec:
     fed_addresses: Mapping[str, str]
     spu_addresses: Mapping[str, str]
     several: bool
+    between_nodes: bool = False

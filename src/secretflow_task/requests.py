@@ -16,6 +16,8 @@ from secretflow_task.task_dispatcher import Task, TaskDispatcher
 
 # How many parties each SPU protocol takes.
 PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
+# The default between nodes, by the number of parties.
+_BETWEEN_NODES = {2: "CHEETAH", 3: "ABY3"}
 FIELDS = ("FM64", "FM128")
 # The further settings of SPU that a request may make; none names a file or shows a value.
 _RUNTIME_KEYS = frozenset("""
@@ -169,8 +171,11 @@ class Plan:
         return needed_devices(self.task, self.config)
 
     @staticmethod
-    def of(request: TaskRequest) -> Plan:
+    def of(request: TaskRequest, between_nodes: bool = False) -> Plan:
         """Validate a request.
+
+        Args:
+            between_nodes: not all parties are at one node, so that the default protocol must be secure.
 
         Raises:
             RequestError: of the kind that says what is wrong with it.
@@ -184,7 +189,9 @@ class Plan:
         config = task.parse(params.task_config)
         parties = named_parties(params.sf_init_config, config)
         _check_roles(params, parties)
-        protocol = _protocol(params.spu_config, len(parties), "spu" in needed_devices(task, config))
+        default = _BETWEEN_NODES.get(len(parties), "SEMI2K") if between_nodes else "SEMI2K"
+        needed = "spu" in needed_devices(task, config)
+        protocol = _protocol(params.spu_config, len(parties), needed, default)
         return Plan(request, task, config, parties, protocol, params.heu_config, params.timeout_seconds)
 
 
@@ -234,9 +241,9 @@ def _check_roles(params: Params, parties: list[str]) -> None:
                 raise InvalidTaskConfig(f"{role} names {name!r}, which is no party of the request.")
 
 
-def _protocol(spu: SpuConfig, parties: int, needed: bool) -> Protocol:
+def _protocol(spu: SpuConfig, parties: int, needed: bool, default: str) -> Protocol:
     runtime = dict(spu.runtime_config)
-    name = str(spu.protocol or runtime.pop("protocol", None) or "SEMI2K").upper()
+    name = str(spu.protocol or runtime.pop("protocol", None) or default).upper()
     field_name = str(spu.field or runtime.pop("field", None) or "FM128").upper()
     runtime = {key: value for key, value in runtime.items() if key not in ("protocol", "field")}
     unknown = sorted(set(runtime) - _RUNTIME_KEYS)

@@ -36,7 +36,7 @@ def execute_secretflow_task(
     Raises:
         WorkerError: the public error of whatever went wrong.
     """
-    plan = Plan.of(spec.request)
+    plan = Plan.of(spec.request, spec.between_nodes)
     run = Run(
         spec.request.execution_id,
         spec.request.task_request_id,

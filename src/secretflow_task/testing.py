@@ -19,10 +19,14 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Iterable, Mapping, NoReturn
 
-from secretflow_task.errors import WorkerError
+from secretflow_task.errors import PeerLost, WorkerError
 from secretflow_task.job_process import Aborted, PipeChannel
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, Stage, Status, StatusEvent, TaskRequest
+from secretflow_task.node.peer.agenda import Agenda
+from secretflow_task.node.peer.coordinator import Coordinator
+from secretflow_task.node.peer.member import Member
+from secretflow_task.node.peer_link import PeerLink
 from secretflow_task.node.store import Execution
 from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.status_notifier import Unsent
@@ -161,6 +165,88 @@ class MemoryOutbox:
                 if key == (execution_id, party) and unsent.epoch <= epoch:
                     del self._events[number]
                     self._sent.discard(number)
+
+
+class MemoryExecution:
+    """An execution between nodes without a network: a coordinator, and members that hear it at once.
+
+    Args:
+        parties: one at each node; the first coordinates.
+        decide: as `LocalExecution` takes it.
+    """
+
+    def __init__(self, parties: list[str], decide: Callable[[], None] = lambda: None) -> None:
+        agendas = [Agenda("memory", tuple(parties), (party,), "digest", "protocol") for party in parties]
+        self.coordinator = Coordinator(
+            agendas[0],
+            decide,
+            lambda nonce: True,
+            lambda party: False,
+            join_seconds=5.0,
+            clock_limit_seconds=60.0,
+        )
+        self.members = {agenda.hosted[0]: Member(agenda) for agenda in agendas[1:]}
+        self.cables = {party: MemoryCable(self.coordinator, member) for party, member in self.members.items()}
+
+    @property
+    def links(self) -> dict[str, PeerLink]:
+        """Every party's link."""
+        links = dict(self.coordinator.links)
+        return links | {party: member.links[party] for party, member in self.members.items()}
+
+    def join(self) -> None:
+        """Bring all together."""
+        self.coordinator.join()
+        for member in self.members.values():
+            member.join()
+
+    def close(self) -> None:
+        """Give back what the links hold."""
+        self.coordinator.close()
+        for member in self.members.values():
+            member.close()
+
+
+class MemoryCable:
+    """Carries the messages between a member and its seat, until it is cut."""
+
+    def __init__(self, coordinator: Coordinator, member: Member) -> None:
+        self._coordinator = coordinator
+        self._member = member
+        self._seat = coordinator.seat(_as_json(member.agenda.join()))
+        self._mutex = threading.Lock()
+        self._carrying = self._again = False
+        self.is_cut = False
+        member.attach(coordinator.session)
+        self._seat.watch(self._carry)
+        member.watch(self._carry)
+
+    def _carry(self) -> None:
+        with self._mutex:
+            self._again = True
+            if self._carrying:
+                return
+            self._carrying = True
+        while self._goes_on():
+            for message in self._member.take():
+                self._seat.receive(_as_json(message))
+            for message in self._seat.take():
+                self._member.receive(_as_json(message))
+
+    def _goes_on(self) -> bool:
+        with self._mutex:
+            self._carrying, self._again = self._again and not self.is_cut, False
+            return self._carrying
+
+    def cut(self) -> None:
+        """Let nothing through, and let both sides notice."""
+        self.is_cut = True
+        self._seat.lost(PeerLost(party=self._member.agenda.hosted[0]))
+        self._member.lost(PeerLost(party=self._member.agenda.coordinator))
+
+    def ask(self) -> None:
+        """Let the member ask how the execution ended."""
+        self._member.learn(_as_json(self._coordinator.outcome()))
 
 
 class JobSide(PipeChannel):

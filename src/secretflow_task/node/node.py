@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sqlite3
 import threading
@@ -10,39 +9,36 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping
 
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
-from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import (
-    NodeLost,
-    PeerUnreachable,
-    RequestMismatch,
-    TaskCancelled,
-    WorkerError,
-)
+from secretflow_task.errors import NodeLost, RequestMismatch, TaskCancelled, WorkerError
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import PARTY_NAME, Status, StatusEvent, TaskRequest
+from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.job_logs import forget_old
 from secretflow_task.node.outputs import put_back, remove_staged
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
-from secretflow_task.node.peer_link import LocalExecution, PeerLink
+from secretflow_task.node.peer.hub import PeerHub
+from secretflow_task.node.peer.tunnels import Ports
+from secretflow_task.node.peer_link import Execution, LocalExecution, PeerLink, Unsettled
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.recovery import Recovery
-from secretflow_task.node.staging import check_outputs_apart, paths_of, staged_folders, staging_name
-from secretflow_task.node.store import EventStore, Execution
+from secretflow_task.node.staging import staged_folders, staging_name
+from secretflow_task.node.store import EventStore, Execution as StoredExecution
 from secretflow_task.node.supervisor import NODE_LOG, Ending, Limits, Supervisor
+from secretflow_task.node.task import Task, parties_of, rules_of
 from secretflow_task.node.template import Template
 from secretflow_task.requests import Plan
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
 
-_MOST_PARTIES = 16
 _STOP_SECONDS = 30.0
 _HOUSEKEEPING_SECONDS = 3600.0
 _HOUSEKEEPING_END_SECONDS = 5.0
@@ -87,23 +83,27 @@ class Node:
         self.ownership: Ownership = SoleOwnership()
         self._ownership_of = ownership
         self._mutex = threading.Lock()
-        self._running: dict[str, tuple[Plan, LocalExecution]] = {}
+        self._running: dict[str, tuple[Task, Execution]] = {}
         self._claiming: set[str] = set()
         self._closing = False
         self._left = threading.Event()
         self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
+        self._hub: PeerHub | None = None
 
     def __enter__(self) -> Node:
         self.store = self._stack.enter_context(EventStore(self.settings.state_dir))
         with self._stack:
             for folder in (self.settings.work_dir, self._logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.settings.peer_listen:
+                answer = partial(known_outcome, self.store)
+                self._hub = self._stack.enter_context(PeerHub(self.settings, self.store.decide, answer))
             self._template.start()
             self.ownership = self._stack.enter_context(self._ownership_of(self))
             shutil.rmtree(self._work, ignore_errors=True)
-            recovery = Recovery(self.store, self.ownership, self._clean_left, self._tell)
+            recovery = Recovery(self.store, self.ownership, self._inquiry(), self._clean_left, self._tell)
             recovery.settle(self._left)
             self._stack = self._stack.pop_all()
         self._housekeeping.start()
@@ -115,6 +115,12 @@ class Node:
         self._housekeeping.join(_HOUSEKEEPING_END_SECONDS)
         self._template.close()
         self._stack.__exit__(*exc)
+
+    def _inquiry(self) -> Inquiry | None:
+        settings, lost_seconds = self.settings, 2 * self.settings.peer_lost_seconds
+        if self._hub is None:
+            return None
+        return Inquiry(self.store, self._hub.ask, self.report, settings.settle_seconds, lost_seconds)
 
     def _keep_house(self) -> None:
         """Forget now and every hour what is old: a node lives for months."""
@@ -131,7 +137,9 @@ class Node:
                 return
 
     def recycle(self) -> None:
-        """Start the next jobs from a new template process."""
+        """Start the next jobs from a new template process, and read the address book again."""
+        if self._hub:
+            self._hub.reload()
         self._template.recycle()
 
     def execute(self, *arguments: Any) -> Outcome:
@@ -150,35 +158,48 @@ class Node:
             try:
                 plan = Plan.of(request)
             except WorkerError as error:
-                return self._refuse(request, error)
+                return self._refuse(request, parties_of(request, self.settings), error)
             return self.run(plan)
 
     def run(self, plan: Plan) -> Outcome:
-        """Run a validated request to its end at all its parties."""
+        """Run a validated request to its end at all its parties here."""
         request = plan.request
         try:
-            self._check(plan)
+            task = Task.of(plan, self.settings, self._knows)
         except WorkerError as error:
-            return self._refuse(request, error)
-        claim = self._claim(request, plan.parties)
+            return self._refuse(request, parties_of(request, self.settings), error)
+        try:
+            task.check(self.settings)
+        except WorkerError as error:
+            return self._refuse(request, task.hosted, error, task)
+        claim = self._claim(request, task.hosted)
         if claim.verdict is Verdict.DROP:
-            return self._known(request, plan.parties)
+            return self._known(request, task.hosted)
         if claim.verdict in _REFUSALS:
-            return self._end_unstarted(plan, _REFUSALS[claim.verdict]())
-        return self._carry_out(plan, claim.epoch)
+            log.info(
+                "The execution is not started.", action="execution_not_started", code=claim.verdict.value
+            )
+            return self._end_unstarted(request, task.hosted, _REFUSALS[claim.verdict](), task)
+        return self._carry_out(task, claim.epoch)
 
-    def _carry_out(self, plan: Plan, epoch: int) -> Outcome:
-        log.info("The execution starts.", action="execution_started", parties=plan.parties)
-        execution = LocalExecution(plan.parties)
-        with closing(execution), ExitStack() as stack:
+    def _knows(self, party: str) -> bool:
+        """Whether there is a link to a party's node."""
+        return self._hub is not None and self._hub.knows(party)
+
+    def _carry_out(self, task: Task, epoch: int) -> Outcome:
+        log.info("The execution starts.", action="execution_started", parties=task.plan.parties)
+        with ExitStack() as stack:
             try:
-                stack.enter_context(self._registered(plan, execution))
-                endings = self._run_parties(plan, execution, epoch)
+                endings = self._run_parties(task, epoch, stack)
+            except Unsettled:
+                log.warning("The execution is left undecided.", action="execution_undecided")
+                return Outcome(task.execution_id, Status.RUNNING)
             except Exception as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
                 log.exception("The execution could not be started.", action="start_failed")
                 public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
-                endings = dict.fromkeys(plan.parties, Ending.of(public))
-            self._tell(plan.request, endings)
+                endings = dict.fromkeys(task.hosted, Ending.of(public))
+                self._tell_peers(task, public)
+            self._tell(task.request, endings)
         failure = next((ending.failure for ending in endings.values() if ending.failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
         log.info(
@@ -187,7 +208,7 @@ class Node:
             status=status.value,
             code=failure and failure.code,
         )
-        return Outcome(plan.request.execution_id, status, failure)
+        return Outcome(task.execution_id, status, failure)
 
     def _claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution, by agreement with the other nodes and in the own store, in this order."""
@@ -225,10 +246,18 @@ class Node:
             return Claim(Verdict.DROP)
         return claim
 
-    def _end_unstarted(self, plan: Plan, error: WorkerError) -> Outcome:
-        log.info("The execution is not started.", action="execution_not_started", code=error.code)
-        self._fail(plan.request, plan.parties, error)
-        return Outcome(plan.request.execution_id, Status.FAILURE, error)
+    def _end_unstarted(
+        self, request: TaskRequest, parties: list[str], error: WorkerError, task: Task | None = None
+    ) -> Outcome:
+        """Settle what does not run here, also at the other nodes of ``task``."""
+        self._fail(request, parties, error)
+        if task:
+            self._tell_peers(task, error)
+        return Outcome(request.execution_id, Status.FAILURE, error)
+
+    def _tell_peers(self, task: Task, error: WorkerError) -> None:
+        if self._hub and task.strangers:
+            self._hub.tell(task.agenda, error)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
@@ -240,7 +269,7 @@ class Node:
     def running(self) -> dict[str, tuple[TaskRequest, list[str]]]:
         """The executions that run now, with their parties at this node."""
         with self._mutex:
-            return {key: (plan.request, plan.parties) for key, (plan, _) in self._running.items()}
+            return {key: (task.request, task.hosted) for key, (task, _) in self._running.items()}
 
     def describe(self) -> dict[str, Any]:
         """How the node is: what it runs, and what became of its events."""
@@ -274,8 +303,9 @@ class Node:
                 return False
             _, execution = self._running[execution_id]
             link = next(iter(execution.links.values()))
-            link.fail(error)
-            return link.failed is error  # else it had ended, though it is still being cleaned up
+        link.fail(error)
+        # Else it had ended, though it is still being cleaned up; a coordinator elsewhere answers later.
+        return link.failed in (None, error) and not link.succeeded
 
     @property
     def _logs(self) -> Path:
@@ -286,49 +316,52 @@ class Node:
         """The folder of this node's jobs: the work folder may hold other nodes' jobs, or anything."""
         return self.settings.work_dir / self.store.node_id[:8]
 
-    def _check(self, plan: Plan) -> None:
-        """Refuse what this node may not do, before anything is started."""
-        listed = isinstance(dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list)
-        strangers = set() if listed else set(plan.parties) - set(self.settings.parties)
-        if strangers:
-            raise PeerUnreachable(f"This node does not host {sorted(strangers)[0]} and has no link to it.")
-        rules = {party: self._rules(party) for party in plan.parties}
-        for use in paths_of(plan):
-            if use.party in rules:
-                rules[use.party].resolve(use.path, use.purpose)
-        check_outputs_apart(plan, rules)
+    def _run_parties(self, task: Task, epoch: int, stack: ExitStack) -> dict[str, Ending]:
+        """How the execution ended at each party here; nothing is left of it then but outputs and logs.
 
-    def _rules(self, party: str) -> PathRules:
-        roots = tuple(Path(root) for root in self.settings.allowed_roots)
-        return PathRules(party, self.settings.data_root.absolute(), roots).settled()
-
-    def _run_parties(self, plan: Plan, execution: LocalExecution, epoch: int) -> dict[str, Ending]:
-        """How the execution ended at each party; nothing is left of it then but outputs and logs."""
-        with ExitStack() as stack:
-            ports = stack.enter_context(leased_ports(2 * len(plan.parties), self.settings.ports))
-            specs = [self._spec(plan, party, ports) for party in plan.parties]
+        ``stack`` closes the link to the others, which should be when the end has been told.
+        """
+        ports = self._leased(task, stack)
+        execution = stack.enter_context(closing(self._execution(task, ports)))
+        stack.enter_context(self._registered(task, execution))
+        try:
+            execution.join()
+        except WorkerError as error:
+            return dict.fromkeys(task.hosted, Ending.of(error))
+        specs = [self._spec(task, party, ports) for party in task.hosted]
+        with ExitStack() as jobs:
             for spec in specs:
-                stack.callback(self._clean, plan, spec, execution.links[spec.party])
-            threads = stack.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
+                jobs.callback(self._clean, task.plan, spec, execution.links[spec.party])
+            threads = jobs.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
             endings = threads.map(
                 lambda spec: self._supervise(
-                    spec, execution.links[spec.party], _Host(self, plan, spec.party, epoch)
+                    spec, execution.links[spec.party], _Host(self, task, spec.party, epoch)
                 ),
                 specs,
             )
-            return dict(zip(plan.parties, endings))
+            return dict(zip(task.hosted, endings))
+
+    def _leased(self, task: Task, stack: ExitStack) -> Ports:
+        parties = task.plan.parties
+        ports = stack.enter_context(leased_ports(2 * len(parties), self.settings.ports))
+        return Ports(dict(zip(parties, ports)), dict(zip(parties, ports[len(parties) :])))
+
+    def _execution(self, task: Task, ports: Ports) -> Execution:
+        if self._hub and task.strangers:
+            return self._hub.open(task.agenda, ports)
+        return LocalExecution(task.hosted)
 
     @contextmanager
-    def _registered(self, plan: Plan, execution: LocalExecution) -> Iterator[None]:
+    def _registered(self, task: Task, execution: Execution) -> Iterator[None]:
         with self._mutex:
             if self._closing:
                 raise NodeLost(_SHUT_DOWN)
-            self._running[plan.request.execution_id] = (plan, execution)
+            self._running[task.execution_id] = (task, execution)
         try:
             yield
         finally:
             with self._mutex:
-                del self._running[plan.request.execution_id]
+                del self._running[task.execution_id]
 
     def _supervise(self, spec: JobSpec, link: PeerLink, host: _Host) -> Ending:
         with execution_context(execution_id=spec.request.execution_id, party=spec.party):
@@ -340,28 +373,26 @@ class Node:
                 public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
                 return Ending.of(link.failed or public)
-            return Supervisor(spec, job, link, host, self._limits(host.plan)).run()
+            return Supervisor(spec, job, link, host, self._limits(host.task.plan)).run()
 
-    def _spec(self, plan: Plan, party: str, ports: list[int]) -> JobSpec:
-        execution_id = plan.request.execution_id
-        folder = self._work / f"{execution_id}.{party}"
+    def _spec(self, task: Task, party: str, ports: Ports) -> JobSpec:
+        folder = self._work / f"{task.execution_id}.{party}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        count = len(plan.parties)
         fed, spu = (
-            {name: f"127.0.0.1:{port}" for name, port in zip(plan.parties, some)}
-            for some in (ports[:count], ports[count:])
+            {name: f"127.0.0.1:{port}" for name, port in some.items()} for some in (ports.fed, ports.spu)
         )
         return JobSpec(
-            request=plan.request,
+            request=task.request,
             party=party,
-            rules=self._rules(party),
+            rules=rules_of(party, self.settings),
             folder=folder,
-            log_path=self._logs / f"{execution_id}.{party}.log",
-            staging=staging_name(execution_id, party),
+            log_path=self._logs / f"{task.execution_id}.{party}.log",
+            staging=staging_name(task.execution_id, party),
             fed_addresses=fed,
             spu_addresses=spu,
-            several=count > 1,
+            several=len(task.hosted) > 1,
+            between_nodes=bool(task.strangers),
         )
 
     def _limits(self, plan: Plan) -> Limits:
@@ -386,9 +417,9 @@ class Node:
         except (OSError, WorkerError):
             log.exception("Something of a job is left.", action="clean_failed")
 
-    def _clean_left(self, execution: Execution, succeeded: bool) -> None:
+    def _clean_left(self, execution: StoredExecution, succeeded: bool) -> None:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
-        party, rules = execution.party, self._rules(execution.party)
+        party, rules = execution.party, rules_of(execution.party, self.settings)
         name = staging_name(execution.request.execution_id, party)
         folders = staged_folders(Plan.of(execution.request), party, rules, name)
         if not succeeded:
@@ -423,14 +454,14 @@ class Node:
             subtask_id=request.subtask_id,
         )
 
-    def _refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
-        """Settle a request that cannot run, at every party that it seems to be for."""
+    def _refuse(
+        self, request: TaskRequest, parties: list[str], error: WorkerError, task: Task | None = None
+    ) -> Outcome:
+        """Settle a request that cannot run, at every party here that it seems to be for."""
         log.warning(error.public_message, action="request_refused", code=error.code)
-        parties = _parties_of(request, self.settings)
         if self._claim(request, parties).verdict is Verdict.DROP:
             return self._known(request, parties)
-        self._fail(request, parties, error)
-        return Outcome(request.execution_id, Status.FAILURE, error)
+        return self._end_unstarted(request, parties, error, task)
 
     def _fail(self, request: TaskRequest, parties: Iterable[str], error: WorkerError) -> None:
         self._tell(request, dict.fromkeys(parties, Ending.of(error)))
@@ -455,31 +486,22 @@ class _Host:
     """The node, as the supervisor of one party sees it."""
 
     node: Node
-    plan: Plan
+    task: Task
     party: str
     epoch: int
 
     def report(self, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
-        self.node.report(self.plan.request, self.party, data)
+        self.node.report(self.task.request, self.party, data)
 
     def vote(self, result: Mapping[str, Any]) -> None:
         """Keep the result; raises `NodeLost` when another node has taken the execution over."""
-        execution_id = self.plan.request.execution_id
-        if self.node.ownership.holds(execution_id, self.plan.parties, self.epoch) is False:
+        execution_id, store = self.task.execution_id, self.node.store
+        if self.node.ownership.holds(execution_id, self.task.hosted, self.epoch) is False:
             raise NodeLost()
-        self.node.store.keep_result(execution_id, self.party, result)
+        keep = store.vote if self.task.strangers else store.keep_result
+        keep(execution_id, self.party, result)
 
     def withdraw(self) -> None:
         """Forget the result."""
-        self.node.store.forget_result(self.plan.request.execution_id, self.party)
-
-
-def _parties_of(request: TaskRequest, settings: Settings) -> list[str]:
-    """Whom to tell about a request that could not be understood."""
-    init = request.params.get("sf_init_config")
-    listed = init.get("parties") if isinstance(init, Mapping) else None
-    if isinstance(listed, (list, Mapping)) and 0 < len(listed) <= _MOST_PARTIES:
-        if all(isinstance(party, str) and re.fullmatch(PARTY_NAME, party) for party in listed):
-            return sorted(set(listed))
-    return sorted(settings.parties) or ["unknown"]
+        self.node.store.forget_result(self.task.execution_id, self.party)

@@ -1,10 +1,14 @@
-"""How the nodes of one execution agree, heartbeat and settle; here the form for parties inside one node."""
+"""How the parties of one execution agree and settle, and the form of it for parties inside one node.
+
+The form between nodes is in ``peer/``: its coordinator keeps the same `LocalExecution`, in which the other
+nodes have seats.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import Any, Mapping, Protocol
+from typing import Any, Callable, Mapping, Protocol
 
 from secretflow_task.errors import WorkerError
 
@@ -15,7 +19,8 @@ class PeerLink(Protocol):
     """One party's end of the link between the parties of an execution.
 
     Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when all have,
-    `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every party.
+    `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every party. Between
+    nodes they follow only when the coordinating node has heard and answered.
     """
 
     def offer(self, facts: Mapping[str, Any]) -> None:
@@ -25,7 +30,10 @@ class PeerLink(Protocol):
         """Every party's facts of the own current round, when all have offered theirs."""
 
     def fail(self, error: WorkerError) -> None:
-        """End the execution in failure for all; the first failure is the one that counts."""
+        """End the execution in failure for all; the first failure is the one that counts.
+
+        A party that has settled cannot: it only asks for it.
+        """
 
     def finish(self) -> None:
         """Say that the own party has its result ready."""
@@ -55,21 +63,119 @@ class PeerLink(Protocol):
         """Give back what the link holds."""
 
 
-class LocalExecution:
-    """The shared state of an execution whose parties are all in this node."""
+class Execution(Protocol):
+    """The links of the parties that this node hosts in one execution."""
 
-    def __init__(self, parties: list[str]) -> None:
+    @property
+    def links(self) -> Mapping[str, PeerLink]:
+        """The link of each hosted party."""
+
+    def join(self) -> None:
+        """Wait until every party's node takes part.
+
+        Raises:
+            WorkerError: a node did not come, or differs in something; the execution has failed.
+        """
+
+    def close(self) -> None:
+        """Give back what the links hold."""
+
+
+class Unsettled(Exception):
+    """The node ends before it has heard how an execution ended that it has voted for."""
+
+
+class Signal:
+    """A file that becomes readable when it is `set`, from any thread, until it is cleared."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """The file."""
+        return self._event
+
+    def set(self) -> None:
+        """Make it readable, unless it is closed."""
+        with self._mutex:
+            if self._event >= 0:
+                os.eventfd_write(self._event, 1)
+
+    def clear(self) -> None:
+        """Wait for the next `set`."""
+        try:
+            os.eventfd_read(self._event)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Give back the file."""
+        with self._mutex:
+            event, self._event = self._event, -1
+        if event >= 0:
+            os.close(event)
+
+
+class LocalExecution:
+    """The shared state of an execution, at the node that decides how it ends.
+
+    Args:
+        decide: called once when all parties have settled, before anyone hears of the success; if it raises
+            `WorkerError`, that is the end.
+
+    Attributes:
+        watchers: called after every change, from any thread.
+    """
+
+    def __init__(self, parties: list[str], decide: Callable[[], None] = lambda: None) -> None:
         self.mutex = threading.Lock()
         self.rounds: list[Facts] = []
         self.finished: set[str] = set()
         self.settled: set[str] = set()
         self.failure: WorkerError | None = None
+        self.succeeded = False
+        self.watchers: list[Callable[[], None]] = []
+        self._decide = decide
+        self._deciding = False
         self.links = {party: LocalLink(self, party) for party in parties}
+
+    def join(self) -> None:
+        """All are here."""
 
     def wake(self) -> None:
         """Tell every party that something changed."""
         for link in self.links.values():
-            link.wake()
+            link.signal.set()
+        for watcher in self.watchers:
+            watcher()
+
+    def fail(self, error: WorkerError) -> None:
+        """End in failure, unless it has ended or the success is being written down."""
+        with self.mutex:
+            if self.failure is None and not self._deciding:
+                self.failure = error
+        self.wake()
+
+    def settle(self, party: str) -> None:
+        """Note a party's vote, and decide when it was the last one."""
+        with self.mutex:
+            self.settled.add(party)
+            decides = len(self.settled) == len(self.links) and not self._deciding and self.failure is None
+            self._deciding |= decides
+        if decides:
+            self._conclude()
+        self.wake()
+
+    def _conclude(self) -> None:
+        try:
+            self._decide()
+        except WorkerError as error:
+            with self.mutex:
+                self.failure = error
+        else:
+            with self.mutex:
+                self.succeeded = True
 
     def close(self) -> None:
         """Give back what the links hold."""
@@ -78,13 +184,13 @@ class LocalExecution:
 
 
 class LocalLink:
-    """`PeerLink` inside one node."""
+    """`PeerLink` of a party at the node that decides."""
 
     def __init__(self, execution: LocalExecution, party: str) -> None:
         self._execution = execution
         self._party = party
         self._round = -1
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.signal = Signal()
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Say that the own party is prepared for its next round."""
@@ -104,10 +210,7 @@ class LocalLink:
 
     def fail(self, error: WorkerError) -> None:
         """End the execution in failure for all, unless it has ended already."""
-        with self._execution.mutex:
-            if self._execution.failure is None and not self._all_settled():
-                self._execution.failure = error
-        self._execution.wake()
+        self._execution.fail(error)
 
     def finish(self) -> None:
         """Say that the own party has its result ready."""
@@ -123,9 +226,7 @@ class LocalLink:
 
     def settle(self) -> None:
         """Say that the own outputs are in their places."""
-        with self._execution.mutex:
-            self._execution.settled.add(self._party)
-        self._execution.wake()
+        self._execution.settle(self._party)
 
     @property
     def failed(self) -> WorkerError | None:
@@ -137,30 +238,16 @@ class LocalLink:
     def succeeded(self) -> bool:
         """Whether every party has settled."""
         with self._execution.mutex:
-            return self._execution.failure is None and self._all_settled()
+            return self._execution.succeeded
 
     def fileno(self) -> int:
         """A file that becomes readable when something has changed at a peer."""
-        return self._event
-
-    def wake(self) -> None:
-        """Make `fileno` readable."""
-        with self._execution.mutex:
-            if self._event >= 0:
-                os.eventfd_write(self._event, 1)
+        return self.signal.fileno()
 
     def clear(self) -> None:
         """Make `fileno` wait for the next change."""
-        try:
-            os.eventfd_read(self._event)
-        except BlockingIOError:
-            pass
+        self.signal.clear()
 
     def close(self) -> None:
         """Give back the file."""
-        with self._execution.mutex:
-            event, self._event = self._event, -1
-        os.close(event)
-
-    def _all_settled(self) -> bool:
-        return len(self._execution.settled) == len(self._execution.links)
+        self.signal.close()

@@ -1,4 +1,8 @@
-"""What an earlier process of this node, which was killed, left: how it ended, and what of it must go."""
+"""What an earlier process of this node, which was killed, left: how it ended, and what of it must go.
+
+An execution whose parties were all here has succeeded if all had settled. Between nodes only the one that
+coordinates knows: it had written the success down before it told anyone, and the others ask it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ import threading
 from dataclasses import dataclass
 from typing import Callable, Mapping
 
-from secretflow_task.errors import NodeLost, WorkerError
+from secretflow_task.errors import NodeLost, SettlementUnknown, WorkerError
 from secretflow_task.messages import TaskRequest
+from secretflow_task.node.inquiry import Inquiry, parties_of_request
 from secretflow_task.node.ownership import Ownership
 from secretflow_task.node.store import EventStore, Execution
 from secretflow_task.node.supervisor import Ending, success
@@ -24,23 +29,64 @@ class Recovery:
     """Settles what was left.
 
     Attributes:
+        inquiry: asks other nodes how an execution ended; None without a link to any.
         clean: removes what a party's job had staged, and undoes what was moved unless it succeeded.
         tell: publishes the terminal events of an execution.
     """
 
     store: EventStore
     ownership: Ownership
+    inquiry: Inquiry | None
     clean: Callable[[Execution, bool], None]
     tell: Callable[[TaskRequest, Mapping[str, Ending]], None]
 
     def settle(self, closing: threading.Event) -> None:
-        """Settle it now, or later from a thread what waits for Redis, which knows who owns it."""
+        """Settle it now, or later from a thread what waits for Redis or for other nodes."""
         executions: dict[str, list[Execution]] = {}
         for execution in self.store.unfinished():
             executions.setdefault(execution.request.execution_id, []).append(execution)
-        if left := self._settle_all(list(executions.values())):
-            arguments = (left, closing)
-            threading.Thread(target=self._settle_later, args=arguments, name="recovery", daemon=True).start()
+        here: list[list[Execution]] = []
+        for parties in executions.values():
+            if self.inquiry and self._strangers(parties[0]):
+                self._start(self._settle_with_peers, self.inquiry, parties, closing)
+            else:
+                here.append(parties)
+        if left := self._settle_all(here):
+            self._start(self._settle_later, left, closing)
+
+    @staticmethod
+    def _start(work: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=work, args=arguments, name="recovery", daemon=True).start()
+
+    def _strangers(self, execution: Execution) -> list[str]:
+        """The parties at other nodes."""
+        here = {known.party for known in self.store.taken(execution.request.execution_id)}
+        return [party for party in parties_of_request(execution.request) if party not in here]
+
+    def _settle_with_peers(
+        self, inquiry: Inquiry, executions: list[Execution], closing: threading.Event
+    ) -> None:
+        request, strangers = executions[0].request, self._strangers(executions[0])
+        with execution_context(execution_id=request.execution_id):
+            try:
+                voted = all(self._agreed(execution) is not None for execution in executions)
+                failure = inquiry.failure(executions, strangers, voted, closing)
+                while not closing.is_set() and not self._settled(
+                    executions, self._ended(executions, failure)
+                ):
+                    closing.wait(_ASK_AGAIN_SECONDS)
+            except sqlite3.Error as error:  # the node has ended meanwhile: the next one goes on
+                problem = type(error).__name__
+                log.warning("What was left is not settled yet.", action="recovery_waits", problem=problem)
+
+    def _ended(self, executions: list[Execution], failure: WorkerError | None) -> dict[str, Ending]:
+        if failure:
+            return {execution.party: Ending.of(failure) for execution in executions}
+        results = {
+            execution.party: self.store.result(execution.request.execution_id, execution.party)
+            for execution in executions
+        }
+        return {party: Ending(None, success(result or {})) for party, result in results.items()}
 
     def _settle_later(self, left: list[list[Execution]], closing: threading.Event) -> None:
         while left and not closing.wait(_ASK_AGAIN_SECONDS):
@@ -49,15 +95,15 @@ class Recovery:
     def _settle_all(self, executions: list[list[Execution]]) -> list[list[Execution]]:
         return [parties for parties in executions if not self._settled(parties)]
 
-    def _settled(self, executions: list[Execution]) -> bool:
+    def _settled(self, executions: list[Execution], endings: Mapping[str, Ending] | None = None) -> bool:
         try:
-            return self._settle(executions)
+            return self._settle(executions, endings)
         except sqlite3.Error as error:  # such as a full disk
             problem = type(error).__name__
             log.warning("What was left is not settled yet.", action="recovery_waits", problem=problem)
             return False
 
-    def _settle(self, executions: list[Execution]) -> bool:
+    def _settle(self, executions: list[Execution], endings: Mapping[str, Ending] | None) -> bool:
         """Settle an execution at all its parties here; whether that could be done."""
         request, parties = executions[0].request, [execution.party for execution in executions]
         epoch = min(execution.epoch for execution in executions)
@@ -66,7 +112,7 @@ class Recovery:
             return False
         with execution_context(execution_id=request.execution_id):
             log.warning("An execution of an earlier process is settled.", action="execution_left", held=holds)
-            endings = self._endings(request.execution_id, parties) if holds else {}
+            endings = (endings or self._endings(executions)) if holds else {}
             for execution in executions:
                 succeeded = execution.party in endings and endings[execution.party].failure is None
                 self._clean(execution, succeeded)
@@ -81,11 +127,17 @@ class Recovery:
         except (OSError, WorkerError):  # such as folders that are no longer allowed
             log.exception("Something of a job is left.", action="clean_failed", party=execution.party)
 
-    def _endings(self, execution_id: str, parties: list[str]) -> dict[str, Ending]:
+    def _agreed(self, execution: Execution) -> Mapping[str, object] | None:
+        return self.store.agreed_result(execution.request.execution_id, execution.party)
+
+    def _endings(self, executions: list[Execution]) -> dict[str, Ending]:
         """SUCCESS if all parties had settled, as `PeerLink` defines it; else all have failed alike."""
-        results = {party: self.store.agreed_result(execution_id, party) for party in parties}
+        parties = [execution.party for execution in executions]
+        results = {execution.party: self._agreed(execution) for execution in executions}
         if all(result is not None for result in results.values()):
+            if self._strangers(executions[0]):  # whom nobody can ask: the link was taken away
+                return dict.fromkeys(parties, Ending.of(SettlementUnknown()))
             return {party: Ending(None, success(result or {})) for party, result in results.items()}
         lost = Ending.of(NodeLost(party=parties[0]))
-        known = self.store.failure(execution_id)
+        known = self.store.failure(executions[0].request.execution_id)
         return dict.fromkeys(parties, Ending(lost.failure, known) if known else lost)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping
 from uuid import uuid4
 
+from secretflow_task.errors import OutputNotWritable
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.utils.status_notifier import Unsent
 
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS results (
     result TEXT NOT NULL,
     PRIMARY KEY (execution_id, party)
 );
+CREATE TABLE IF NOT EXISTS decisions (execution_id TEXT PRIMARY KEY, decided_at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS unsent ON events (number) WHERE sent_at IS NULL;
 CREATE INDEX IF NOT EXISTS sent ON events (sent_at) WHERE sent_at IS NOT NULL;
 """
@@ -156,10 +158,14 @@ class EventStore:
 
     def unfinished(self) -> list[Execution]:
         """What was taken and has no terminal event: after a start, what an earlier node process left."""
+        return self._executions("status = 'RUNNING'")
+
+    def _executions(self, condition: str, *values: object) -> list[Execution]:
         with self._mutex:
             rows = self._db.execute(
                 "SELECT execution_id, task_request_id, params, task_id, subtask_id, party, epoch"
-                " FROM executions WHERE status = 'RUNNING' ORDER BY rowid"
+                f" FROM executions WHERE {condition} ORDER BY rowid",
+                values,
             ).fetchall()
         return [
             Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5], row[6])
@@ -168,13 +174,44 @@ class EventStore:
 
     def keep_result(self, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
         """Note that a party's outputs are in their places, and its result; not when the disk is full."""
-        with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
-            db.execute("REPLACE INTO results VALUES (?, ?, ?)", (execution_id, party, json.dumps(result)))
+        with suppress(OutputNotWritable):
+            self.vote(execution_id, party, result, durable=False)
+
+    def vote(self, execution_id: str, party: str, result: Mapping[str, Any], durable: bool = True) -> None:
+        """As `keep_result`, for a party that other nodes will rely on; raises `OutputNotWritable`."""
+        try:
+            with self._transaction(durable) as db:
+                values = (execution_id, party, json.dumps(result))
+                db.execute("REPLACE INTO results VALUES (?, ?, ?)", values)
+        except sqlite3.OperationalError as error:
+            raise OutputNotWritable(party=party) from error
+
+    def decide(self, execution_id: str) -> None:
+        """Note for good that an execution between nodes has succeeded; raises `OutputNotWritable`."""
+        try:
+            with self._transaction(durable=True) as db:
+                db.execute("REPLACE INTO decisions VALUES (?, ?)", (execution_id, time.time()))
+        except sqlite3.OperationalError as error:
+            raise OutputNotWritable("The success could not be written down.") from error
+
+    def decided(self, execution_id: str) -> bool:
+        """Whether `decide` was called."""
+        return self._row("SELECT 1 FROM decisions WHERE execution_id = ?", execution_id) is not None
+
+    def taken(self, execution_id: str) -> list[Execution]:
+        """An execution at each of its parties here, ended or not."""
+        return self._executions("execution_id = ?", execution_id)
 
     def forget_result(self, execution_id: str, party: str) -> None:
         """Undo `keep_result`."""
         with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
             db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", (execution_id, party))
+
+    def result(self, execution_id: str, party: str) -> dict[str, Any] | None:
+        """A party's result, from its vote to its terminal event."""
+        query = "SELECT result FROM results WHERE execution_id = ? AND party = ?"
+        row = self._row(query, execution_id, party)
+        return dict(json.loads(row[0])) if row else None
 
     def agreed_result(self, execution_id: str, party: str) -> dict[str, Any] | None:
         """A party's result, when no party here that has not ended lacks one, and none has failed."""
@@ -305,6 +342,7 @@ class EventStore:
                 "DELETE FROM executions WHERE status != 'RUNNING' AND taken_at < ?",
                 (time.time() - _REMEMBERED_SECONDS,),
             )
+            db.execute("DELETE FROM decisions WHERE decided_at < ?", (time.time() - _REMEMBERED_SECONDS,))
 
     def _row(self, query: str, *values: object) -> Any:
         with self._mutex:

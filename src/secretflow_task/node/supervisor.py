@@ -25,7 +25,7 @@ from secretflow_task.messages import Kind, PipeMessage, Status, StatusEvent
 from secretflow_task.node import vitals
 from secretflow_task.node.job_logs import trim
 from secretflow_task.node.outputs import move_outputs, put_back
-from secretflow_task.node.peer_link import PeerLink
+from secretflow_task.node.peer_link import PeerLink, Unsettled
 from secretflow_task.node.template import JobProcess
 from secretflow_task.utils.log import get_logger
 
@@ -132,21 +132,27 @@ class Supervisor:
         self._result: Mapping[str, Any] | None = None
         self._outputs: Mapping[str, str] = {}
         self._settled = False
+        self._settles_slowly = False
+        self._asked = False
         self._consequence: tuple[WorkerError, float] | None = None
 
     def run(self) -> Ending:
-        """Supervise to the end; the process is gone then, and of a failure no output is left."""
+        """Supervise to the end; the process is gone then, and of a failure no output is left.
+
+        Raises:
+            Unsettled: the node ends before it knows the end; the process is gone, and the outputs stay.
+        """
         # A job that stops would hold up what is sent to it: killing it ends that too.
         watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
         try:
             self._watch()
-        except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
-            log.exception("The supervisor failed.", action="supervisor_failed")
-            own = WorkerError(hint=NODE_LOG, party=self._spec.party)
-            self._link.fail(error if isinstance(error, WorkerError) else own)
-        failure = self._verdict()
+            failure = self._verdict()
+        except Unsettled:
+            watchdog.cancel()
+            self._job.kill()
+            raise
         watchdog.cancel()
         if failure is None:
             self._job.wait(self._limits.grace_seconds)
@@ -159,13 +165,20 @@ class Supervisor:
         return Ending.of(failure, self._progress)
 
     def _watch(self) -> None:
-        while not self._link.failed and not self._link.succeeded:
-            self._wait()
-            self._check_process()
-            self._answer()
-            self._settle()
-            self._look()
-            self._check_clock()
+        try:
+            while not self._link.failed and not self._link.succeeded:
+                self._wait()
+                self._check_process()
+                self._answer()
+                self._settle()
+                self._look()
+                self._check_clock()
+        except Unsettled:
+            raise
+        except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
+            log.exception("The supervisor failed.", action="supervisor_failed")
+            own = WorkerError(hint=NODE_LOG, party=self._spec.party)
+            self._link.fail(error if isinstance(error, WorkerError) else own)
 
     def _verdict(self) -> WorkerError | None:
         """What all parties have agreed on: the failure, or None for success."""
@@ -186,6 +199,8 @@ class Supervisor:
         return self._consequence is not None or self._result is not None
 
     def _next_deadline(self) -> float:
+        if self._asked:  # the answer comes over the link
+            return self._next_look
         consequence = self._consequence and self._consequence[1]
         deadlines = [self._deadline, self._next_look, self._round_deadline, consequence]
         return min(deadline for deadline in deadlines if deadline is not None)
@@ -255,15 +270,23 @@ class Supervisor:
             move_outputs(self._outputs, self._spec.rules, self._spec.staging)
             self._host.vote(self._result or {})
         except WorkerError as error:
-            self._link.fail(error)
+            self._ask_for_the_end(error)
         else:
             self._link.settle()
+
+    def _say_that_it_settles(self) -> None:
+        """At the second look after the own vote: a peer, or the way to it, keeps the end waiting."""
+        if self._settled and not self._settles_slowly:
+            self._settles_slowly = True
+        elif self._settles_slowly and self._progress < _UNFINISHED:
+            self._report({"stage": "settling", "progress": _UNFINISHED})
 
     def _look(self) -> None:
         """Find what the job cannot say: that it is stopped, stuck or too large."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._say_that_it_settles()
         if self._process_has_ended():
             return
         trim(self._spec.log_path, self._limits.log_bytes)
@@ -291,13 +314,18 @@ class Supervisor:
         self._consequence = (error, time.monotonic() + seconds)
 
     def _check_clock(self) -> None:
-        now = time.monotonic()
+        now, party = time.monotonic(), self._spec.party
         if self._consequence and now >= self._consequence[1]:
-            self._link.fail(self._consequence[0])
+            self._ask_for_the_end(self._consequence[0])
         elif now >= self._deadline:
-            self._link.fail(TaskTimeout(party=self._spec.party))
+            self._ask_for_the_end(TaskTimeout(party=party))
         elif self._round_deadline is not None and now >= self._round_deadline:
-            self._link.fail(TaskTimeout("The parties were not prepared in time.", party=self._spec.party))
+            self._ask_for_the_end(TaskTimeout("The parties were not prepared in time.", party=party))
+
+    def _ask_for_the_end(self, error: WorkerError) -> None:
+        if not self._asked:
+            self._asked = True
+            self._link.fail(error)
 
 
 def success(result: Mapping[str, Any]) -> dict[str, Any]:

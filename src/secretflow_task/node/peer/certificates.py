@@ -63,6 +63,13 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
 
 
+def expiry(identity: Identity) -> datetime.datetime:
+    """Until when a certificate is valid."""
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(identity.certificate.read_bytes()).not_valid_after_utc
+
+
 def certificates_in(text: str) -> list[bytes]:
     """The certificates of a PEM file, in DER; raises `ValueError` for what is none."""
     return [ssl.PEM_cert_to_DER_cert(found) for found in _CERTIFICATE.findall(text)]

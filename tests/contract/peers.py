@@ -1,0 +1,99 @@
+"""Nodes' hubs on the loopback interface, each with its certificate and address book."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from secretflow_task.config.settings import Settings
+from secretflow_task.node.peer.agenda import Agenda
+from secretflow_task.node.peer.certificates import Identity, make_certificate
+from secretflow_task.node.peer.hub import Linked, PeerHub
+from secretflow_task.node.peer.tunnels import Ports
+from secretflow_task.node.ports import leased_ports
+
+PORTS = range(26000, 28000)
+
+
+class Hubs:
+    """One hub per party; a context manager.
+
+    Attributes:
+        outcomes: what each party's store answers about executions that do not run.
+        decided: which executions each has written down as successes.
+    """
+
+    def __init__(self, root: Path, *parties: str, **settings: Any) -> None:
+        self.root = root
+        self.identities: dict[str, Identity] = {}
+        self.fingerprints: dict[str, str] = {}
+        for party in parties:
+            self.identities[party], self.fingerprints[party] = make_certificate(party, root / party)
+        self.settings = {"join_seconds": 5.0, "heartbeat_seconds": 0.1, "peer_lost_seconds": 1.0} | settings
+        self.hubs: dict[str, PeerHub] = {}
+        self.outcomes: dict[tuple[str, str], dict[str, Any]] = {}
+        self.decided: list[tuple[str, str]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Hubs:
+        parties = list(self.identities)
+        ports = self._stack.enter_context(leased_ports(len(parties), PORTS))
+        self.ports = dict(zip(parties, ports))
+        for party in parties:
+            self.start(party)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for party in list(self.hubs):
+            self.stop(party)
+        self._stack.__exit__(None, None, None)
+
+    def start(self, party: str) -> None:
+        """Start the hub of a party."""
+        self.hubs[party] = self._hub(party).__enter__()
+
+    def stop(self, party: str) -> None:
+        """End it."""
+        self.hubs.pop(party).__exit__()
+
+    def _hub(self, party: str) -> PeerHub:
+        identity = self.identities[party]
+        settings = Settings(
+            parties=(party,),
+            peer_listen=f"127.0.0.1:{self.ports[party]}",
+            peers_file=self.write_book(party),
+            peer_certificate=identity.certificate,
+            peer_key=identity.key,
+            **self.settings,
+        )
+        unknown = {"kind": "outcome", "status": "UNKNOWN"}
+        return PeerHub(
+            settings,
+            lambda execution_id: self.decided.append((party, execution_id)),
+            lambda execution_id, askers: self.outcomes.get((party, execution_id), unknown),
+        )
+
+    def write_book(self, party: str, **changes: Any) -> Path:
+        """The address book of a party, with the entries of some replaced."""
+        path = self.root / party / "parties.yaml"
+        entries = {
+            other: changes.get(other)
+            or f"{{host: 127.0.0.1, port: {self.ports[other]}, certificate: {identity.certificate},"
+            f" fingerprints: [{self.fingerprints[other]}]}}"
+            for other, identity in self.identities.items()
+            if other != party
+        }
+        text = "".join(f"{other}: {entry}\n" for other, entry in entries.items())
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def open(self, execution_id: str, party: str, **changes: Any) -> Linked:
+        """Let a party take part in an execution of all of them."""
+        fields = {"parties": tuple(sorted(self.identities)), "digest": "digest", "protocol": "protocol"}
+        agenda = Agenda(execution_id, hosted=(party,), **fields | changes)
+        parties = agenda.parties
+        # Leased for the whole test: two executions never get the same.
+        ports = self._stack.enter_context(leased_ports(2 * len(parties), PORTS))
+        both = [dict(zip(parties, some)) for some in (ports[: len(parties)], ports[len(parties) :])]
+        return self.hubs[party].open(agenda, Ports(*both))
