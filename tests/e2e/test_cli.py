@@ -151,14 +151,18 @@ def test_submit_and_watch_follow_an_execution(node: RunningNode, request_file: P
 
 
 @pytest.mark.engine
-def test_the_demo_trains_as_well_as_plaintext(tmp_path: Path) -> None:
-    done = sfworker("demo", "--folder", str(tmp_path))
+@pytest.mark.parametrize("nodes", ["one", pytest.param("two", marks=pytest.mark.matrix)])
+@pytest.mark.timeout(400)
+def test_the_demo_trains_as_well_as_plaintext(nodes: str, tmp_path: Path) -> None:
+    done = sfworker("demo", "--folder", str(tmp_path), *(["--one-node"] if nodes == "one" else []))
     assert done.returncode == 0, done.stderr
     private, plain = (float(text) for text in re.findall(r"AUC of .*?([01]\.\d{4})", done.stdout))
     assert abs(private - plain) <= 0.01 and private > 0.95
     assert re.search(r"patients in common\s+│\s+440", done.stdout)
     for party in PARTIES:
-        assert (tmp_path / "data" / party / "out" / "model" / party / "manifest.json").is_file()
+        model = tmp_path / "data" / party / "out" / "model"
+        assert (model / (party if nodes == "one" else "") / "manifest.json").is_file()
+        assert len(list((tmp_path / "state").rglob(f"*.{party}.log"))) == 1
     assert (
         (tmp_path / "data" / "alice" / "out" / "prediction.csv")
         .read_text()

@@ -168,19 +168,27 @@ def certs(
 
 @app.command()
 @guarded
-def doctor() -> None:
+def doctor(
+    peer: Annotated[
+        Optional[str], typer.Option(metavar="PARTY", help="Try the way to this party's node, and back.")
+    ] = None,
+) -> None:
     """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
     from secretflow_task.cli.doctor import examine
+    from secretflow_task.cli.doctor_peer import examine_peer
 
-    raise typer.Exit(Exit.OK if examine(files.settings()) else Exit.UNAVAILABLE)
+    settings = files.settings()
+    well = examine(settings) if peer is None else examine_peer(settings, peer)
+    raise typer.Exit(Exit.OK if well else Exit.UNAVAILABLE)
 
 
 @app.command()
 @guarded
 def demo(
     folder: Annotated[Path, typer.Option(help="Where data and outputs go.")] = Path("sfworker-demo"),
+    one_node: Annotated[bool, typer.Option("--one-node", help="One node hosts both parties.")] = False,
 ) -> None:
     """Two parties find their common customers and train a model that neither could train alone."""
     from secretflow_task.cli.demo import run_demo
 
-    raise typer.Exit(run_demo(folder))
+    raise typer.Exit(run_demo(folder, one_node))

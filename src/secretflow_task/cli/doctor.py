@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 
 from redis import Redis, RedisError
 from rich.markup import escape
@@ -34,9 +34,13 @@ class Finding:
 
 
 def examine(settings: Settings) -> bool:
-    """Run all checks and print them as a table; whether all is well."""
+    """Run all checks and print them; whether all is well."""
+    return show({name: check(settings) for name, check in _CHECKS.items()})
+
+
+def show(findings: Mapping[str, Finding]) -> bool:
+    """Print findings as a table; whether all is well."""
     table = Table("check", "", "found", "what to do")
-    findings = {name: check(settings) for name, check in _CHECKS.items()}
     for name, finding in findings.items():
         mark = "[red]wrong[/]" if finding.mend else "[green]ok[/]"
         table.add_row(name, mark, escape(finding.state), escape(finding.mend))
