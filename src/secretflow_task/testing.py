@@ -185,7 +185,7 @@ class MemoryExecution:
             join_seconds=5.0,
             clock_limit_seconds=60.0,
         )
-        self.members = {agenda.hosted[0]: Member(agenda) for agenda in agendas[1:]}
+        self.members = {agenda.hosted[0]: Member(agenda, 5.0, 10.0) for agenda in agendas[1:]}
         self.cables = {party: MemoryCable(self.coordinator, member) for party, member in self.members.items()}
 
     @property

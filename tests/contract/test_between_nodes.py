@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from secretflow_task.errors import JobProcessDied, TaskCancelled, TaskTimeout, WorkerError
+from secretflow_task.errors import (
+    JobProcessDied,
+    PeerUnreachable,
+    TaskCancelled,
+    TaskTimeout,
+    WorkerError,
+)
+from secretflow_task.node.peer.agenda import Agenda
+from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.node.peer.hub import Linked
+from secretflow_task.node.peer.member import Member
 from secretflow_task.node.peer_link import Unsettled
 from secretflow_task.testing import MemoryExecution
 from tests.contract.peers import Hubs
@@ -114,6 +128,48 @@ def test_of_three_the_two_that_are_left_hear_who_was_lost() -> None:
     assert failures == {"alice": carol, "bob": carol, "carol": ("PeerLost", "alice")}
 
 
+def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(pair: MemoryExecution) -> None:
+    pair.members["bob"]._patience_seconds = 0.2
+    pair.cables["bob"].is_cut = True  # the coordinator is alive, and says nothing
+    pair.links["bob"].fail(TaskCancelled(party="bob"))
+    assert pair.links["bob"].failed is None
+    assert soon(lambda: code(pair.links["bob"].failed) == ("TaskCancelled", "bob"))
+
+
+def test_who_has_voted_does_not_end_by_itself_however_long_it_takes(pair: MemoryExecution) -> None:
+    pair.members["bob"]._patience_seconds = 0.1
+    finish(pair)
+    pair.cables["bob"].is_cut = True
+    pair.links["bob"].settle()
+    pair.links["bob"].fail(TaskCancelled(party="bob"))
+    time.sleep(0.3)
+    assert pair.links["bob"].failed is None
+
+
+def test_a_coordinator_that_never_begins_is_waited_for_and_no_longer() -> None:
+    agenda = Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol")
+    member = Member(agenda, patience_seconds=0.2, join_seconds=0.3)
+    member.attach("0" * 32)
+    with closing(member), pytest.raises(PeerUnreachable):
+        member.join()
+
+
+@pytest.mark.parametrize("error", [sqlite3.DatabaseError("malformed"), TaskCancelled()])
+def test_a_success_that_cannot_be_written_down_is_a_failure_at_both(error: Exception) -> None:
+    def decide() -> None:
+        raise error
+
+    with closing(MemoryExecution(["alice", "bob"], decide)) as execution:
+        execution.join()
+        finish(execution)
+        for link in execution.links.values():
+            link.settle()
+        expected = "TaskCancelled" if isinstance(error, TaskCancelled) else "WorkerError"
+        assert [failed and failed.code for failed in (link.failed for link in execution.links.values())] == [
+            expected
+        ] * 2
+
+
 @pytest.fixture
 def hubs(tmp_path: Path) -> Iterator[Hubs]:
     """Two nodes whose link counts as lost after a second."""
@@ -183,6 +239,78 @@ def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) ->
     assert time.monotonic() - started > 1.0
     bob.close()
     alice.end.close()
+
+
+def vote(end: Linked, party: str) -> None:
+    """Finish and settle."""
+    end.links[party].finish()
+    assert soon(lambda: end.links[party].finished)
+    end.links[party].settle()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kind": "outcome", "status": "FAILURE"},
+        {"kind": "outcome", "status": "FAILURE", "error": {"party": "\n"}},
+        {"kind": "outcome", "status": "PERHAPS"},
+        {"kind": "outcome"},
+    ],
+)
+def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(answer: dict[str, object], hubs: Hubs) -> None:
+    alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
+    alice.join()
+    bob.join()
+    alice.links["alice"].finish()
+    vote(bob, "bob")
+    time.sleep(0.2)
+    hubs.stop("alice")
+    hubs.outcomes["alice", "e"] = answer
+    hubs.start("alice")
+    assert soon(lambda: code(bob.links["bob"].failed) == ("SettlementUnknown", "alice"))
+    bob.close()
+    alice.end.close()
+
+
+def test_a_certificate_may_change_while_a_decision_is_waited_for(hubs: Hubs, tmp_path: Path) -> None:
+    alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
+    alice.join()
+    bob.join()
+    alice.links["alice"].finish()
+    vote(bob, "bob")
+    time.sleep(0.2)
+    hubs.stop("alice")
+    hubs.identities["alice"], hubs.fingerprints["alice"] = make_certificate("alice", tmp_path / "next")
+    hubs.write_book("bob")
+    hubs.hubs["bob"].reload()
+    hubs.outcomes["alice", "e"] = {"kind": "outcome", "status": "SUCCESS"}
+    hubs.start("alice")
+    assert soon(lambda: bob.links["bob"].succeeded)
+    bob.close()
+    alice.end.close()
+
+
+def test_a_peer_whose_name_does_not_resolve_does_not_disturb_the_others(
+    hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
+        alice.join()
+        bob.join()
+        resolve = socket.getaddrinfo
+
+        def stuck(host: object, *rest: object, **options: object) -> object:
+            if host == "stuck.example":
+                time.sleep(3.0)
+                raise OSError
+            return resolve(host, *rest, **options)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(socket, "getaddrinfo", stuck)
+        hub = hubs.hubs["alice"]
+        hub.dialler.book.peers["bob"] = replace(hub.dialler.book.peers["bob"], host="stuck.example")
+        for _ in range(40):
+            asyncio.run_coroutine_threadsafe(hub.dialler.dial("bob"), hub._loop)
+        time.sleep(2.0)  # twice the time after which a silent peer is lost
+        assert alice.links["alice"].failed is None and bob.links["bob"].failed is None
 
 
 def test_a_node_answers_how_an_execution_ended_as_long_as_it_knows(hubs: Hubs) -> None:

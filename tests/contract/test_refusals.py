@@ -328,3 +328,62 @@ def test_idle_strangers_do_not_keep_a_peer_out_for_long(hubs: Hubs, monkeypatch:
         bob.join()
     for connection in idle:
         connection.close()
+
+
+def test_strangers_who_come_again_and_again_do_not_keep_a_peer_out(hubs: Hubs) -> None:
+    ended = threading.Event()
+
+    def knock() -> None:
+        idle: list[socket.socket] = []
+        while not ended.wait(0.002):
+            idle.append(socket.create_connection(("127.0.0.1", hubs.ports["alice"])))
+            if len(idle) > 300:
+                idle.pop(0).close()
+        for connection in idle:
+            connection.close()
+
+    knocking = threading.Thread(target=knock)
+    knocking.start()
+    try:
+        time.sleep(1.0)
+        with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
+            alice.join()
+            bob.join()
+    finally:
+        ended.set()
+        knocking.join()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Hubs]:
+    """Nodes of alice and bob, and of carol, who has no part in what they do."""
+    with Hubs(tmp_path, "alice", "bob", "carol", join_seconds=1.0) as running:
+        yield running
+
+
+def as_carol(hubs: Hubs, to: str) -> Stranger:
+    """Somebody who has carol's key."""
+    return Stranger(hubs, hubs.identities["carol"].certificate, hubs.identities["carol"].key, to)
+
+
+@pytest.mark.parametrize("speaks_for", [[], ["carol"], ["carol", "carol"], ["bob"], ["x" * 40_000]])
+def test_a_peer_without_a_part_in_it_ends_nothing(speaks_for: list[str], three: Hubs) -> None:
+    two: dict[str, Any] = {"parties": ("alice", "bob")}
+    with closing(three.open("e", "alice", **two)) as alice, closing(three.open("e", "bob", **two)) as bob:
+        refuses = {"code": "PolicyDenied", "message": "no", "party": "alice"}
+        join = Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol").join()
+        with as_carol(three, "alice") as stranger:
+            stranger.say(join | {"from": speaks_for, "refuses": refuses})
+            answer = stranger.hear()
+        assert answer["error"]["code"] == "PeerRefused" and len(answer["error"]["message"]) < 200
+        alice.join()
+        bob.join()
+
+
+@pytest.mark.parametrize("session", ["", None])
+def test_no_channel_opens_before_its_execution_has_a_name(session: str | None, three: Hubs) -> None:
+    with closing(three.open("e", "bob", parties=("alice", "bob", "carol"))):  # nobody coordinates
+        with as_carol(three, "bob") as stranger:
+            header = {"kind": "channel", "execution": "e", "to": "bob", "line": "fed"}
+            stranger.say(header | {"session": session})
+            assert stranger.hear()["error"]["code"] == "PeerRefused"

@@ -53,7 +53,7 @@ def _advice(code: str, party: str, port: int) -> str:
 
 
 def _own_certificate(dialler: Dialler) -> Finding:
-    left = (dialler.expiry() - datetime.now(timezone.utc)).days
+    left = (dialler.expiry - datetime.now(timezone.utc)).days
     state = f"valid for {left} more days" if left >= 0 else "expired"
     advice = "Make another (`sfworker certs`), let the peers list both, then change over."
     return Finding(state, "" if left > _SOON_DAYS else advice)

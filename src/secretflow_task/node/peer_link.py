@@ -11,7 +11,9 @@ import threading
 from typing import Any, Callable, Mapping, Protocol
 
 from secretflow_task.errors import WorkerError
+from secretflow_task.utils.log import get_logger
 
+log = get_logger()
 Facts = dict[str, dict[str, Any]]
 
 
@@ -170,9 +172,10 @@ class LocalExecution:
     def _conclude(self) -> None:
         try:
             self._decide()
-        except WorkerError as error:
+        except Exception as error:  # pylint: disable=broad-exception-caught  # it must end in any case
+            log.exception("The success could not be written down.", action="decision_failed")
             with self.mutex:
-                self.failure = error
+                self.failure = error if isinstance(error, WorkerError) else WorkerError()
         else:
             with self.mutex:
                 self.succeeded = True

@@ -68,7 +68,7 @@ class Agenda:
 
     def difference(self, theirs: Mapping[str, Any], clock_limit_seconds: float) -> WorkerError | None:
         """Why a node that joins with ``theirs`` cannot take part."""
-        names = f"{self.hosted[0]} and {', '.join(map(str, theirs['from']))}"
+        names = f"{self.hosted[0]} and {', '.join(sorted(set(map(str, theirs['from']))))}"
         if theirs["versions"] != versions():
             return VersionMismatch(f"The nodes of {names} run different versions.")
         apart = abs(float(theirs["clock"]) - time.time())

@@ -9,7 +9,9 @@ from typing import Callable, Protocol
 
 from secretflow_task.errors import PeerLost, PeerRefused, WorkerError
 from secretflow_task.node.peer.wire import Garbled, Message, Wire, WireClosed
+from secretflow_task.utils.log import get_logger
 
+log = get_logger()
 _BEAT = {"kind": "beat"}
 
 
@@ -59,6 +61,9 @@ async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
     except Garbled:
         end.lost(PeerRefused(f"The node of {peer} said something that makes no sense.", party=peer))
     except (WireClosed, _Silence):
+        end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
+    except Exception:  # pylint: disable=broad-exception-caught  # nobody else would say that it ended
+        log.exception("A conversation with a peer failed.", action="conversation_failed")
         end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
     finally:
         for message in end.take():  # for a peer that was only stopped, and reads it later

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
 from typing import Any, Callable, Mapping
 
 from secretflow_task.errors import PeerRefused, PeerUnreachable, WorkerError
+from secretflow_task.messages import PARTY_NAME
 from secretflow_task.node.peer.agenda import Agenda
 from secretflow_task.node.peer.wire import Garbled, Message
 from secretflow_task.node.peer_link import LocalExecution, PeerLink
 
+_STATUSES = frozenset({"SUCCESS", "FAILURE", "RUNNING", "UNKNOWN"})
 _LONGEST_TEXT = 4000
+_TOKEN = re.compile("[0-9a-f]{32}")
 
 
 class Seat:
@@ -133,12 +137,12 @@ class Coordinator:
             Garbled: it is no proper join.
         """
         try:
-            parties = tuple(map(str, join["from"]))
+            parties = tuple(sorted(set(map(str, join["from"]))))
             difference = self.agenda.difference(join, self._clock_limit_seconds)
             refusal = read_error(join["refuses"]) if "refuses" in join else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Garbled from error
-        if not self._is_new(str(join["nonce"])):
+        if not is_token(join.get("nonce")) or not self._is_new(str(join["nonce"])):
             raise PeerRefused("The same join came before.")
         for reason in filter(None, (difference, refusal)):
             self._shared.fail(reason)
@@ -221,4 +225,23 @@ def read_error(fields: Any) -> WorkerError:
     known = {key: fields.get(key) for key in ("code", "message", "hint", "party", "step")}
     if not all(value is None or (isinstance(value, str) and value) for value in known.values()):
         raise ValueError("an error consists of texts")
+    if known["party"] and not re.fullmatch(PARTY_NAME, known["party"]):
+        raise ValueError("no party has such a name")
     return WorkerError.from_dict({key: value and value[:_LONGEST_TEXT] for key, value in known.items()})
+
+
+def checked_outcome(answer: Message) -> Message | None:
+    """A node's answer to how an execution ended, if it is one."""
+    try:
+        if answer["kind"] != "outcome" or answer["status"] not in _STATUSES:
+            return None
+        if answer["status"] == "FAILURE":
+            read_error(answer["error"])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+    return answer
+
+
+def is_token(value: object) -> bool:
+    """Whether something is what `secrets.token_hex` makes of 16 bytes."""
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None

@@ -7,7 +7,11 @@ import socket
 import ssl
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import (
+    CancelledError,
+    ThreadPoolExecutor,
+    TimeoutError,
+)  # pylint: disable=redefined-builtin
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Coroutine, Mapping, TypeVar
@@ -29,7 +33,7 @@ from secretflow_task.utils.log import get_logger
 log = get_logger()
 
 _HANDSHAKE_SECONDS = 10.0  # for TLS, and again for the first message
-_STRANGERS = 64  # connections that have not said yet what they want
+_STRANGERS = 256  # connections that have not said yet what they want; beyond that the oldest are closed
 _HEADER_BYTES = 65_536
 _CALL_SECONDS = 15.0
 _FAREWELL_SECONDS = 1.0
@@ -90,17 +94,16 @@ class PeerHub:
         self._refusals: dict[str, float] = {}
         self._nonces: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers = 0
+        self._strangers: dict[asyncio.Task[None], None] = {}
         self._next_log = 0.0
         self._loop = asyncio.new_event_loop()
         self._accepting: asyncio.Task[None]
         self._listener: socket.socket
-        self.dialler: Dialler
+        self.dialler = Dialler.of(settings)
         self._thread = threading.Thread(target=self._loop.run_forever, name="peers", daemon=True)
         self.refused = 0
 
     def __enter__(self) -> PeerHub:
-        self.reload()
         self._listener = _listen(self._settings.peer_listen)
         self._loop.set_default_executor(ThreadPoolExecutor(16, "peers"))
         self._loop.set_exception_handler(_on_loop_error)
@@ -116,7 +119,7 @@ class PeerHub:
 
     def reload(self) -> None:
         """Read the address book and the own certificate again; raises `BadSetting` and keeps the old ones."""
-        self.dialler = Dialler.of(self._settings)
+        self.dialler.renew(Dialler.of(self._settings))
 
     @property
     def port(self) -> int:
@@ -139,7 +142,7 @@ class PeerHub:
         if linked := self._executions.get(agenda.execution_id):
             linked.fail(error)
         elif agenda.coordinator not in agenda.hosted:
-            member = Member(agenda)
+            member = self._member(agenda)
             member.fail(error)
             self._loop.call_soon_threadsafe(
                 lambda: self._start(take_part(member, self.dialler, self._pace, self._deadlines))
@@ -149,7 +152,10 @@ class PeerHub:
     def close_execution(self, linked: Linked) -> None:
         """Give back what an execution holds; its last messages still go out."""
         if not self._loop.is_closed():
-            self._call(self._close(linked))
+            try:
+                self._call(self._close(linked))
+            except (TimeoutError, CancelledError):  # it ends with the hub
+                log.warning("A link is closed late.", action="link_closes_late")
         linked.end.close()
 
     def ask(self, party: str, execution_id: str) -> Message | None:
@@ -164,10 +170,11 @@ class PeerHub:
     def _call(self, work: Coroutine[Any, Any, Value], seconds: float = _CALL_SECONDS) -> Value:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _begin(self) -> None:
         self._accepting = self._loop.create_task(self._accept())
@@ -199,13 +206,21 @@ class PeerHub:
             )
             self._start(self._look_up(agenda))
         else:
-            end = Member(agenda)
+            end = self._member(agenda)
         tunnels = Tunnels(agenda, ports, self.dialler, lambda: end.session)
-        await tunnels.open()
+        try:
+            await tunnels.open()
+        except WorkerError:
+            end.close()
+            raise
         linked = self._executions[agenda.execution_id] = Linked(self, end, tunnels)
         if isinstance(end, Member):
             self._start(take_part(end, self.dialler, self._pace, self._deadlines))
         return linked
+
+    def _member(self, agenda: Agenda) -> Member:
+        settings = self._settings
+        return Member(agenda, settings.peer_lost_seconds, 2 * settings.join_seconds)
 
     async def _close(self, linked: Linked) -> None:
         if self._executions.get(linked.end.agenda.execution_id) is linked:
@@ -229,11 +244,9 @@ class PeerHub:
             except OSError:  # such as too many open files
                 await asyncio.sleep(0.1)
                 continue
-            if self._strangers >= _STRANGERS:
-                connection.close()
-                continue
-            self._strangers += 1
-            self._start(self._serve(connection, str(address[0])))
+            if len(self._strangers) >= _STRANGERS:
+                next(iter(self._strangers)).cancel()
+            self._strangers[self._start(self._serve(connection, str(address[0])))] = None
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
         """One connection of somebody, from its handshake to its end."""
@@ -241,7 +254,8 @@ class PeerHub:
         try:
             header = await self._header(connection, wire, address)
         finally:
-            self._strangers -= 1
+            if task := asyncio.current_task():
+                self._strangers.pop(task, None)
         if header is None:
             return
         parties = self.dialler.book.parties_of(wire.certificate())
@@ -275,11 +289,13 @@ class PeerHub:
         try:
             await asyncio.wait_for(accepting, _HANDSHAKE_SECONDS + 1)
             return await asyncio.wait_for(wire.receive(), _HANDSHAKE_SECONDS)
-        except (OSError, asyncio.TimeoutError, WireClosed, Garbled) as error:
+        except (OSError, asyncio.TimeoutError, asyncio.CancelledError, WireClosed, Garbled) as error:
             connection.close()
             if hasattr(wire, "transport"):
                 wire.transport.abort()
             self._note_refusal(address, _why(error))
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return None
 
     def _note_refusal(self, address: str, problem: str) -> None:
@@ -313,14 +329,16 @@ class PeerHub:
 
     async def _on_join(self, wire: Wire, parties: frozenset[str], header: Message) -> None:
         execution_id, claimed = str(header["execution"]), set(map(str, header["from"]))
-        if not claimed <= parties:
-            raise PeerRefused(f"The certificate is not that of {', '.join(sorted(claimed - parties))}.")
+        if not claimed or not claimed <= parties:
+            raise PeerRefused("The certificate is not that of the parties that it is to speak for.")
         linked = self._executions.get(execution_id)
         if linked is None or not isinstance(linked.end, Coordinator):
             outcome = await asyncio.to_thread(self._answer, execution_id, parties)
             waits = outcome["status"] in ("UNKNOWN", "RUNNING")
             wire.send({"kind": "later"} if waits else outcome)
             return
+        if not claimed <= set(linked.end.agenda.strangers):
+            raise PeerRefused("These parties have no part in the execution.")
         seat = linked.end.seat(header)
         wire.longest_bytes = LONGEST_BYTES
         wire.send({"kind": "welcome", "session": linked.end.session})
@@ -366,7 +384,7 @@ def _listen(address: str) -> socket.socket:
             family=socket.AF_INET6 if "[" in host else socket.AF_INET,
             backlog=128,
         )
-    except OSError:
+    except (OSError, OverflowError):
         raise BadSetting(f"SFWORKER_PEER_LISTEN: {address} cannot be listened on.") from None
     listener.setblocking(False)
     return listener

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import Any, Callable, Mapping
 
-from secretflow_task.errors import SettlementUnknown, WorkerError
+from secretflow_task.errors import PeerLost, PeerUnreachable, SettlementUnknown, WorkerError
 from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.coordinator import read_error
+from secretflow_task.node.peer.coordinator import is_token, read_error
 from secretflow_task.node.peer.wire import Garbled, Message
 from secretflow_task.node.peer_link import Facts, PeerLink, Signal, Unsettled
+
+_LOOK_SECONDS = 0.5
 
 
 class Member:
@@ -19,12 +22,18 @@ class Member:
     While the coordinator can be reached it alone says how the execution ends. When it cannot, the parties
     fail by themselves, unless all of them have voted: then they wait for its decision.
 
+    Args:
+        patience_seconds: how long a party that has not voted waits for the answer when it asks for the end.
+        join_seconds: how long the parties wait at most for the others.
+
     Attributes:
         session: what the coordinator names the execution by, to those who take part.
     """
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda, patience_seconds: float, join_seconds: float) -> None:
         self.agenda = agenda
+        self._patience_seconds = patience_seconds
+        self._join_seconds = join_seconds
         self.session: str | None = None
         self.mutex = threading.Lock()
         self._changed = threading.Condition(self.mutex)
@@ -33,6 +42,7 @@ class Member:
         self._attached = False
         self._joined = False
         self._asked: WorkerError | None = None
+        self._asked_at = 0.0
         self._settled: set[str] = set()
         self._abandoned = False
         self.rounds: list[Facts] = []
@@ -72,7 +82,9 @@ class Member:
         return self.agenda.join() | refuses
 
     def attach(self, session: str) -> None:
-        """The coordinator has let the parties in."""
+        """The coordinator has let the parties in; raises `ValueError` for what cannot be a session."""
+        if not is_token(session):
+            raise ValueError("no session")
         with self.mutex:
             self.session, self._attached = session, True
 
@@ -131,7 +143,7 @@ class Member:
         """Ask for the end; without the coordinator it is one, unless the parties have voted."""
         with self.mutex:
             if self._asked is None:
-                self._asked = error
+                self._asked, self._asked_at = error, time.monotonic()
                 self._unsent.append({"kind": "fail", "error": error.to_dict()})
             if not self._attached and not self._is_uncertain() and not self.succeeded:
                 self.failure = self.failure or self._asked
@@ -166,20 +178,45 @@ class Member:
             self._abandoned = True
         self._wake()
 
+    def left_alone(self) -> None:
+        """Nobody here speaks with the coordinator any more."""
+        with self.mutex:
+            uncertain, party = self._is_uncertain(), self.agenda.coordinator
+            if not self.succeeded and not (self._abandoned and uncertain):
+                unknown = SettlementUnknown(party=party) if uncertain else PeerLost(party=party)
+                self.failure = self.failure or self._asked or unknown
+        self._wake()
+
     def ended(self) -> WorkerError | None:
         """The failure, if it is one; raises `Unsettled` when nobody will say any more."""
         with self.mutex:
             if self._abandoned and self._is_uncertain():
                 raise Unsettled
-            return self.failure
+            ignored = self._is_ignored()
+            if ignored:
+                self.failure = self._asked
+            failure = self.failure
+        if ignored:
+            self._wake()
+        return failure
+
+    def _is_ignored(self) -> bool:
+        """Whether the parties may end without an answer: nothing can succeed without their votes."""
+        asked_long_ago = time.monotonic() - self._asked_at > self._patience_seconds
+        open_ = self.failure is None and not self.succeeded and not self._is_uncertain()
+        return self._asked is not None and asked_long_ago and open_
 
     def join(self) -> None:
         """Wait until every party's node takes part."""
-        with self._changed:
-            while not self._joined and self.failure is None:
-                self._changed.wait()  # whoever dials the coordinator has a deadline
-            if self.failure:
-                raise self.failure
+        deadline = time.monotonic() + self._join_seconds
+        while (failure := self.ended()) is None:
+            with self._changed:
+                if self._joined:
+                    return
+                self._changed.wait(_LOOK_SECONDS)
+            if time.monotonic() > deadline:
+                self.fail(PeerUnreachable("The other parties did not join in time."))
+        raise failure
 
     def _wake(self) -> None:
         with self._changed:

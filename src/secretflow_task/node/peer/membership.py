@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from secretflow_task.errors import PeerUnreachable, SettlementUnknown, WorkerError
 from secretflow_task.node.peer.conversation import Pace, converse
-from secretflow_task.node.peer.coordinator import read_error
+from secretflow_task.node.peer.coordinator import checked_outcome, read_error
 from secretflow_task.node.peer.dial import Dialler
 from secretflow_task.node.peer.member import Member
 from secretflow_task.node.peer.wire import Garbled, Message, Wire, WireClosed
@@ -31,6 +31,16 @@ class Deadlines:
 
 async def take_part(member: Member, dialler: Dialler, pace: Pace, deadlines: Deadlines) -> None:
     """Join the execution at its coordinator and stay until its end is known."""
+    try:
+        await _take_part(member, dialler, pace, deadlines)
+    except Exception:  # pylint: disable=broad-exception-caught  # the parties wait for this task
+        log.exception("The link to the coordinator failed.", action="link_failed")
+    finally:
+        if not member.done:
+            member.left_alone()
+
+
+async def _take_part(member: Member, dialler: Dialler, pace: Pace, deadlines: Deadlines) -> None:
     coordinator = member.agenda.coordinator
     wire = await _join(member, dialler, deadlines.join_seconds)
     if wire is None:
@@ -62,7 +72,7 @@ async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None
         try:
             wire, answer = await dialler.request(coordinator, member.introduction)
             if answer["kind"] == "welcome":
-                member.attach(str(answer["session"]))
+                member.attach(answer["session"])
                 return wire
             await wire.close()
             _refusal(member, answer)
@@ -108,4 +118,4 @@ async def ask(dialler: Dialler, party: str, execution_id: str) -> Message | None
         await wire.close()
     except (WorkerError, WireClosed, Garbled):
         return None
-    return answer if answer["kind"] == "outcome" else None
+    return checked_outcome(answer)

@@ -48,7 +48,7 @@ async def answer(wire: Wire, call_back: Callable[[], Awaitable[str | None]]) -> 
         elif question["kind"] == "fetch":
             for _ in range(min(int(question["pieces"]), _MOST_PIECES)):
                 wire.send({"kind": "data", "body": _PIECE})
-                await wire.drain()
+                await asyncio.wait_for(wire.drain(), _ANSWER_SECONDS)
 
 
 async def measure(dialler: Dialler, party: str) -> Way:

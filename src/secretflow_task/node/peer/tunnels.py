@@ -102,9 +102,10 @@ class Tunnels:
 
     def admits(self, header: Message) -> bool:
         """Whether a peer's channel belongs to this execution and leads to a party here."""
-        session = self._session() or ""
+        session = self._session()
         return (
             not self._closing
+            and session is not None
             and hmac.compare_digest(session.encode(), str(header.get("session")).encode())
             and header.get("to") in self._agenda.hosted
             and header.get("line") in ("fed", "spu")
