@@ -9,25 +9,32 @@ from typing import Iterator, Mapping
 
 from secretflow_task import engine_adapter
 from secretflow_task.errors import ClusterInitError, PortUnavailable
+from secretflow_task.job_spec import Listening
 
-_PEER_DEADLINE_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0
 
 
 @contextmanager
-def cluster(addresses: Mapping[str, str], self_party: str, job_name: str) -> Iterator[None]:
+def cluster(
+    addresses: Mapping[str, str], self_party: str, job_name: str, listening: Listening | None = None
+) -> Iterator[None]:
     """Join the cluster of ``{party: host:port}`` and leave it behind a barrier.
+
+    Without ``listening`` each party listens where it is reached, and is waited for 30 s.
 
     After an error the session is lost and `secretflow.shutdown` would hang or end the process,
     so that nothing is closed: the process must end itself at once.
 
     Raises:
         PortUnavailable: the own port is taken.
-        ClusterInitError: a peer's process does not listen within 30 s.
+        ClusterInitError: a peer's process does not listen in time.
     """
     import secretflow as sf
 
     engine_adapter.install()
     members = {party: {"address": address, "listen_addr": address} for party, address in addresses.items()}
+    if listening:
+        members[self_party]["listen_addr"] = listening.fed
     try:
         sf.init(
             cluster_config={"parties": members, "self_party": self_party},
@@ -39,16 +46,18 @@ def cluster(addresses: Mapping[str, str], self_party: str, job_name: str) -> Ite
     except RuntimeError as error:
         raise PortUnavailable(party=self_party, detail=str(error)) from None
     engine_adapter.keep_running_on_error()
+    patience_seconds = listening.patience_seconds if listening else _PATIENCE_SECONDS
     for party, address in addresses.items():
-        _wait_for(party, address)
+        if party != self_party:
+            _wait_for(party, address, patience_seconds)
     yield
     sf.shutdown()
 
 
-def _wait_for(party: str, address: str) -> None:
+def _wait_for(party: str, address: str, patience_seconds: float) -> None:
     """SecretFlow does not wait for its peers: a first message to an absent one would fail after a minute."""
     host, port = address.rsplit(":", 1)
-    deadline = time.monotonic() + _PEER_DEADLINE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=1.0).close()

@@ -7,6 +7,7 @@ from typing import Any, Mapping
 
 from secretflow_task.engine_adapter import LINK_DESC
 from secretflow_task.errors import DeviceInitError
+from secretflow_task.job_spec import Listening
 from secretflow_task.requests import Protocol
 from secretflow_task.run import Run
 
@@ -31,7 +32,9 @@ class Devices(dict[str, Any]):
         return self.run.party
 
 
-def create_devices(run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str, str]) -> Devices:
+def create_devices(
+    run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str, str], listening: Listening | None = None
+) -> Devices:
     """Create the devices that a task needs; the cluster must be up.
 
     Raises:
@@ -43,7 +46,8 @@ def create_devices(run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str,
     devices |= {party: sf.PYU(party) for party in run.parties}
     try:
         if "spu" in needs:
-            devices["spu"] = _create_spu(run.protocol, spu_addresses)
+            listen = {run.party: listening.spu} if listening else {}
+            devices["spu"] = _create_spu(run.protocol, spu_addresses, listen)
         if "heu" in needs:
             devices["heu"] = partial(_create_heu, run)
     except (AssertionError, ValueError, RuntimeError) as error:
@@ -51,11 +55,14 @@ def create_devices(run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str,
     return devices
 
 
-def _create_spu(protocol: Protocol, addresses: Mapping[str, str]) -> Any:
+def _create_spu(protocol: Protocol, addresses: Mapping[str, str], listen: Mapping[str, str]) -> Any:
     import secretflow as sf
 
     cluster_def = {
-        "nodes": [{"party": party, "address": address} for party, address in sorted(addresses.items())],
+        "nodes": [
+            {"party": party, "address": address, "listen_address": listen.get(party, "")}
+            for party, address in sorted(addresses.items())
+        ],
         "runtime_config": {**protocol.runtime, "protocol": protocol.name, "field": protocol.field},
     }
     return sf.SPU(cluster_def, link_desc=LINK_DESC | dict(protocol.link_desc))

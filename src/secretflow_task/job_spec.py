@@ -11,6 +11,19 @@ from secretflow_task.messages import TaskRequest
 
 
 @dataclass(frozen=True)
+class Listening:
+    """Where a party with a fixed address listens, each ``host:port``.
+
+    Attributes:
+        patience_seconds: how long it waits for the others to listen.
+    """
+
+    fed: str
+    spu: str
+    patience_seconds: float
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything that a job process is told by its node.
 
@@ -21,6 +34,7 @@ class JobSpec:
         spu_addresses: ``{party: host:port}`` of the SPU's link.
         several: the node hosts more than one of the parties.
         between_nodes: some of the parties are at other nodes.
+        listening: where this party listens, when all have fixed addresses and no link between their nodes.
     """
 
     request: TaskRequest
@@ -33,3 +47,4 @@ class JobSpec:
     spu_addresses: Mapping[str, str]
     several: bool
     between_nodes: bool = False
+    listening: Listening | None = None

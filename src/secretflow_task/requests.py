@@ -53,6 +53,15 @@ class SfInitConfig(Strict):
     address: str | None = Field(default=None, description="Accepted for older web applications and not used.")
 
 
+class SpuNode(Strict):
+    """Where the SPU's link of a party with a fixed address is reached and listens."""
+
+    party: PartyName
+    address: str
+    listen_address: str | None = None
+    id: str | None = Field(default=None, description="Accepted for older web applications and not used.")
+
+
 class SpuConfig(Strict):
     """``spu_config``; the older form ``{cluster_def: {nodes, runtime_config}}`` is accepted too."""
 
@@ -60,7 +69,7 @@ class SpuConfig(Strict):
     field: str | None = None
     runtime_config: dict[str, Any] = Field(default_factory=dict)
     link_desc: dict[str, int | str] = Field(default_factory=dict)
-    nodes: list[dict[str, Any]] | None = None
+    nodes: list[SpuNode] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +157,29 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class FixedAddresses:
+    """Where each party is reached and listens, ``{party: host:port}``, of the messages and the SPU's link."""
+
+    self_party: str | None
+    fed: Mapping[str, str]
+    fed_listen: Mapping[str, str]
+    spu: Mapping[str, str]
+    spu_listen: Mapping[str, str]
+
+    @staticmethod
+    def of(init: SfInitConfig, spu: SpuConfig) -> FixedAddresses | None:
+        """Those of a request whose parties are a mapping."""
+        if not isinstance(init.parties, Mapping):
+            return None
+        fed = {party: at.address for party, at in init.parties.items()}
+        listen = {party: at.listen_addr or at.address for party, at in init.parties.items()}
+        nodes = {node.party: node for node in spu.nodes or []}
+        links = {party: node.address for party, node in nodes.items()}
+        link_listen = {party: node.listen_address or node.address for party, node in nodes.items()}
+        return FixedAddresses(init.self_party, fed, listen, links, link_listen)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A validated request: what will run, with which parties and devices.
 
@@ -155,6 +187,7 @@ class Plan:
         parties: all parties, sorted.
         config: the parsed ``task_config``.
         timeout_seconds: the limit that the request asks for.
+        fixed: the addresses that the request gives.
     """
 
     request: TaskRequest
@@ -164,6 +197,7 @@ class Plan:
     protocol: Protocol
     heu: HeuConfig | None = None
     timeout_seconds: float | None = None
+    fixed: FixedAddresses | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -192,7 +226,10 @@ class Plan:
         default = _BETWEEN_NODES.get(len(parties), "SEMI2K") if between_nodes else "SEMI2K"
         needed = "spu" in needed_devices(task, config)
         protocol = _protocol(params.spu_config, len(parties), needed, default)
-        return Plan(request, task, config, parties, protocol, params.heu_config, params.timeout_seconds)
+        fixed = FixedAddresses.of(params.sf_init_config, params.spu_config)
+        return Plan(
+            request, task, config, parties, protocol, params.heu_config, params.timeout_seconds, fixed
+        )
 
 
 def needed_devices(task: Task, config: Any) -> tuple[str, ...]:

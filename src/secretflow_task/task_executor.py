@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from secretflow_task.cluster_initializer import cluster
 from secretflow_task.device_manager import Devices, create_devices
@@ -50,6 +51,8 @@ def execute_secretflow_task(
         spec.several,
         plan.heu or HeuConfig(),
     )
+    if spec.listening:
+        return _with_fixed_addresses(plan, run, spec, on_result)
     run.prepare(plan.task, plan.config)
     if plan.task.own_cluster:
         result = TaskDispatcher.dispatch(plan.task.task_type, Devices(run), plan.config)
@@ -60,12 +63,39 @@ def execute_secretflow_task(
         return _in_cluster(plan, run, spec, on_result)
 
 
+def _with_fixed_addresses(
+    plan: Plan, run: Run, spec: JobSpec, on_result: Callable[[dict[str, Any], dict[str, str]], None]
+) -> dict[str, Any]:
+    """Without a link between the nodes the parties agree in the cluster, so that it comes first."""
+    with cluster(spec.fed_addresses, spec.party, spec.request.execution_id, spec.listening):
+        run.channel = ClusterChannel(run.channel, run.parties)
+        run.prepare(plan.task, plan.config)
+        return _in_cluster(plan, run, spec, on_result)
+
+
+class ClusterChannel:
+    """Agrees with the peers through SecretFlow's messages; the node only hears that it is done."""
+
+    def __init__(self, node: Channel, parties: list[str]) -> None:
+        self._node = node
+        self._parties = parties
+
+    def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Tell the own facts and wait for those of all, as JSON."""
+        import secretflow as sf
+
+        self._node.agree(facts)
+        text = json.dumps(dict(facts))  # what a party's device says is made at that party alone
+        told = {party: sf.PYU(party)(lambda: text)() for party in self._parties}
+        return {party: dict(json.loads(sf.reveal(said))) for party, said in told.items()}
+
+
 def _in_cluster(
     plan: Plan, run: Run, spec: JobSpec, on_result: Callable[[dict[str, Any], dict[str, str]], None]
 ) -> dict[str, Any]:
     _report(run, Stage.CLUSTER_INIT)
     with run.timed(Stage.DEVICE_CREATION.value):
-        devices = create_devices(run, plan.needs, spec.spu_addresses)
+        devices = create_devices(run, plan.needs, spec.spu_addresses, spec.listening)
     _report(run, Stage.DEVICE_CREATION)
     with run.timed(Stage.TASK_EXECUTION.value):
         _report(run, Stage.TASK_EXECUTION)

@@ -150,6 +150,43 @@ def test_ten_executions_at_once_keep_to_themselves(hosts: dict[str, Host], tmp_p
             assert len(rows) == 10 * number + 5 and {row["whose"] for row in rows} == {name}
 
 
+def with_fixed_addresses(hosts: dict[str, Host], params: dict[str, Any], first_port: int) -> dict[str, Any]:
+    """The same request for a network that is protected otherwise: each job listens on two ports."""
+    parties = {
+        party: {"address": f"{host.address}:{first_port}", "listen_addr": f"0.0.0.0:{first_port}"}
+        for party, host in hosts.items()
+    }
+    nodes = [{"party": party, "address": f"{host.address}:{first_port + 1}"} for party, host in hosts.items()]
+    return params | {"sf_init_config": {"parties": parties}, "spu_config": {"nodes": nodes}}
+
+
+def test_fixed_addresses_need_no_link_between_the_nodes(hosts: dict[str, Host]) -> None:
+    params = psi_params(output_paths={party: "fixed.csv" for party in hosts})
+    results = succeed(execute(hosts, "fixed", with_fixed_addresses(hosts, params, 9500)))
+    assert [results[party]["intersection_count"] for party in hosts] == [300, 300]
+    keys = [
+        [row["uid"] for row in rows_of(host.root / "data" / party / "fixed.csv")]
+        for party, host in hosts.items()
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(hosts: dict[str, Host]) -> None:
+    params = train_and_evaluate("ss_lr", ["alice", "bob"], epochs=500)
+    fixed = with_fixed_addresses(hosts, params, 9510)
+    fixed["spu_config"] |= {"protocol": "SEMI2K"}
+    for host in hosts.values():
+        host.send("fixed-lost", fixed)
+    wait_for(lambda: all("training" in _stages(host, "fixed-lost") for host in hosts.values()), 60)
+    assert hosts["bob"].node
+    for job in hosts["bob"].node.jobs():
+        job.kill()
+    struck = time.monotonic()
+    codes = {party: host.events("fixed-lost")[-1].data["error_code"] for party, host in hosts.items()}
+    assert codes == {"alice": "PeerLost", "bob": "JobProcessDied"}
+    assert time.monotonic() - struck < 15
+
+
 @pytest.mark.matrix
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("protocol", ["SEMI2K", "CHEETAH"])

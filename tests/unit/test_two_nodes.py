@@ -221,12 +221,23 @@ def test_a_party_without_an_entry_in_the_address_book_is_unreachable(pair: Pair)
     assert "dora" in outcome.failure.message
 
 
-def test_fixed_addresses_are_not_passed_over(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "spu_config.nodes must say where the SPU of alice"),
+        ({"spu_config": {"nodes": [{"party": "alice", "address": "alice.example:9001"}]}}, "the SPU of bob"),
+        (
+            {"spu_config": {"nodes": [{"party": "alice", "adress": "alice.example:9001"}]}},
+            "'spu_config.nodes.0.address'",
+        ),
+    ],
+)
+def test_fixed_addresses_must_be_complete(change: dict[str, Any], told: str, pair: Pair) -> None:
     parties = {party: {"address": f"{party}.example:9000"} for party in PARTIES}
     with pair.node("alice", never) as node:
-        outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": parties}})
-    assert outcome.failure is not None and outcome.failure.code == "PeerUnreachable"
-    assert "fixed address" in outcome.failure.message
+        outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": parties}} | change)
+    assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
+    assert told in outcome.failure.message
 
 
 class Left:

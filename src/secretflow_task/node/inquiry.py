@@ -88,11 +88,12 @@ def _lost(executions: list[Execution]) -> WorkerError:
 
 
 def parties_of_request(request: TaskRequest) -> list[str]:
-    """The parties of a request, sorted; none when it was refused because it cannot be understood."""
+    """The parties of a request that settle together, sorted; none when it cannot be understood."""
     try:
-        return Plan.of(request).parties
+        plan = Plan.of(request)
     except WorkerError:
         return []
+    return [] if plan.fixed else plan.parties
 
 
 def known_outcome(store: EventStore, execution_id: str, askers: frozenset[str]) -> Message:

@@ -20,6 +20,7 @@ from secretflow_task.errors import NodeLost, RequestMismatch, TaskCancelled, Wor
 from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.fixed_addresses import ProbedExecution
 from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.job_logs import forget_old
 from secretflow_task.node.outputs import put_back, remove_staged
@@ -256,7 +257,7 @@ class Node:
         return Outcome(request.execution_id, Status.FAILURE, error)
 
     def _tell_peers(self, task: Task, error: WorkerError) -> None:
-        if self._hub and task.strangers:
+        if self._hub and task.linked:
             self._hub.tell(task.agenda, error)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
@@ -347,8 +348,11 @@ class Node:
         return Ports(dict(zip(parties, ports)), dict(zip(parties, ports[len(parties) :])))
 
     def _execution(self, task: Task, ports: Ports) -> Execution:
-        if self._hub and task.strangers:
+        if self._hub and task.linked:
             return self._hub.open(task.agenda, ports)
+        if task.strangers:
+            addresses, _ = task.addresses(ports)
+            return ProbedExecution(task.hosted[0], {party: addresses[party] for party in task.strangers})
         return LocalExecution(task.hosted)
 
     @contextmanager
@@ -379,9 +383,7 @@ class Node:
         folder = self._work / f"{task.execution_id}.{party}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        fed, spu = (
-            {name: f"127.0.0.1:{port}" for name, port in some.items()} for some in (ports.fed, ports.spu)
-        )
+        fed, spu = task.addresses(ports)
         return JobSpec(
             request=task.request,
             party=party,
@@ -393,6 +395,7 @@ class Node:
             spu_addresses=spu,
             several=len(task.hosted) > 1,
             between_nodes=bool(task.strangers),
+            listening=task.listening(party, self.settings.join_seconds),
         )
 
     def _limits(self, plan: Plan) -> Limits:
@@ -499,7 +502,7 @@ class _Host:
         execution_id, store = self.task.execution_id, self.node.store
         if self.node.ownership.holds(execution_id, self.task.hosted, self.epoch) is False:
             raise NodeLost()
-        keep = store.vote if self.task.strangers else store.keep_result
+        keep = store.vote if self.task.linked else store.keep_result
         keep(execution_id, self.party, result)
 
     def withdraw(self) -> None:

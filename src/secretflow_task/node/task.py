@@ -9,9 +9,11 @@ from typing import Callable, Mapping
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import PeerUnreachable, UnsupportedProtocol
+from secretflow_task.errors import InvalidTaskConfig, PeerUnreachable, UnsupportedProtocol
+from secretflow_task.job_spec import Listening
 from secretflow_task.messages import PARTY_NAME, TaskRequest
 from secretflow_task.node.peer.agenda import Agenda
+from secretflow_task.node.peer.tunnels import Ports
 from secretflow_task.node.staging import check_outputs_apart, paths_of
 from secretflow_task.requests import Plan
 
@@ -43,6 +45,24 @@ class Task:
         return self.plan.request.execution_id
 
     @property
+    def linked(self) -> bool:
+        """Whether the others are reached over the link between nodes."""
+        return bool(self.strangers) and self.plan.fixed is None
+
+    def addresses(self, ports: Ports) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Where this node's jobs reach each party: SecretFlow's messages, and the SPU's link."""
+        if self.strangers and self.plan.fixed:
+            return self.plan.fixed.fed, self.plan.fixed.spu
+        return _on_loopback(ports.fed), _on_loopback(ports.spu)
+
+    def listening(self, party: str, patience_seconds: float) -> Listening | None:
+        """Where the job of a party with a fixed address listens."""
+        fixed = self.plan.fixed
+        if fixed is None or not self.strangers:
+            return None
+        return Listening(fixed.fed_listen[party], fixed.spu_listen.get(party, ""), patience_seconds)
+
+    @property
     def agenda(self) -> Agenda:
         """What it must have in common with the other nodes."""
         return Agenda.of(self.plan, self.hosted)
@@ -54,14 +74,13 @@ class Task:
         Raises:
             PeerUnreachable: it can do nothing of it.
         """
-        named = dict(plan.request.params.get("sf_init_config") or {}).get("parties")
-        hosted = [party for party in plan.parties if isinstance(named, list) or party in settings.parties]
+        listed = isinstance(dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list)
+        hosted = [party for party in plan.parties if listed or party in settings.parties]
+        if plan.fixed and plan.fixed.self_party in hosted:
+            hosted = [plan.fixed.self_party]
         strangers = [party for party in plan.parties if party not in hosted]
-        if strangers and isinstance(named, Mapping):
-            raise PeerUnreachable(
-                f"This node reaches {strangers[0]} over the link between nodes only, at no fixed address.",
-                hint="Leave sf_init_config.parties out; SFWORKER_PEERS_FILE says where the others are.",
-            )
+        if hosted and strangers and plan.fixed:
+            return Task(_with_fixed_addresses(plan, hosted), hosted, strangers)
         unknown = [party for party in strangers if not knows(party)]
         if unknown:
             raise PeerUnreachable(f"This node does not host {unknown[0]} and has no link to it.")
@@ -87,6 +106,23 @@ class Task:
                 hint="Leave spu_config.protocol out: two parties take CHEETAH, three ABY3.",
                 party=self.hosted[0],
             )
+
+
+def _with_fixed_addresses(plan: Plan, hosted: list[str]) -> Plan:
+    """Raise `InvalidTaskConfig` unless the addresses are enough to run."""
+    fixed = plan.fixed
+    if len(hosted) > 1 or fixed is None:
+        raise InvalidTaskConfig("With fixed addresses sf_init_config.self_party must name the own party.")
+    missing = sorted(set(plan.parties) - set(fixed.spu)) if "spu" in plan.needs else []
+    if missing:
+        raise InvalidTaskConfig(f"spu_config.nodes must say where the SPU of {missing[0]} is reached.")
+    if plan.task.own_cluster:
+        raise InvalidTaskConfig("This task makes its own cluster, for which fixed addresses do not fit.")
+    return Plan.of(plan.request, between_nodes=True)
+
+
+def _on_loopback(ports: Mapping[str, int]) -> dict[str, str]:
+    return {party: f"127.0.0.1:{port}" for party, port in ports.items()}
 
 
 def rules_of(party: str, settings: Settings) -> PathRules:
