@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from secretflow_task.client import Client
 from secretflow_task.messages import Status
 from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.node.peer.certificates import make_certificate
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of, wait_for
 from tests.e2e.test_celery import assert_ended_once
@@ -107,3 +111,26 @@ def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> N
         wait_for(lambda: not is_alive(first))
         assert_ended_once(node.execute("new", psi_params())["alice"], Status.SUCCESS)
         assert template_of(node).pid != first.pid
+
+
+def test_a_second_node_with_a_link_for_the_same_party_does_not_start(tmp_path: Path) -> None:
+    book = tmp_path / "parties.yaml"
+    identity, _ = make_certificate("alice", tmp_path)
+    other, fingerprint = make_certificate("bob", tmp_path)
+    address = f"host: 127.0.0.1, port: 1, certificate: {other.certificate}"
+    book.write_text(f"bob: {{{address}, fingerprints: [{fingerprint}]}}\n")
+    link = {
+        "SFWORKER_PARTIES": "alice",
+        "SFWORKER_PEERS_FILE": str(book),
+        "SFWORKER_PEER_CERTIFICATE": str(identity.certificate),
+        "SFWORKER_PEER_KEY": str(identity.key),
+        "SFWORKER_PEER_LISTEN": "127.0.0.1:28801",
+    }
+    with embedded_redis() as url, running_node(tmp_path, url, **link) as first:
+        environment = os.environ | first.environment | {"SFWORKER_STATE_DIR": str(tmp_path / "second")}
+        environment |= {"SFWORKER_PEER_LISTEN": "127.0.0.1:28802", "SFWORKER_WORK_DIR": str(tmp_path / "w")}
+        command = [Path(sys.executable).with_name("sfworker"), "start"]
+        second = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert second.returncode == 3 and "is the node of alice for other organisations" in second.stderr

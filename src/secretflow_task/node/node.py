@@ -276,7 +276,9 @@ class Node:
         """How the node is: what it runs, and what became of its events."""
         running, store = len(self.running()), self.store
         events = {"events_waiting": store.waiting(), "events_dropped": store.dropped}
-        return {"name": self.settings.name, "running": running, **events}
+        linked = list(self.settings.parties) if self.settings.peer_listen else []
+        own = {"id": store.node_id, "name": self.settings.name, "linked": linked}
+        return {**own, "running": running, **events}
 
     def cancel(self, execution_id: str) -> bool:
         """End a running execution; whether it runs here."""

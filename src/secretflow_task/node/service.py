@@ -16,9 +16,10 @@ from redis import Redis, RedisError
 from secretflow_task.celery_app import create_app, redeliver
 from secretflow_task.celery_tasks import register
 from secretflow_task.config.settings import Settings
+from secretflow_task.errors import BadSetting
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.node import Node
-from secretflow_task.node.ownership import RedisOwnership
+from secretflow_task.node.ownership import RedisOwnership, living_nodes
 from secretflow_task.utils.log import get_logger
 from secretflow_task.utils.status_notifier import Publisher
 
@@ -76,6 +77,8 @@ def _publisher(node: Node, redis: Redis) -> Publisher:
 
 
 def _ownership(node: Node, redis: Redis) -> RedisOwnership:
+    _check_that_it_is_the_only_link(node, redis)
+
     def inherit(node_id: str) -> None:
         redeliver(node.settings, node_id)
 
@@ -88,6 +91,20 @@ def _ownership(node: Node, redis: Redis) -> RedisOwnership:
         settle=node.settle_lost,
         describe=node.describe,
     )
+
+
+def _check_that_it_is_the_only_link(node: Node, redis: Redis) -> None:
+    """The peers know a party by one address, and only the node there may say how an execution ended."""
+    try:
+        others = [other for other in living_nodes(redis) if other.get("id") != node.store.node_id]
+    except RedisError:
+        return
+    for other in others if node.settings.peer_listen else []:
+        if shared := set(other.get("linked", ())) & set(node.settings.parties):
+            raise BadSetting(
+                f"{other['name']} is the node of {min(shared)} for other organisations, and runs.",
+                hint="One node of a party has SFWORKER_PEER_LISTEN, and a queue of its own.",
+            )
 
 
 def _take_back(settings: Settings, node_id: str) -> None:
