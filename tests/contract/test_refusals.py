@@ -225,6 +225,20 @@ def test_the_certificate_of_another_party_is_refused_at_both(tmp_path: Path) -> 
         assert ends(hubs, two, two) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", None)}
 
 
+def test_a_peer_that_has_no_part_in_an_execution_cannot_end_it(tmp_path: Path) -> None:
+    with Hubs(tmp_path, "alice", "bob", "carol") as hubs:
+        carol = hubs.identities["carol"]
+        two = {"parties": ("alice", "bob")}
+        with closing(hubs.open("e", "alice", **two)) as alice:
+            join = Agenda("e", ("alice", "carol"), ("carol",), "another", "protocol").join()
+            with Stranger(hubs, carol.certificate, carol.key) as stranger:
+                stranger.say(join)
+                assert stranger.hear()["error"]["code"] == "PeerRefused"
+            with closing(hubs.open("e", "bob", **two)) as bob:
+                alice.join()
+                bob.join()
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -26,6 +26,7 @@ from secretflow_task.node.node import Node, Outcome
 from secretflow_task.node.peer.certificates import make_certificate
 from secretflow_task.node.peer.tunnels import Ports
 from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.supervisor import Ending
 from secretflow_task.node.task import Task
 from secretflow_task.utils import log
 
@@ -65,11 +66,11 @@ class DirectNode(Node):
         self._kind = (delay_ms, mbit)
         self.carried = 0
 
-    def _run_parties(self, task: Task) -> Any:
+    def _run_parties(self, task: Task, epoch: int, stack: ExitStack) -> dict[str, Ending]:
         self._proxies = ExitStack()
         self._views: dict[str, Ports] | None = None
         with self._proxies:
-            ended = super()._run_parties(task)
+            ended = super()._run_parties(task, epoch, stack)
         self.carried = self._cable.carried
         return ended
 

@@ -307,8 +307,9 @@ class Node:
             _, execution = self._running[execution_id]
             link = next(iter(execution.links.values()))
         link.fail(error)
-        # Else it had ended, though it is still being cleaned up; a coordinator elsewhere answers later.
-        return link.failed in (None, error) and not link.succeeded
+        failure = link.failed  # None when a coordinator elsewhere answers later
+        # Else it had ended, though it is still being cleaned up.
+        return not link.succeeded and (failure is None or failure.code == error.code)
 
     @property
     def _logs(self) -> Path:

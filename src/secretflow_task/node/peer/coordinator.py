@@ -139,10 +139,12 @@ class Coordinator:
         try:
             parties = tuple(sorted(set(map(str, join["from"]))))
             difference = self.agenda.difference(join, self._clock_limit_seconds)
-            refusal = read_error(join["refuses"]) if "refuses" in join else None
+            nonce, refusal = join["nonce"], read_error(join["refuses"]) if "refuses" in join else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Garbled from error
-        if not is_token(join.get("nonce")) or not self._is_new(str(join["nonce"])):
+        if not parties or not set(parties) <= set(self.agenda.strangers):
+            raise PeerRefused("These parties have no seat here.")
+        if not is_token(nonce) or not self._is_new(nonce):
             raise PeerRefused("The same join came before.")
         for reason in filter(None, (difference, refusal)):
             self._shared.fail(reason)
@@ -155,8 +157,8 @@ class Coordinator:
     def _taken(self, parties: tuple[str, ...]) -> Seat:
         with self._changed:
             taken = {party for seat in self._seats for party in seat.parties}
-            if not parties or not set(self.agenda.strangers) - taken >= set(parties):
-                raise PeerRefused("These parties have a seat already, or none here.")
+            if taken & set(parties):
+                raise PeerRefused("These parties have a seat already.")
             self._seats.append(Seat(self._shared, parties))
             self._changed.notify_all()
             return self._seats[-1]

@@ -337,8 +337,6 @@ class PeerHub:
             waits = outcome["status"] in ("UNKNOWN", "RUNNING")
             wire.send({"kind": "later"} if waits else outcome)
             return
-        if not claimed <= set(linked.end.agenda.strangers):
-            raise PeerRefused("These parties have no part in the execution.")
         seat = linked.end.seat(header)
         wire.longest_bytes = LONGEST_BYTES
         wire.send({"kind": "welcome", "session": linked.end.session})
