@@ -34,7 +34,7 @@ log = get_logger()
 NODE_LOG = "Read the log of the node; `sfworker doctor` checks its folders, ports and disk."
 
 # How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
-_CAUSE_SECONDS = 4.0
+_CAUSE_SECONDS = 3.0
 # How long a process whose pipe broke may take to end.
 _EXIT_SECONDS = 1.0
 # Messages of a job that are read before the clock and the peers have their turn.
