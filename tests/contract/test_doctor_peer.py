@@ -11,6 +11,7 @@ from typing import Any, Iterator
 import pytest
 
 from secretflow_task.cli.display import console
+from secretflow_task.cli.doctor import examine
 from secretflow_task.cli.doctor_peer import examine_peer
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import BadSetting
@@ -88,6 +89,16 @@ def test_other_versions_and_clocks_are_told(
     assert not examine_peer(settings(hubs, "alice"), "bob")
     told = capsys.readouterr().out
     assert re.search("versions .*wrong.*Install the same", told) and re.search("clocks .*wrong", told)
+
+
+def test_doctor_reads_the_address_book_and_the_own_key(
+    hubs: Hubs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examine(settings(hubs, "alice", peer_listen="0.0.0.0:9443"))
+    assert re.search("peer link .*ok.*0.0.0.0:9443, to bob", capsys.readouterr().out)
+    wrong = {"peer_key": hubs.identities["bob"].key, "peer_listen": "0.0.0.0:9443"}
+    assert not examine(settings(hubs, "alice", **wrong))
+    assert re.search("peer link .*wrong.*do not fit together", capsys.readouterr().out)
 
 
 def test_a_party_that_is_not_in_the_book_is_refused(hubs: Hubs) -> None:

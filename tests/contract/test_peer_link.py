@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import threading
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
@@ -27,16 +27,17 @@ class Form:
         decided: executions that were written down as successes.
     """
 
-    def __init__(self, name: str, root: Path, stack: ExitStack) -> None:
+    _count = itertools.count(1)
+
+    def __init__(self, name: str, hubs: Hubs, stack: ExitStack) -> None:
         self._name = name
         self._stack = stack
-        self._count = 0
         self._decided: list[object] = []
-        self._hubs = stack.enter_context(Hubs(root, *PARTIES)) if name == "tls" else None
+        self._hubs = hubs if name == "tls" else None
+        hubs.decided.clear()
 
     def links(self) -> Links:
         """The links of a new execution that all have joined."""
-        self._count += 1
         if self._hubs:
             return self._between_hubs(self._hubs)
         kind = LocalExecution if self._name == "local" else MemoryExecution
@@ -45,7 +46,8 @@ class Form:
         return dict(execution.links)
 
     def _between_hubs(self, hubs: Hubs) -> Links:
-        ends = {party: hubs.open(f"e-{self._count}", party) for party in PARTIES}
+        name = f"e-{next(self._count)}"
+        ends = {party: hubs.open(name, party) for party in PARTIES}
         for party, end in ends.items():
             self._stack.enter_context(closing(end))
             end.join()
@@ -57,11 +59,18 @@ class Form:
         return len(self._hubs.decided if self._hubs else self._decided)
 
 
+@pytest.fixture(scope="module")
+def hubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hubs]:
+    """Three nodes' ends of the link."""
+    with Hubs(tmp_path_factory.mktemp("hubs"), *PARTIES) as running:
+        yield running
+
+
 @pytest.fixture(params=["local", "memory", "tls"])
-def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Form]:
+def form(request: pytest.FixtureRequest, hubs: Hubs) -> Iterator[Form]:
     """Every form of the link."""
     with ExitStack() as stack:
-        yield Form(request.param, tmp_path, stack)
+        yield Form(request.param, hubs, stack)
 
 
 @pytest.fixture

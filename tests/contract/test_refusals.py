@@ -29,7 +29,7 @@ from tests.contract.test_peer_link import soon
 @pytest.fixture
 def hubs(tmp_path: Path) -> Iterator[Hubs]:
     """Nodes of alice, who coordinates, and bob."""
-    with Hubs(tmp_path, "alice", "bob", join_seconds=1.0) as running:
+    with Hubs(tmp_path, "alice", "bob", join_seconds=0.7) as running:
         yield running
 
 
@@ -316,7 +316,7 @@ def fuzz(port: int, seconds: float, dice: random.Random) -> int:
 
 
 @pytest.mark.parametrize(
-    "seconds", [4.0, pytest.param(300.0, marks=[pytest.mark.faults, pytest.mark.timeout(400)])]
+    "seconds", [2.0, pytest.param(300.0, marks=[pytest.mark.faults, pytest.mark.timeout(400)])]
 )
 def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(seconds: float, hubs: Hubs) -> None:
     process, port = psutil.Process(os.getpid()), hubs.ports["alice"]

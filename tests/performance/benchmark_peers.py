@@ -27,7 +27,7 @@ from secretflow_task.node.peer.certificates import make_certificate
 from secretflow_task.node.peer.tunnels import Ports
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.supervisor import Ending
-from secretflow_task.node.task import Task
+from secretflow_task.node.assignment import Assignment
 from secretflow_task.utils import log
 
 PARTIES = ("alice", "bob")
@@ -66,20 +66,22 @@ class DirectNode(Node):
         self._kind = (delay_ms, mbit)
         self.carried = 0
 
-    def _run_parties(self, task: Task, epoch: int, stack: ExitStack) -> dict[str, Ending]:
+    def _run_parties(self, assignment: Assignment, epoch: int, stack: ExitStack) -> dict[str, Ending]:
         self._proxies = ExitStack()
         self._views: dict[str, Ports] | None = None
         with self._proxies:
-            ended = super()._run_parties(task, epoch, stack)
+            ended = super()._run_parties(assignment, epoch, stack)
         self.carried = self._cable.carried
         return ended
 
-    def _spec(self, task: Task, party: str, ports: Ports) -> JobSpec:
+    def _spec(self, assignment: Assignment, party: str, ports: Ports) -> JobSpec:
         if self._views is None:
             self._views = self._laid(ports)
         view = self._views[party]
         lines = [{name: f"127.0.0.1:{port}" for name, port in line.items()} for line in (view.fed, view.spu)]
-        return replace(super()._spec(task, party, ports), fed_addresses=lines[0], spu_addresses=lines[1])
+        return replace(
+            super()._spec(assignment, party, ports), fed_addresses=lines[0], spu_addresses=lines[1]
+        )
 
     def _laid(self, ports: Ports) -> dict[str, Ports]:
         """Each party's view of the ports: the other's begin a cable."""

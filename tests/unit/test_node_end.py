@@ -16,6 +16,7 @@ from secretflow_task.errors import MissingFile, NodeLost, TaskCancelled
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, TaskRequest
 from secretflow_task.node import node as node_module
+from secretflow_task.node import workplace
 from secretflow_task.node import supervisor
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Claim, Verdict
@@ -171,7 +172,7 @@ def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
     patch.setattr(EventStore, "append_all", lambda store, events: [])
     patch.setattr(EventStore, "forget_result", lambda store, execution_id, party: None)
     patch.setattr(supervisor, "put_back", lambda folders, rules: True)
-    patch.setattr(node_module, "remove_staged", lambda folders, succeeded: None)
+    patch.setattr(workplace, "remove_staged", lambda folders, succeeded: None)
     if votes < len(ENDED):
         patch.setattr(LocalLink, "settle", lambda link: link.fail(NodeLost()))
     with bench.node() as node:

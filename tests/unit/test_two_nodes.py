@@ -10,6 +10,7 @@ from typing import Any, Iterator, Mapping
 
 import pytest
 
+from secretflow_task.cli.describe import print_plan
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import InvalidTaskConfig
 from secretflow_task.job_spec import JobSpec
@@ -238,6 +239,16 @@ def test_fixed_addresses_must_be_complete(change: dict[str, Any], told: str, pai
         outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": parties}} | change)
     assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
     assert told in outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("parties", "protocol"), [((), "SEMI2K"), (("alice", "bob"), "SEMI2K"), (("alice",), "CHEETAH")]
+)
+def test_check_says_which_protocol_would_run(
+    parties: tuple[str, ...], protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plan(TaskRequest("e-1", "r-1", PSI), Settings(parties=parties))
+    assert f"Protocol {protocol} on FM128" in capsys.readouterr().out
 
 
 class Left:

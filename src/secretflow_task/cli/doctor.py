@@ -17,7 +17,9 @@ from rich.table import Table
 
 from secretflow_task.cli.display import console
 from secretflow_task.config.settings import Settings
+from secretflow_task.errors import BadSetting
 from secretflow_task.node.ownership import living_nodes
+from secretflow_task.node.peer.dial import Dialler
 from secretflow_task.node.ports import is_free
 
 ENGINE = ("secretflow", "1.14.0b0")
@@ -116,6 +118,16 @@ def _ports(settings: Settings) -> Finding:
     return Finding(state, "" if enough else "Choose another SFWORKER_PORT_RANGE below 32768.")
 
 
+def _peer_link(settings: Settings) -> Finding:
+    if not settings.peer_listen:
+        return Finding("none: SFWORKER_PEER_LISTEN is not set")
+    try:
+        parties = ", ".join(sorted(Dialler.of(settings).book.peers))
+    except BadSetting as error:
+        return Finding(error.message, error.hint)
+    return Finding(f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tries the way")
+
+
 def _folder(field: str) -> Callable[[Settings], Finding]:
     def check(settings: Settings) -> Finding:
         path = Path(getattr(settings, field)).absolute()
@@ -150,6 +162,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "clock": _clock,
     "nodes": _nodes,
     "ports": _ports,
+    "peer link": _peer_link,
     "data folder": _data_root,
     "state folder": _folder("state_dir"),
     "work folder": _folder("work_dir"),

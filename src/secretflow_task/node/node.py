@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import threading
 import time
@@ -10,31 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping
 
 from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import NodeLost, RequestMismatch, TaskCancelled, WorkerError
-from secretflow_task.utils.psi_traces import remove_traces
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.fixed_addresses import ProbedExecution
 from secretflow_task.node.inquiry import Inquiry, known_outcome
-from secretflow_task.node.job_logs import forget_old
-from secretflow_task.node.outputs import put_back, remove_staged
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer.hub import PeerHub
 from secretflow_task.node.peer.tunnels import Ports
 from secretflow_task.node.peer_link import Execution, LocalExecution, PeerLink, Unsettled
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.recovery import Recovery
-from secretflow_task.node.staging import staged_folders, staging_name
-from secretflow_task.node.store import EventStore, Execution as StoredExecution
-from secretflow_task.node.supervisor import NODE_LOG, Ending, Limits, Supervisor
-from secretflow_task.node.task import Task, parties_of, rules_of
+from secretflow_task.node.store import EventStore
+from secretflow_task.node.supervisor import NODE_LOG, Ending, Supervisor
+from secretflow_task.node.assignment import Assignment, parties_of
 from secretflow_task.node.template import Template
+from secretflow_task.node.workplace import Workplace
 from secretflow_task.requests import Plan
 from secretflow_task.utils.log import execution_context, get_logger
 
@@ -84,10 +79,11 @@ class Node:
         self.ownership: Ownership = SoleOwnership()
         self._ownership_of = ownership
         self._mutex = threading.Lock()
-        self._running: dict[str, tuple[Task, Execution]] = {}
+        self._running: dict[str, tuple[Assignment, Execution]] = {}
         self._claiming: set[str] = set()
         self._closing = False
         self._left = threading.Event()
+        self._workplace: Workplace
         self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
@@ -96,15 +92,16 @@ class Node:
     def __enter__(self) -> Node:
         self.store = self._stack.enter_context(EventStore(self.settings.state_dir))
         with self._stack:
-            for folder in (self.settings.work_dir, self._logs):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._workplace = Workplace(self.settings, self.store.node_id)
             if self.settings.peer_listen:
                 answer = partial(known_outcome, self.store)
                 self._hub = self._stack.enter_context(PeerHub(self.settings, self.store.decide, answer))
             self._template.start()
             self.ownership = self._stack.enter_context(self._ownership_of(self))
-            shutil.rmtree(self._work, ignore_errors=True)
-            recovery = Recovery(self.store, self.ownership, self._inquiry(), self._clean_left, self._tell)
+            self._workplace.clear()
+            recovery = Recovery(
+                self.store, self.ownership, self._inquiry(), self._workplace.clean_left, self._tell
+            )
             recovery.settle(self._left)
             self._stack = self._stack.pop_all()
         self._housekeeping.start()
@@ -127,7 +124,7 @@ class Node:
         """Forget now and every hour what is old: a node lives for months."""
         while True:
             try:
-                forget_old(self._logs, self.settings.job_log_days)
+                self._workplace.forget_old()
                 self.store.forget_old()
             except (OSError, sqlite3.Error) as error:
                 problem = type(error).__name__
@@ -166,41 +163,41 @@ class Node:
         """Run a validated request to its end at all its parties here."""
         request = plan.request
         try:
-            task = Task.of(plan, self.settings, self._knows)
+            assignment = Assignment.of(plan, self.settings, self._knows)
         except WorkerError as error:
             return self._refuse(request, parties_of(request, self.settings), error)
         try:
-            task.check(self.settings)
+            assignment.check(self.settings)
         except WorkerError as error:
-            return self._refuse(request, task.hosted, error, task)
-        claim = self._claim(request, task.hosted)
+            return self._refuse(request, assignment.hosted, error, assignment)
+        claim = self._claim(request, assignment.hosted)
         if claim.verdict is Verdict.DROP:
-            return self._known(request, task.hosted)
+            return self._known(request, assignment.hosted)
         if claim.verdict in _REFUSALS:
             log.info(
                 "The execution is not started.", action="execution_not_started", code=claim.verdict.value
             )
-            return self._end_unstarted(request, task.hosted, _REFUSALS[claim.verdict](), task)
-        return self._carry_out(task, claim.epoch)
+            return self._end_unstarted(request, assignment.hosted, _REFUSALS[claim.verdict](), assignment)
+        return self._carry_out(assignment, claim.epoch)
 
     def _knows(self, party: str) -> bool:
         """Whether there is a link to a party's node."""
         return self._hub is not None and self._hub.knows(party)
 
-    def _carry_out(self, task: Task, epoch: int) -> Outcome:
-        log.info("The execution starts.", action="execution_started", parties=task.plan.parties)
+    def _carry_out(self, assignment: Assignment, epoch: int) -> Outcome:
+        log.info("The execution starts.", action="execution_started", parties=assignment.plan.parties)
         with ExitStack() as stack:
             try:
-                endings = self._run_parties(task, epoch, stack)
+                endings = self._run_parties(assignment, epoch, stack)
             except Unsettled:
                 log.warning("The execution is left undecided.", action="execution_undecided")
-                return Outcome(task.execution_id, Status.RUNNING)
+                return Outcome(assignment.execution_id, Status.RUNNING)
             except Exception as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
                 log.exception("The execution could not be started.", action="start_failed")
                 public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
-                endings = dict.fromkeys(task.hosted, Ending.of(public))
-                self._tell_peers(task, public)
-            self._tell(task.request, endings)
+                endings = dict.fromkeys(assignment.hosted, Ending.of(public))
+                self._tell_peers(assignment, public)
+            self._tell(assignment.request, endings)
         failure = next((ending.failure for ending in endings.values() if ending.failure), None)
         status = Status.FAILURE if failure else Status.SUCCESS
         log.info(
@@ -209,7 +206,7 @@ class Node:
             status=status.value,
             code=failure and failure.code,
         )
-        return Outcome(task.execution_id, status, failure)
+        return Outcome(assignment.execution_id, status, failure)
 
     def _claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
         """Take an execution, by agreement with the other nodes and in the own store, in this order."""
@@ -248,17 +245,21 @@ class Node:
         return claim
 
     def _end_unstarted(
-        self, request: TaskRequest, parties: list[str], error: WorkerError, task: Task | None = None
+        self,
+        request: TaskRequest,
+        parties: list[str],
+        error: WorkerError,
+        assignment: Assignment | None = None,
     ) -> Outcome:
-        """Settle what does not run here, also at the other nodes of ``task``."""
+        """Settle what does not run here, also at the other nodes of ``assignment``."""
         self._fail(request, parties, error)
-        if task:
-            self._tell_peers(task, error)
+        if assignment:
+            self._tell_peers(assignment, error)
         return Outcome(request.execution_id, Status.FAILURE, error)
 
-    def _tell_peers(self, task: Task, error: WorkerError) -> None:
-        if self._hub and task.linked:
-            self._hub.tell(task.agenda, error)
+    def _tell_peers(self, assignment: Assignment, error: WorkerError) -> None:
+        if self._hub and assignment.linked:
+            self._hub.tell(assignment.agenda, error)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
@@ -270,7 +271,9 @@ class Node:
     def running(self) -> dict[str, tuple[TaskRequest, list[str]]]:
         """The executions that run now, with their parties at this node."""
         with self._mutex:
-            return {key: (task.request, task.hosted) for key, (task, _) in self._running.items()}
+            return {
+                key: (assignment.request, assignment.hosted) for key, (assignment, _) in self._running.items()
+            }
 
     def describe(self) -> dict[str, Any]:
         """How the node is: what it runs, and what became of its events."""
@@ -311,64 +314,63 @@ class Node:
         # Else it had ended, though it is still being cleaned up.
         return not link.succeeded and (failure is None or failure.code == error.code)
 
-    @property
-    def _logs(self) -> Path:
-        return self.settings.state_dir / "logs"
-
-    @property
-    def _work(self) -> Path:
-        """The folder of this node's jobs: the work folder may hold other nodes' jobs, or anything."""
-        return self.settings.work_dir / self.store.node_id[:8]
-
-    def _run_parties(self, task: Task, epoch: int, stack: ExitStack) -> dict[str, Ending]:
+    def _run_parties(self, assignment: Assignment, epoch: int, stack: ExitStack) -> dict[str, Ending]:
         """How the execution ended at each party here; nothing is left of it then but outputs and logs.
 
         ``stack`` closes the link to the others, which should be when the end has been told.
         """
-        ports = self._leased(task, stack)
-        execution = stack.enter_context(closing(self._execution(task, ports)))
-        stack.enter_context(self._registered(task, execution))
+        ports = self._leased(assignment, stack)
+        execution = stack.enter_context(closing(self._execution(assignment, ports)))
+        stack.enter_context(self._registered(assignment, execution))
         try:
             execution.join()
         except WorkerError as error:
-            return dict.fromkeys(task.hosted, Ending.of(error))
-        specs = [self._spec(task, party, ports) for party in task.hosted]
+            return dict.fromkeys(assignment.hosted, Ending.of(error))
+        specs = [self._spec(assignment, party, ports) for party in assignment.hosted]
         with ExitStack() as jobs:
             for spec in specs:
-                jobs.callback(self._clean, task.plan, spec, execution.links[spec.party])
+                jobs.callback(self._clean, assignment.plan, spec, execution.links[spec.party])
             threads = jobs.enter_context(ThreadPoolExecutor(len(specs), "supervisor"))
             endings = threads.map(
                 lambda spec: self._supervise(
-                    spec, execution.links[spec.party], _Host(self, task, spec.party, epoch)
+                    spec, execution.links[spec.party], _Host(self, assignment, spec.party, epoch)
                 ),
                 specs,
             )
-            return dict(zip(task.hosted, endings))
+            return dict(zip(assignment.hosted, endings))
 
-    def _leased(self, task: Task, stack: ExitStack) -> Ports:
-        parties = task.plan.parties
+    def _clean(self, plan: Plan, spec: JobSpec, link: PeerLink) -> None:
+        self._workplace.clean(plan, spec, link.succeeded)
+
+    def _leased(self, assignment: Assignment, stack: ExitStack) -> Ports:
+        parties = assignment.plan.parties
         ports = stack.enter_context(leased_ports(2 * len(parties), self.settings.ports))
         return Ports(dict(zip(parties, ports)), dict(zip(parties, ports[len(parties) :])))
 
-    def _execution(self, task: Task, ports: Ports) -> Execution:
-        if self._hub and task.linked:
-            return self._hub.open(task.agenda, ports)
-        if task.strangers:
-            addresses, _ = task.addresses(ports)
-            return ProbedExecution(task.hosted[0], {party: addresses[party] for party in task.strangers})
-        return LocalExecution(task.hosted)
+    def _execution(self, assignment: Assignment, ports: Ports) -> Execution:
+        if self._hub and assignment.linked:
+            return self._hub.open(assignment.agenda, ports)
+        if assignment.strangers:
+            addresses, _ = assignment.addresses(ports)
+            return ProbedExecution(
+                assignment.hosted[0], {party: addresses[party] for party in assignment.strangers}
+            )
+        return LocalExecution(assignment.hosted)
 
     @contextmanager
-    def _registered(self, task: Task, execution: Execution) -> Iterator[None]:
+    def _registered(self, assignment: Assignment, execution: Execution) -> Iterator[None]:
         with self._mutex:
             if self._closing:
                 raise NodeLost(_SHUT_DOWN)
-            self._running[task.execution_id] = (task, execution)
+            self._running[assignment.execution_id] = (assignment, execution)
         try:
             yield
         finally:
             with self._mutex:
-                del self._running[task.execution_id]
+                del self._running[assignment.execution_id]
+
+    def _spec(self, assignment: Assignment, party: str, ports: Ports) -> JobSpec:
+        return self._workplace.spec(assignment, party, ports)
 
     def _supervise(self, spec: JobSpec, link: PeerLink, host: _Host) -> Ending:
         with execution_context(execution_id=spec.request.execution_id, party=spec.party):
@@ -380,57 +382,7 @@ class Node:
                 public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
                 return Ending.of(link.failed or public)
-            return Supervisor(spec, job, link, host, self._limits(host.task.plan)).run()
-
-    def _spec(self, task: Task, party: str, ports: Ports) -> JobSpec:
-        folder = self._work / f"{task.execution_id}.{party}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
-        fed, spu = task.addresses(ports)
-        return JobSpec(
-            request=task.request,
-            party=party,
-            rules=rules_of(party, self.settings),
-            folder=folder,
-            log_path=self._logs / f"{task.execution_id}.{party}.log",
-            staging=staging_name(task.execution_id, party),
-            fed_addresses=fed,
-            spu_addresses=spu,
-            several=len(task.hosted) > 1,
-            between_nodes=bool(task.strangers),
-            listening=task.listening(party, self.settings.join_seconds),
-        )
-
-    def _limits(self, plan: Plan) -> Limits:
-        """The node's limits; a request may ask for less time."""
-        settings = self.settings
-        own = settings.job_timeouts_seconds.get(plan.task.task_type, settings.job_timeout_seconds)
-        return Limits(
-            job_seconds=min(own, plan.timeout_seconds or own),
-            prepare_seconds=settings.prepare_timeout_seconds,
-            grace_seconds=settings.terminate_grace_seconds,
-            silence_seconds=settings.silence_seconds,
-            memory_bytes=settings.memory_limit_bytes,
-            log_bytes=settings.job_log_limit_bytes,
-        )
-
-    def _clean(self, plan: Plan, spec: JobSpec, link: PeerLink) -> None:
-        """Delete everything that a job wrote outside its outputs and its log; never raises."""
-        shutil.rmtree(spec.folder, ignore_errors=True)
-        try:
-            remove_staged(staged_folders(plan, spec.party, spec.rules, spec.staging), link.succeeded)
-            remove_traces(spec.log_path)
-        except (OSError, WorkerError):
-            log.exception("Something of a job is left.", action="clean_failed")
-
-    def _clean_left(self, execution: StoredExecution, succeeded: bool) -> None:
-        """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
-        party, rules = execution.party, rules_of(execution.party, self.settings)
-        name = staging_name(execution.request.execution_id, party)
-        folders = staged_folders(Plan.of(execution.request), party, rules, name)
-        if not succeeded:
-            put_back(folders, rules)
-        remove_staged(folders, succeeded)
+            return Supervisor(spec, job, link, host, self._workplace.limits(host.assignment.plan)).run()
 
     def report(self, request: TaskRequest, party: str, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
@@ -461,13 +413,17 @@ class Node:
         )
 
     def _refuse(
-        self, request: TaskRequest, parties: list[str], error: WorkerError, task: Task | None = None
+        self,
+        request: TaskRequest,
+        parties: list[str],
+        error: WorkerError,
+        assignment: Assignment | None = None,
     ) -> Outcome:
         """Settle a request that cannot run, at every party here that it seems to be for."""
         log.warning(error.public_message, action="request_refused", code=error.code)
         if self._claim(request, parties).verdict is Verdict.DROP:
             return self._known(request, parties)
-        return self._end_unstarted(request, parties, error, task)
+        return self._end_unstarted(request, parties, error, assignment)
 
     def _fail(self, request: TaskRequest, parties: Iterable[str], error: WorkerError) -> None:
         self._tell(request, dict.fromkeys(parties, Ending.of(error)))
@@ -492,22 +448,22 @@ class _Host:
     """The node, as the supervisor of one party sees it."""
 
     node: Node
-    task: Task
+    assignment: Assignment
     party: str
     epoch: int
 
     def report(self, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
-        self.node.report(self.task.request, self.party, data)
+        self.node.report(self.assignment.request, self.party, data)
 
     def vote(self, result: Mapping[str, Any]) -> None:
         """Keep the result; raises `NodeLost` when another node has taken the execution over."""
-        execution_id, store = self.task.execution_id, self.node.store
-        if self.node.ownership.holds(execution_id, self.task.hosted, self.epoch) is False:
+        execution_id, store = self.assignment.execution_id, self.node.store
+        if self.node.ownership.holds(execution_id, self.assignment.hosted, self.epoch) is False:
             raise NodeLost()
-        keep = store.vote if self.task.linked else store.keep_result
+        keep = store.vote if self.assignment.linked else store.keep_result
         keep(execution_id, self.party, result)
 
     def withdraw(self) -> None:
         """Forget the result."""
-        self.node.store.forget_result(self.task.execution_id, self.party)
+        self.node.store.forget_result(self.assignment.execution_id, self.party)

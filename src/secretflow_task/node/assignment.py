@@ -22,7 +22,7 @@ _SECURE_BETWEEN_NODES = frozenset({"CHEETAH", "ABY3"})
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """What this node does of an execution.
 
     Attributes:
@@ -68,7 +68,7 @@ class Task:
         return Agenda.of(self.plan, self.hosted)
 
     @staticmethod
-    def of(plan: Plan, settings: Settings, knows: Callable[[str], bool]) -> Task:
+    def of(plan: Plan, settings: Settings, knows: Callable[[str], bool]) -> Assignment:
         """What a node with these settings does of a request; ``knows`` tells to whom it has a link.
 
         Raises:
@@ -80,13 +80,13 @@ class Task:
             hosted = [plan.fixed.self_party]
         strangers = [party for party in plan.parties if party not in hosted]
         if hosted and strangers and plan.fixed:
-            return Task(_with_fixed_addresses(plan, hosted), hosted, strangers)
+            return Assignment(_with_fixed_addresses(plan, hosted), hosted, strangers)
         unknown = [party for party in strangers if not knows(party)]
         if unknown:
             raise PeerUnreachable(f"This node does not host {unknown[0]} and has no link to it.")
         if not hosted:
             raise PeerUnreachable("This node hosts no party of the request.")
-        return Task(Plan.of(plan.request, between_nodes=True) if strangers else plan, hosted, strangers)
+        return Assignment(Plan.of(plan.request, between_nodes=True) if strangers else plan, hosted, strangers)
 
     def check(self, settings: Settings) -> None:
         """Refuse what a node with these settings may not do, before anything is started."""
