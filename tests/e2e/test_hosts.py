@@ -52,13 +52,14 @@ def test_an_intersection_is_found_and_aligned(hosts: dict[str, Host]) -> None:
     assert sorted(keys["alice"]) == [f"{number:05d}" for number in range(100, 400)]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("protocol", "field", "batch_size"), [("SEMI2K", "FM128", 128), ("CHEETAH", "FM64", 400)]
 )
 def test_a_regression_is_as_good_as_on_the_joined_table(
     protocol: str, field: str, batch_size: int, hosts: dict[str, Host]
 ) -> None:
-    sizes = {"epochs": 2, "batch_size": batch_size}
+    sizes = {"epochs": 1, "batch_size": batch_size}
     params = train_and_evaluate("ss_lr", ["alice", "bob"], learning_rate=0.5, **sizes)
     params["spu_config"] = {"protocol": protocol, "field": field}
     results = succeed(execute(hosts, f"lr-{protocol}", params))
