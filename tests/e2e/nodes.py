@@ -37,7 +37,7 @@ class RunningNode:
 
     def jobs(self) -> list[psutil.Process]:
         """The job processes: children of the template."""
-        return [child for child in self.descendants() if child.ppid() != self.process.pid]
+        return [child for child in self.descendants() if _parent(child) not in (None, self.process.pid)]
 
     def send(self, execution_id: str, params: dict[str, Any]) -> None:
         """Send a request."""
@@ -93,6 +93,14 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
                 yield node
             finally:
                 popen.terminate()
+
+
+def _parent(process: psutil.Process) -> int | None:
+    """None when it has ended meanwhile."""
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def template_of(node: RunningNode) -> psutil.Process:
