@@ -142,6 +142,7 @@ class StatusEvent:
     seq: int = 0
     task_id: str | None = None
     subtask_id: str | None = None
+    task_type: str = ""
     timestamp: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 

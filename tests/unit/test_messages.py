@@ -142,7 +142,7 @@ def test_an_event_comes_back_from_json_as_it_was(data: dict[str, Any], name: str
 def test_an_event_has_the_fields_of_the_plan() -> None:
     fields = json.loads(EVENT.to_json())
     plan = {"task_request_id", "status", "timestamp", "data", "worker_container", "task_name"}
-    ours = {"execution_id", "task_id", "subtask_id", "party", "seq", "event_id"}
+    ours = {"task_type", "execution_id", "task_id", "subtask_id", "party", "seq", "event_id"}
     assert set(fields) == plan | ours
     assert fields["status"] == "RUNNING"
 

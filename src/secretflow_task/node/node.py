@@ -410,6 +410,7 @@ class Node:
             task_name=TASK_NAME,
             task_id=request.task_id,
             subtask_id=request.subtask_id,
+            task_type=request.task_type,
         )
 
     def _refuse(
