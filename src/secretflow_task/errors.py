@@ -3,7 +3,7 @@
     WorkerError
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied,
-        RequestMismatch, VersionMismatch
+        RequestMismatch, VersionMismatch, UnknownExecution
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -12,7 +12,7 @@
         OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused, ClockSkew,
-        PortUnavailable
+        PortUnavailable, DatabaseUnavailable
       ExecutionStopped    it ran and was ended from outside
         TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded, JobProcessDied
       AlgorithmError      the computation itself failed
@@ -153,6 +153,12 @@ class VersionMismatch(RequestError):
     """The parties' nodes run different versions."""
 
     default_hint = "Install the same version of the worker and of SecretFlow at every party."
+
+
+class UnknownExecution(RequestError):
+    """The database of `sfworker listen` has no such execution."""
+
+    default_hint = "`sfworker jobs` lists the latest ones."
 
 
 class DataError(WorkerError):
@@ -350,6 +356,12 @@ class PortUnavailable(RuntimeUnavailable):
     """No free port is left in the node's range."""
 
     default_hint = "Widen SFWORKER_PORT_RANGE or lower SFWORKER_CONCURRENCY."
+
+
+class DatabaseUnavailable(RuntimeUnavailable):
+    """The database of `sfworker listen` cannot be read."""
+
+    default_hint = "Start `sfworker listen`, which makes it, or check SFWORKER_DATABASE_URL."
 
 
 class ExecutionStopped(WorkerError):

@@ -1,4 +1,4 @@
-"""A real Redis, as old as the oldest that we support, and both forms of the outbox."""
+"""A real Redis, as old as the oldest that we support, both forms of the outbox, and both databases."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from secretflow_task.node.store import EventStore
 from secretflow_task.testing import MemoryOutbox
+from tests.contract.postgresql import PostgresServer, programs, running_postgresql
 
 AnyOutbox = EventStore | MemoryOutbox
 
@@ -81,3 +82,22 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyOutbox
         return
     with EventStore(tmp_path) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL for all contract tests."""
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    with running_postgresql(binaries) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'status.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    return server.new_database()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ENGINE = {"secretflow", "spu", "jax", "heu", "grpc"}
-NODE_ONLY = {"celery", "kombu", "typer", "redis"}
+NODE_ONLY = {"alembic", "celery", "kombu", "typer", "redis", "sqlalchemy"}
 HEAVY = {"pandas", "sklearn", "scipy", "pyarrow", "numpy"}
 
 EVERYTHING = """

@@ -188,6 +188,20 @@ def test_only_semi2k_can_be_allowed_between_nodes(monkeypatch: pytest.MonkeyPatc
         Settings(unsafe_protocols=("REF2K",))
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///status.db", "sqlite:////var/lib/s.db", "postgresql://u:p@h/d", "postgres://h/d"]
+)
+def test_a_database_is_sqlite_or_postgresql(url: str) -> None:
+    assert Settings(database_url=url).database_url.get_secret_value() == url  # type: ignore[arg-type]
+    assert url not in repr(Settings(database_url=url))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["mysql://h/d", "status.db", "sqlite://", "sqlite:///", "postgresql:h"])
+def test_another_database_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="postgresql://user@host/database"):
+        Settings(database_url=url)  # type: ignore[arg-type]
+
+
 def test_a_peer_is_not_lost_between_two_signs_of_life() -> None:
     with pytest.raises(ValidationError, match="twice"):
         Settings(heartbeat_seconds=5.0, peer_lost_seconds=6.0)

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     status_list: bool = Field(
         False, description="Also push events to the list `task_status_queue`, for older web applications."
     )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="Database of `sfworker listen`, `sqlite:///...` or `postgresql://...`; "
+        "without it `status.sqlite` in the state folder.",
+    )
     peer_listen: str = Field(
         "",
         description="Address and port that the nodes of other parties reach, `0.0.0.0:9443`; none without.",
@@ -160,6 +165,13 @@ class Settings(BaseSettings):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if set(value) - {"SEMI2K"}:
             raise ValueError("only SEMI2K is refused between nodes, so that only it can be allowed by name")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite_or_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not re.match(r"$|sqlite:///.|postgres(ql)?://.", value.get_secret_value()):
+            raise ValueError("sqlite:///file, sqlite:////absolute/file or postgresql://user@host/database")
         return value
 
     @field_validator("peer_listen")
