@@ -118,6 +118,18 @@ def cancel(
 
 @app.command()
 @guarded
+def listen() -> None:
+    """Write the status events to a database until SIGTERM. SFWORKER_DATABASE_URL names it."""
+    from secretflow_task.listener.task_status_listener import listen as serve_database
+    from secretflow_task.utils import log
+
+    settings = files.settings()
+    log.configure(settings.log_level, settings.log_json)
+    serve_database(settings)
+
+
+@app.command()
+@guarded
 def tasks(
     task_type: Annotated[Optional[str], typer.Argument(help="One task type, for its request.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
