@@ -13,6 +13,7 @@ import typer
 from secretflow_task import __version__
 from secretflow_task.cli import files
 from secretflow_task.cli.exits import Exit, guarded
+from secretflow_task.messages import Status
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 app = typer.Typer(
@@ -126,6 +127,34 @@ def listen() -> None:
     settings = files.settings()
     log.configure(settings.log_level, settings.log_json)
     serve_database(settings)
+
+
+@app.command()
+@guarded
+def jobs(
+    status: Annotated[Optional[Status], typer.Option(help="Only those that are so.")] = None,
+    task_type: Annotated[Optional[str], typer.Option("--task", help="Only those of this task type.")] = None,
+    party: Annotated[Optional[str], typer.Option(help="Only those of this party.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all columns, as JSON only.")] = False,
+) -> None:
+    """List the latest executions, from the database of `sfworker listen`."""
+    from secretflow_task.cli.history import print_jobs
+
+    wanted = status.value if status else None
+    print_jobs(limit, as_json, status=wanted, task_type=task_type, party=party)
+
+
+@app.command()
+@guarded
+def show(
+    execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything, as JSON only.")] = False,
+) -> None:
+    """Show one execution from the database of `sfworker listen`: its parties, events, and result or error."""
+    from secretflow_task.cli.history import print_execution
+
+    print_execution(execution_id, as_json)
 
 
 @app.command()

@@ -48,7 +48,8 @@ class ExecutionDisplay:
         if event.party not in self._bars:
             self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
         row = self._bars[event.party]
-        self._progress.update(row, completed=float(event.data["progress"]), description=_describe(event))
+        described = describe_event(event.status, event.data)
+        self._progress.update(row, completed=float(event.data["progress"]), description=described)
         if event.status.terminal:
             self._progress.stop_task(row)
 
@@ -60,12 +61,13 @@ class ExecutionDisplay:
         )
 
 
-def _describe(event: StatusEvent) -> str:
-    if event.status.terminal:
-        return event.status.value
-    step = f"{event.data['step']}: " if "step" in event.data else ""
-    count = f" {event.data['epoch']}/{event.data['epochs']}" if "epochs" in event.data else ""
-    return f"{step}{str(event.data['stage']).replace('_', ' ')}{count}"
+def describe_event(status: Status, data: Mapping[str, Any]) -> str:
+    """Where an execution is, in a few words."""
+    if status.terminal:
+        return status.value
+    step = f"{data['step']}: " if "step" in data else ""
+    count = f" {data['epoch']}/{data['epochs']}" if "epochs" in data else ""
+    return f"{step}{str(data.get('stage', '')).replace('_', ' ')}{count}"
 
 
 def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
@@ -77,7 +79,7 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
         console.print(f"  {data['hint']}", highlight=False, markup=False)
         return Exit.FAILED
     for party, event in sorted(last.items()):
-        console.print(_result_table(party, event.data["result"]))
+        console.print(result_table(party, event.data["result"]))
     return Exit.OK
 
 
@@ -87,7 +89,8 @@ def print_json(last: Mapping[str, StatusEvent]) -> Exit:
     return Exit.FAILED if any(event.status is Status.FAILURE for event in last.values()) else Exit.OK
 
 
-def _result_table(party: str, result: Mapping[str, Any]) -> Table:
+def result_table(party: str, result: Mapping[str, Any]) -> Table:
+    """The figures of a result."""
     table = Table(title=party, title_justify="left", show_header=False, title_style="bold")
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
