@@ -71,7 +71,7 @@ def test_every_event_is_stored_once_and_in_order_whatever_dies(
     kind = "PostgreSQL" if server else "SQLite"
     ended = [event for event in feed.published if event.status.terminal]
     report.add(
-        f"listener killed {MOMENTS} times on {kind}, {len(feed.published)} events",
+        f"listener, Redis and {kind} die under load, {MOMENTS} times",
         executions=len({(event.execution_id, event.party) for event in feed.published}),
         terminal=len(ended),
         seconds=time.monotonic() - stopped,

@@ -146,3 +146,10 @@ def test_without_the_driver_of_postgresql_the_extra_is_named(
     monkeypatch.setenv("SFWORKER_DATABASE_URL", "postgresql://host/database")
     assert sfworker("jobs") == Exit.UNAVAILABLE
     assert "secretflow-worker[postgresql]" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SFWORKER_DATABASE_URL", f"sqlite:///{tmp_path}/file/status.sqlite")
+    with pytest.raises(DatabaseUnavailable, match="cannot be written"):
+        Database.of(Settings())

@@ -31,16 +31,19 @@ class Database:
         read_only: only `reading` is used; a file that is not there is not made.
 
     Raises:
-        DatabaseUnavailable: the driver of PostgreSQL is not installed.
+        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
     """
 
     def __init__(self, url: str | URL, read_only: bool = False) -> None:
         parsed = make_url(url)
         try:
             self.engine = _sqlite(parsed, read_only) if parsed.drivername == "sqlite" else _postgresql(parsed)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             hint = "Install the extra `postgresql`: pip install 'secretflow-worker[postgresql]'."
             raise DatabaseUnavailable(hint=hint) from error
+        except OSError as error:
+            hint = "Check SFWORKER_DATABASE_URL, or SFWORKER_STATE_DIR where it is not set."
+            raise DatabaseUnavailable("The database file cannot be written.", hint=hint) from error
 
     @staticmethod
     def of(settings: Settings, read_only: bool = False) -> Database:
@@ -88,9 +91,7 @@ class Database:
 
 
 def _postgresql(url: URL) -> Engine:
-    return create_engine(
-        url.set(drivername="postgresql+psycopg"), connect_args=_POSTGRESQL, pool_pre_ping=True
-    )
+    return create_engine(url.set(drivername="postgresql+psycopg"), connect_args=_POSTGRESQL)
 
 
 def _sqlite(url: URL, read_only: bool) -> Engine:

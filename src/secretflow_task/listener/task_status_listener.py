@@ -77,8 +77,8 @@ class TaskStatusListener:
                 pause = 0.0
             except (RedisError, DBAPIError, OSError) as error:
                 if not pause:
-                    since = time.monotonic()
-                    log.warning("Events wait.", action="listener_waits", problem=type(error).__name__)
+                    since, problem = time.monotonic(), str(error).partition("\n")[0]
+                    log.warning("Events wait.", action="listener_waits", problem=problem)
                 pause = min(max(pause * 2, 0.1), _LONGEST_PAUSE_SECONDS)
                 self._prepared = False
                 time.sleep(pause)
@@ -161,7 +161,7 @@ def listen(settings: Settings) -> None:
     """Write events to the database of the settings until SIGTERM or SIGINT.
 
     Raises:
-        DatabaseUnavailable: the driver of PostgreSQL is not installed.
+        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
     """
     url = settings.redis_url.get_secret_value()
     with Redis.from_url(url, socket_timeout=_SOCKET_SECONDS) as redis, Database.of(settings) as database:
