@@ -89,8 +89,8 @@ def throughput(redis: Redis, database: Database) -> float:
 def measure(name: str, redis_url: str, database_url: str, seconds: float) -> None:
     """Print the row of one database."""
     with tempfile.TemporaryDirectory() as folder, Redis.from_url(redis_url) as redis, ExitStack() as stack:
-        database = stack.enter_context(Database(database_url))
-        database.upgrade()
+        stack.enter_context(Database(database_url)).upgrade()
+        database = stack.enter_context(Database(database_url, read_only=True))  # the other locks SQLite
         redis.flushall()
         stack.enter_context(ListenerProcess(Path(folder), redis_url, database_url))
         latencies(redis, database, 2.0)  # until it runs
