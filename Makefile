@@ -23,7 +23,7 @@ test: venv ## Run all tests, job processes included in the coverage, which must 
 test-matrix: venv ## Run what `make test` leaves out: every task on every protocol, label party and bad input
 	$(BIN)/pytest -m matrix --timeout 600 --durations 20
 
-faults: venv ## Break processes, Redis and disks at random moments, and print how each ended (under 50 minutes)
+faults: venv ## Break processes, Redis and disks at random moments, and print how each ended (under 40 minutes)
 	$(BIN)/pytest tests/faults -m faults --timeout 1800 --moments 7
 
 faults-long: venv ## The same at many more moments; writes the table of the documents

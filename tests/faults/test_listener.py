@@ -19,7 +19,7 @@ from tests.faults.report import Report
 pytestmark = pytest.mark.faults
 
 EVENTS_PER_SECOND = 1000
-MOMENTS = 50
+MOMENTS_OF_A_LONG_RUN = 50
 _REDIS_EVERY = 5
 _EMPTY_REDIS_EVERY = 15
 _DATABASE_EVERY = 7
@@ -39,8 +39,9 @@ def _server(request: pytest.FixtureRequest) -> Iterator[PostgresServer | None]:
 
 @pytest.mark.timeout(1800)
 def test_every_event_is_stored_once_and_in_order_whatever_dies(
-    server: PostgresServer | None, tmp_path: Path, dice: random.Random, report: Report
+    server: PostgresServer | None, tmp_path: Path, moments: int, dice: random.Random, report: Report
 ) -> None:
+    deaths = min(MOMENTS_OF_A_LONG_RUN, 3 * moments)
     url = server.new_database() if server else f"sqlite:///{tmp_path / 'status.sqlite'}"
     redis = RedisServer(tmp_path, keeps_data=True)
     with (
@@ -49,7 +50,7 @@ def test_every_event_is_stored_once_and_in_order_whatever_dies(
         ListenerProcess(tmp_path, redis.url, url) as process,
         Feed(client, executions(dice, 1_000_000), EVENTS_PER_SECOND) as feed,
     ):
-        for moment in range(1, MOMENTS + 1):
+        for moment in range(1, deaths + 1):
             time.sleep(dice.uniform(0.2, 2.0))
             if moment % _REDIS_EVERY == 0:
                 redis.kill()
@@ -71,7 +72,7 @@ def test_every_event_is_stored_once_and_in_order_whatever_dies(
     kind = "PostgreSQL" if server else "SQLite"
     ended = [event for event in feed.published if event.status.terminal]
     report.add(
-        f"listener, Redis and {kind} die under load, {MOMENTS} times",
+        f"listener, Redis and {kind} die under load, {deaths} times",
         executions=len({(event.execution_id, event.party) for event in feed.published}),
         terminal=len(ended),
         seconds=time.monotonic() - stopped,

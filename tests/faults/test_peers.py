@@ -106,10 +106,12 @@ class PeerField:
         ended = max(datetime.fromisoformat(end.timestamp).timestamp() for end in ends.values())
         self.note(fault, ends, ended - struck, limit)
 
-    def note(self, fault: str, ends: dict[str, StatusEvent], seconds: float, limit: float) -> None:
-        """Note an end in the table, when nothing is left of it and the next request has run."""
-        left = self.leftovers()
-        self.report.add(fault, executions=2, terminal=len(ends), seconds=max(0.0, seconds), leftovers=left)
+    def note(
+        self, fault: str, ends: dict[str, StatusEvent], seconds: float, limit: float, parties: int = 2
+    ) -> None:
+        """Note an end at so many parties, when nothing is left of it and the next request has run."""
+        left, seconds = self.leftovers(), max(0.0, seconds)
+        self.report.add(fault, executions=parties, terminal=len(ends), seconds=seconds, leftovers=left)
         assert seconds < limit and not left, (seconds, left)
         self.serves()
 
@@ -322,7 +324,8 @@ def test_a_peer_that_never_comes(field: PeerField, moments: int) -> None:
             end = host.events(name, JOIN_SECONDS + 20)[-1]
             assert end.data["error_code"] == "PeerUnreachable"
             seconds = datetime.fromisoformat(end.timestamp).timestamp() - struck
-            field.note("the peer never comes, joining", {host.party: end}, seconds, JOIN_SECONDS + 10.0)
+            limit = JOIN_SECONDS + 10.0
+            field.note("the peer never comes, joining", {host.party: end}, seconds, limit, parties=1)
 
 
 def test_a_peer_that_comes_20_seconds_late(field: PeerField, moments: int) -> None:
