@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from secretflow_task.cli import app
+from secretflow_task.cli.display import console
 from secretflow_task.cli.exits import Exit
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import DatabaseUnavailable
@@ -28,7 +29,7 @@ EVENTS = [
 @pytest.fixture(autouse=True)
 def _terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFWORKER_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)
 
 
 @pytest.fixture(name="filled")

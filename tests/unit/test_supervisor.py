@@ -467,7 +467,7 @@ def test_a_flood_of_progress_is_thinned_and_its_log_is_bounded(
     assert endings["alice"].failure is None
     assert len(endings["alice"].events) <= 2 + 200 * 5
     content = log.read_bytes()
-    assert content.endswith(b"xx" + b"the end") and b"bytes dropped]\n" in content[:40]
+    assert content.endswith(b"xx" + b"the end") and b"bytes dropped]\n" in content
     assert len(content) < 2_000_000
 
 
