@@ -10,8 +10,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.node.peer.agenda import Agenda
 from secretflow_task.node.peer.certificates import Identity, make_certificate
 from secretflow_task.node.peer.hub import Linked, PeerHub
-from secretflow_task.node.peer.tunnels import Ports
-from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.ports import Ports, leased_ports
 
 PORTS = range(26000, 28000)
 

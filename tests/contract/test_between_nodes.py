@@ -221,7 +221,8 @@ def test_a_node_that_goes_away_is_lost_at_once(hubs: Hubs) -> None:
         hubs.start("bob")
 
 
-def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) -> None:
+def undecided(hubs: Hubs) -> tuple[Linked, Linked]:
+    """An execution for which bob has voted, and whose coordinator went away before it had decided."""
     alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
     alice.join()
     bob.join()
@@ -231,6 +232,11 @@ def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) ->
     bob.links["bob"].settle()
     time.sleep(0.2)
     hubs.stop("alice")
+    return alice, bob
+
+
+def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) -> None:
+    alice, bob = undecided(hubs)
     started = time.monotonic()
     while bob.links["bob"].failed is None:
         assert time.monotonic() - started < 30.0
@@ -239,13 +245,6 @@ def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) ->
     assert time.monotonic() - started > 1.0
     bob.close()
     alice.end.close()
-
-
-def vote(end: Linked, party: str) -> None:
-    """Finish and settle."""
-    end.links[party].finish()
-    assert soon(lambda: end.links[party].finished)
-    end.links[party].settle()
 
 
 @pytest.mark.parametrize(
@@ -258,13 +257,7 @@ def vote(end: Linked, party: str) -> None:
     ],
 )
 def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(answer: dict[str, object], hubs: Hubs) -> None:
-    alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
-    alice.join()
-    bob.join()
-    alice.links["alice"].finish()
-    vote(bob, "bob")
-    time.sleep(0.2)
-    hubs.stop("alice")
+    alice, bob = undecided(hubs)
     hubs.outcomes["alice", "e"] = answer
     hubs.start("alice")
     assert soon(lambda: code(bob.links["bob"].failed) == ("SettlementUnknown", "alice"))
@@ -273,13 +266,7 @@ def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(answer: dict[str, 
 
 
 def test_a_certificate_may_change_while_a_decision_is_waited_for(hubs: Hubs, tmp_path: Path) -> None:
-    alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
-    alice.join()
-    bob.join()
-    alice.links["alice"].finish()
-    vote(bob, "bob")
-    time.sleep(0.2)
-    hubs.stop("alice")
+    alice, bob = undecided(hubs)
     hubs.identities["alice"], hubs.fingerprints["alice"] = make_certificate("alice", tmp_path / "next")
     hubs.write_book("bob")
     hubs.hubs["bob"].reload()

@@ -364,12 +364,17 @@ def test_nothing_follows_a_terminal_event_in_redis(outbox: AnyOutbox, redis: Any
     assert stream(redis) == sent and forgetful.unsent(10) == []
 
 
+def giving_up(outbox: AnyOutbox) -> Callable[[Unsent], None]:
+    """What a node does with what was taken over."""
+    return lambda stale: outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch)
+
+
 def test_what_is_stale_takes_nothing_newer_with_it(outbox: AnyOutbox, redis: Any) -> None:
     publisher = Publisher(
         outbox,
         redis,
         maxlen=1000,
-        on_stale=lambda stale: outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch),
+        on_stale=giving_up(outbox),
     )
     outbox.claim(request(), "alice")
     first = outbox.append(event())
@@ -391,7 +396,7 @@ def test_what_was_not_let_through_is_forgotten_also_for_a_redis_that_comes_back_
         outbox,
         redis,
         maxlen=1000,
-        on_stale=lambda stale: outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch),
+        on_stale=giving_up(outbox),
     )
     outbox.claim(request(), "alice")
     outbox.append(event())

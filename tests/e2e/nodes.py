@@ -121,6 +121,18 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def jobs_below(work: str) -> list[psutil.Process]:
+    """Every running process whose folder is below a node's work folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(work) and is_alive(process):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Wait until ``condition()`` is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds

@@ -19,7 +19,7 @@ from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params, write_tables
-from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, wait_for
+from tests.e2e.nodes import PARTIES, RunningNode, jobs_below, running_node, wait_for
 from tests.faults.report import Report
 from tests.integration.bench import listening
 
@@ -160,15 +160,7 @@ class Field:
 
     def jobs(self) -> list[psutil.Process]:
         """Every running job process of any node here."""
-        work = str(self.root / "work")
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.cwd().startswith(work) and is_alive(process):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return jobs_below(str(self.root / "work"))
 
     def serves(self, node: RunningNode, execution_id: str) -> None:
         """The next request succeeds."""

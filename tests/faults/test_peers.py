@@ -20,7 +20,7 @@ import pytest
 from secretflow_task.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network
-from tests.e2e.nodes import is_alive, wait_for
+from tests.e2e.nodes import jobs_below, wait_for
 from tests.e2e.tables_apart import train_and_evaluate, write_split
 from tests.faults.field import check_events
 from tests.faults.report import Report
@@ -76,14 +76,7 @@ class PeerField:
 
     def jobs(self, host: Host) -> list[psutil.Process]:
         """The running jobs of a host."""
-        work, found = str(host.root / "work"), []
-        for process in psutil.process_iter():
-            try:
-                if process.cwd().startswith(work) and is_alive(process):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return jobs_below(str(host.root / "work"))
 
     def ends(self, execution_id: str, seconds: float = 90.0) -> dict[str, StatusEvent]:
         """Both terminal events."""

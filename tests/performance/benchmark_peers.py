@@ -24,8 +24,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.node.node import Node, Outcome
 from secretflow_task.node.peer.certificates import make_certificate
-from secretflow_task.node.peer.tunnels import Ports
-from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.node.supervisor import Ending
 from secretflow_task.node.assignment import Assignment
 from secretflow_task.utils import log

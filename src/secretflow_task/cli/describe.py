@@ -13,6 +13,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.data_loader import PathRules
 from secretflow_task.errors import PathNotAllowed
 from secretflow_task.messages import TaskRequest
+from secretflow_task.node.assignment import Assignment
 from secretflow_task.requests import Plan
 from secretflow_task.task_config import Use
 from secretflow_task.task_dispatcher import Task, TaskDispatcher
@@ -89,8 +90,6 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
     """
     plan = Plan.of(request)
     if settings.parties:  # as the node of these settings would run it
-        from secretflow_task.node.assignment import Assignment  # brings asyncio, which is slow to import
-
         plan = Assignment.of(plan, settings, lambda party: True).plan
     console.print(f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}")
     if plan.needs:

@@ -13,7 +13,7 @@ from secretflow_task.errors import InvalidTaskConfig, PeerUnreachable, Unsupport
 from secretflow_task.job_spec import Listening
 from secretflow_task.messages import PARTY_NAME, TaskRequest
 from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.tunnels import Ports
+from secretflow_task.node.ports import Ports
 from secretflow_task.node.staging import check_outputs_apart, paths_of
 from secretflow_task.requests import Plan
 

@@ -21,9 +21,8 @@ from secretflow_task.node.fixed_addresses import ProbedExecution
 from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer.hub import PeerHub
-from secretflow_task.node.peer.tunnels import Ports
 from secretflow_task.node.peer_link import Execution, LocalExecution, PeerLink, Unsettled
-from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.node.recovery import Recovery
 from secretflow_task.node.store import EventStore
 from secretflow_task.node.supervisor import NODE_LOG, Ending, Supervisor

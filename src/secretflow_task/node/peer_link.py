@@ -186,14 +186,33 @@ class LocalExecution:
             link.close()
 
 
-class LocalLink:
+class SignalledLink:
+    """The part of a `PeerLink` that tells its supervisor of changes: whoever makes one sets `signal`."""
+
+    def __init__(self) -> None:
+        self.signal = Signal()
+
+    def fileno(self) -> int:
+        """A file that becomes readable when something has changed at a peer."""
+        return self.signal.fileno()
+
+    def clear(self) -> None:
+        """Make `fileno` wait for the next change."""
+        self.signal.clear()
+
+    def close(self) -> None:
+        """Give back the file."""
+        self.signal.close()
+
+
+class LocalLink(SignalledLink):
     """`PeerLink` of a party at the node that decides."""
 
     def __init__(self, execution: LocalExecution, party: str) -> None:
+        super().__init__()
         self._execution = execution
         self._party = party
         self._round = -1
-        self.signal = Signal()
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Say that the own party is prepared for its next round."""
@@ -242,15 +261,3 @@ class LocalLink:
         """Whether every party has settled."""
         with self._execution.mutex:
             return self._execution.succeeded
-
-    def fileno(self) -> int:
-        """A file that becomes readable when something has changed at a peer."""
-        return self.signal.fileno()
-
-    def clear(self) -> None:
-        """Make `fileno` wait for the next change."""
-        self.signal.clear()
-
-    def close(self) -> None:
-        """Give back the file."""
-        self.signal.close()

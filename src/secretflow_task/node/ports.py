@@ -8,13 +8,29 @@ import random
 import socket
 import tempfile
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Mapping
 
 from secretflow_task.errors import PortUnavailable
 
 # One folder for every node of the host and user: two nodes must not lease the same port.
 LOCK_FOLDER = Path(tempfile.gettempdir()) / f"sfworker-ports-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """``{party: port}`` on loopback, of SecretFlow's messages and of the SPU's link.
+
+    A hosted party's job listens there itself; at the others' the node listens for it.
+    """
+
+    fed: Mapping[str, int]
+    spu: Mapping[str, int]
+
+    def line(self, name: str) -> Mapping[str, int]:
+        """The ports of ``fed`` or ``spu``; raises `KeyError` for anything else."""
+        return {"fed": self.fed, "spu": self.spu}[name]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.node import job_logs
 from secretflow_task.node.assignment import Assignment, rules_of
 from secretflow_task.node.outputs import put_back, remove_staged
-from secretflow_task.node.peer.tunnels import Ports
+from secretflow_task.node.ports import Ports
 from secretflow_task.node.staging import staged_folders, staging_name
 from secretflow_task.node.store import Execution
 from secretflow_task.node.supervisor import Limits

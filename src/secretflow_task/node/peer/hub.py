@@ -25,9 +25,10 @@ from secretflow_task.node.peer.dial import Dialler
 from secretflow_task.node.peer.member import Member
 from secretflow_task.node.peer.membership import Deadlines, ask, take_part
 from secretflow_task.node.peer.probe import answer
-from secretflow_task.node.peer.tunnels import Ports, Tunnels
+from secretflow_task.node.peer.tunnels import Tunnels
 from secretflow_task.node.peer.wire import LONGEST_BYTES, Garbled, Message, Wire, WireClosed
 from secretflow_task.node.peer_link import PeerLink
+from secretflow_task.node.ports import Ports
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()

@@ -11,7 +11,7 @@ from secretflow_task.errors import PeerLost, PeerUnreachable, SettlementUnknown,
 from secretflow_task.node.peer.agenda import Agenda
 from secretflow_task.node.peer.coordinator import is_token, read_error
 from secretflow_task.node.peer.wire import Garbled, Message
-from secretflow_task.node.peer_link import Facts, PeerLink, Signal, Unsettled
+from secretflow_task.node.peer_link import Facts, PeerLink, SignalledLink, Unsettled
 
 _LOOK_SECONDS = 0.5
 
@@ -232,14 +232,14 @@ class Member:
             link.close()
 
 
-class MemberLink:
+class MemberLink(SignalledLink):
     """`PeerLink` of a party at a node that does not decide."""
 
     def __init__(self, execution: Member, party: str) -> None:
+        super().__init__()
         self._execution = execution
         self._party = party
         self._round = -1
-        self.signal = Signal()
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Say that the own party is prepared for its next round."""
@@ -280,15 +280,3 @@ class MemberLink:
         """Whether the coordinator has said so."""
         with self._execution.mutex:
             return self._execution.succeeded
-
-    def fileno(self) -> int:
-        """A file that becomes readable when something has changed at a peer."""
-        return self.signal.fileno()
-
-    def clear(self) -> None:
-        """Make `fileno` wait for the next change."""
-        self.signal.clear()
-
-    def close(self) -> None:
-        """Give back the file."""
-        self.signal.close()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Coroutine, Mapping
+from typing import Any, Callable, Coroutine
 
 from secretflow_task.errors import PortUnavailable, WorkerError
 from secretflow_task.node.peer.agenda import Agenda
 from secretflow_task.node.peer.dial import Dialler
 from secretflow_task.node.peer.tunnel import LocalSide, Tunnel
 from secretflow_task.node.peer.wire import Message, Wire
+from secretflow_task.node.ports import Ports
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
@@ -23,21 +23,6 @@ _LISTENING_SECONDS = 30.0  # a peer's job may reach us before our own listens
 _RETRY_SECONDS = 0.02
 _LOOK_SECONDS = 0.1
 _LINGER_SECONDS = 4.0  # for what the ended jobs have sent and not all got yet
-
-
-@dataclass(frozen=True)
-class Ports:
-    """``{party: port}`` on loopback, of SecretFlow's messages and of the SPU's link.
-
-    A hosted party's job listens there itself; at the others' the node listens for it.
-    """
-
-    fed: Mapping[str, int]
-    spu: Mapping[str, int]
-
-    def line(self, name: str) -> Mapping[str, int]:
-        """The ports of ``fed`` or ``spu``; raises `KeyError` for anything else."""
-        return {"fed": self.fed, "spu": self.spu}[name]
 
 
 class Tunnels:
