@@ -1,6 +1,6 @@
 # The whole loop of this project. CI calls `make lint` and `make test` and nothing else.
 BIN := .venv/bin
-CODE := src tests
+CODE := src tests scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-matrix faults faults-long unit lint format reference update bench clean
@@ -42,8 +42,8 @@ lint: venv ## Check format, style, types and layers
 format: venv ## Format the code
 	$(BIN)/black $(CODE)
 
-reference: venv ## Write docs/reference from the schemas of the requests
-	$(BIN)/sfworker tasks --markdown > docs/reference/requests.md
+reference: venv ## Write docs/reference from the code that it describes
+	$(BIN)/python -m scripts.reference
 
 update: venv ## Renew uv.lock and .venv, and say what changed
 	$(BIN)/uv lock --upgrade

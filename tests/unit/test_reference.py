@@ -1,22 +1,29 @@
-"""The reference of all requests says what the schemas say."""
+"""The reference pages say what the code says."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from secretflow_task.cli.reference import requests_page
+import pytest
+
+from scripts.reference import PAGES
 from secretflow_task.task_dispatcher import TaskDispatcher
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "requests.md"
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 
-def test_the_page_is_that_of_make_reference() -> None:
-    assert PAGE.read_text(encoding="utf-8") == requests_page(), "run `make reference`"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_that_of_make_reference(name: str) -> None:
+    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == PAGES[name](), "run `make reference`"
+
+
+def test_every_page_is_generated() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(PAGES)
 
 
 def test_every_key_of_every_task_has_a_meaning() -> None:
-    text = requests_page()
+    text = PAGES["requests"]()
     assert re.findall(r"^## `(\w+)`$", text, re.M) == TaskDispatcher.list_supported_tasks()
     rows = [
         re.split(r"(?<!\\) \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| `")
@@ -26,7 +33,7 @@ def test_every_key_of_every_task_has_a_meaning() -> None:
 
 
 def test_types_and_ranges_and_who_learns_what_are_told() -> None:
-    text = requests_page()
+    text = PAGES["requests"]()
     psi = text.partition("## `psi`")[2].partition("\n## ")[0]
     assert "| `keys` | {party: list of string} | required | The columns to join on" in psi
     assert "| `protocol` | RR22 \\| ECDH \\| KKRT |  |" in psi

@@ -163,14 +163,10 @@ def tasks(
     task_type: Annotated[Optional[str], typer.Argument(help="One task type, for its request.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
     example: Annotated[bool, typer.Option("--example", help="Print a request to start from.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all of them.")] = False,
 ) -> None:
     """List the task types, or show what one takes."""
-    from secretflow_task.cli import describe, reference
+    from secretflow_task.cli import describe
 
-    if markdown:
-        typer.echo(reference.requests_page(), nl=False)
-        return
     if task_type is None:
         if schema or example:
             raise typer.BadParameter("name a task type: sfworker tasks TYPE --schema")

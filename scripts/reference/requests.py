@@ -1,4 +1,4 @@
-"""`sfworker tasks --markdown`: the reference of all requests, from their schemas and examples."""
+"""The reference of all requests, from their schemas and examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ A key that is not required may be left out.
 """
 
 
-def requests_page() -> str:
+def page() -> str:
     """The reference of all task types as Markdown."""
     names = TaskDispatcher.list_supported_tasks()
     contents = " ·\n".join(f"[`{name}`](#{name})" for name in names)

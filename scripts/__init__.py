@@ -1,0 +1,1 @@
+"""What builds the environment and the reference pages."""
