@@ -1,12 +1,14 @@
 """What the link between nodes costs: the same task directly and through it, over cables of several kinds.
 
-`python -m tests.performance.benchmark_peers [--rows N] [--train-rows N]` prints a table in Markdown. Directly
-means SecretFlow's own connections through the same proxy, without encryption.
+`python -m tests.performance.benchmark_peers [--repeat N] [--tasks ss_lr] [--cables 0:0 10:100]` prints a table in
+Markdown, of medians of runs in turn. Directly means SecretFlow's own connections through the same proxy, without
+encryption.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,7 +34,7 @@ from secretflow_task.utils import log
 PARTIES = ("alice", "bob")
 PORTS = range(28000, 30000)
 PROXY = Path(__file__).with_name("slow_proxy.py")
-CABLES = ((0.0, 0.0), (0.0, 100.0), (10.0, 100.0), (25.0, 100.0))  # one way ms, Mbit/s
+CABLES = ("0:0", "0:100", "10:100", "25:100")  # one way ms, Mbit/s
 
 
 @dataclass
@@ -240,6 +242,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--train-rows", type=int, default=100_000)
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each, in turn")
+    parser.add_argument("--tasks", nargs="+", choices=requests(), default=list(requests()))
+    parser.add_argument("--cables", nargs="+", default=CABLES, help="one way ms:Mbit/s, 0 for no limit")
     asked = parser.parse_args()
     log.configure("ERROR")
     print("| task | one way | limit | direct (s) | linked (s) | ratio | direct (MB) | linked (MB) |")
@@ -247,14 +252,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sfworker-bench-") as folder:
         bench = Bench(Path(folder))
         write_tables(bench.root / "data", asked.rows, asked.train_rows)
-        for name, params in requests().items():
-            for delay_ms, mbit in CABLES:
-                direct, direct_bytes = bench.directly(params, delay_ms, mbit)
-                linked, linked_bytes = bench.linked(params, delay_ms, mbit)
-                limit = f"{mbit:g} Mbit/s" if mbit else "none"
-                times = f"{direct:.1f} | {linked:.1f} | {linked / direct:.2f}"
-                sizes = f"{direct_bytes / 1e6:.0f} | {linked_bytes / 1e6:.0f}"
-                print(f"| `{name}` | {delay_ms:g} ms | {limit} | {times} | {sizes} |", flush=True)
+        for name in asked.tasks:
+            for cable_text in asked.cables:
+                delay_ms, mbit = map(float, cable_text.split(":"))
+                print(_row(bench, name, delay_ms, mbit, asked.repeat), flush=True)
+
+
+def _row(bench: Bench, name: str, delay_ms: float, mbit: float, repeat: int) -> str:
+    params = requests()[name]
+    runs = [
+        (bench.directly(params, delay_ms, mbit), bench.linked(params, delay_ms, mbit)) for _ in range(repeat)
+    ]
+    (direct, direct_bytes), (linked, linked_bytes) = (
+        [statistics.median(run[0] for run in way), statistics.median(run[1] for run in way)]
+        for way in zip(*runs)
+    )
+    limit = f"{mbit:g} Mbit/s" if mbit else "none"
+    times = f"{direct:.1f} | {linked:.1f} | {linked / direct:.2f}"
+    sizes = f"{direct_bytes / 1e6:.0f} | {linked_bytes / 1e6:.0f}"
+    return f"| `{name}` | {delay_ms:g} ms | {limit} | {times} | {sizes} |"
 
 
 if __name__ == "__main__":
