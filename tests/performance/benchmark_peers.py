@@ -1,8 +1,8 @@
 """What the link between nodes costs: the same task directly and through it, over cables of several kinds.
 
-`python -m tests.performance.benchmark_peers [--repeat N] [--tasks ss_lr] [--cables 0:0 10:100]` prints a table in
-Markdown, of medians of runs in turn. Directly means SecretFlow's own connections through the same proxy, without
-encryption.
+`python -m tests.performance.benchmark_peers [--repeat N] [--tasks ss_lr] [--cables 0:0 10:100]` prints a
+table in Markdown, of medians of runs in turn. Directly means SecretFlow's own connections through the same
+proxy, without encryption.
 """
 
 from __future__ import annotations
