@@ -18,7 +18,7 @@ from typing import Any, Iterator
 import psutil
 import pytest
 
-from secretflow_task.errors import WorkerError
+from secretflow_task.errors import PeerUnreachable, WorkerError
 from secretflow_task.node.peer import agenda
 from secretflow_task.node.peer.agenda import Agenda
 from secretflow_task.node.peer.certificates import make_certificate
@@ -223,6 +223,14 @@ def test_the_certificate_of_another_party_is_refused_at_both(tmp_path: Path) -> 
         hubs.start("bob")
         two = {"parties": ("alice", "bob")}
         assert ends(hubs, two, two) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", None)}
+
+
+def test_what_was_no_join_does_not_stand_for_one_that_never_comes(hubs: Hubs) -> None:
+    with as_bob(hubs) as late:
+        late.say({"kind": "channel", "execution": "an older one", "name": "fed"})
+        assert late.hear()["error"]["code"] == "PeerRefused"
+    with closing(hubs.open("e", "alice")) as alice, pytest.raises(PeerUnreachable):
+        alice.join()
 
 
 def test_a_peer_that_has_no_part_in_an_execution_cannot_end_it(tmp_path: Path) -> None:

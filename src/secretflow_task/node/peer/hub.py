@@ -260,16 +260,16 @@ class PeerHub:
         if header is None:
             return
         parties = self.dialler.book.parties_of(wire.certificate())
-        handle = self._handlers().get(header["kind"])
+        handle, is_join = self._handlers().get(header["kind"]), header["kind"] == "join"
         try:
             if handle is None or not parties:
                 raise PeerRefused("This node does not know what that is.")
             await handle(wire, parties, header)
         except WorkerError as error:
-            self._note_refusal(address, f"{', '.join(sorted(parties))}: {error.message}")
+            self._note_refusal(address, f"{', '.join(sorted(parties))}: {error.message}", is_join)
             wire.send({"kind": "refused", "error": error.to_dict()})
         except (WireClosed, Garbled, KeyError, TypeError, ValueError):
-            self._note_refusal(address, f"{', '.join(sorted(parties))}: no proper {header['kind']}")
+            self._note_refusal(address, f"{', '.join(sorted(parties))}: no proper {header['kind']}", is_join)
         await wire.close()
 
     def _handlers(self) -> Mapping[str, Callable[[Wire, frozenset[str], Message], Awaitable[None]]]:
@@ -294,15 +294,16 @@ class PeerHub:
             connection.close()
             if hasattr(wire, "transport"):
                 wire.transport.abort()
-            self._note_refusal(address, _why(error))
+            self._note_refusal(address, _why(error), may_be_a_join=True)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return None
 
-    def _note_refusal(self, address: str, problem: str) -> None:
+    def _note_refusal(self, address: str, problem: str, may_be_a_join: bool) -> None:
         """Count it, and log it unless there are too many."""
         self.refused += 1
-        self._refusals[address] = time.monotonic()
+        if may_be_a_join:
+            self._refusals[address] = time.monotonic()
         if len(self._refusals) > _REFUSALS_KEPT:
             del self._refusals[min(self._refusals, key=self._refusals.__getitem__)]
         if time.monotonic() >= self._next_log:
@@ -317,7 +318,7 @@ class PeerHub:
             )
 
     def _was_refused(self, party: str) -> bool:
-        """Whether a connection from a party's address was refused while somebody may have waited for it."""
+        """Whether a join, as it may have been, was refused from a party's address while somebody waited."""
         since = time.monotonic() - 2 * self._settings.join_seconds
         return any(self._refusals.get(address, since) > since for address in self._addresses.get(party, ()))
 
