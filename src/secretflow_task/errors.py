@@ -156,7 +156,7 @@ class VersionMismatch(RequestError):
 
 
 class UnknownExecution(RequestError):
-    """The database of `sfworker listen` has no such execution."""
+    """There is no such execution where it was looked for."""
 
     default_hint = "`sfworker jobs` lists the latest ones."
 

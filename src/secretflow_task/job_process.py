@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any, Mapping, NoReturn
@@ -17,7 +17,10 @@ from typing import Any, Mapping, NoReturn
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status
 from secretflow_task.task_executor import as_worker_error, execute_secretflow_task
+from secretflow_task.utils.log import configure, execution_context, get_logger
 from secretflow_task.utils.status_notifier import bind_status_sink
+
+log = get_logger()
 
 _PR_SET_PDEATHSIG = 1
 _ALIVE_SECONDS = 5.0
@@ -61,6 +64,12 @@ class PipeChannel:
         self.started = True
         return dict(answer.body)
 
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        """Log how long a stage took, and tell the node, if it still listens."""
+        log.info("A stage has ended.", action="job_stage_ended", stage=stage, seconds=seconds)
+        with suppress(OSError):
+            self.send(Kind.STAGE, {"stage": stage, "seconds": seconds})
+
     def publish(self, status: str, data: Mapping[str, Any]) -> None:
         """Send a RUNNING event; the terminal one is the node's."""
         if status == Status.RUNNING.value:
@@ -70,6 +79,7 @@ class PipeChannel:
 def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
     """Main function of a job process: execute, say how it went, and end at once."""
     _isolate(spec)
+    configure(spec.log_level, spec.log_json, libraries=False)  # these write to the same file by themselves
     channel = PipeChannel(connection)
     channel.keep_alive()
     bind_status_sink(channel.publish)
@@ -77,23 +87,35 @@ def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
     def on_result(result: dict[str, Any], outputs: dict[str, str]) -> None:
         channel.send(Kind.RESULT, {"result": result, "outputs": outputs})
 
-    code = 1
-    try:
-        execute_secretflow_task(spec, channel, on_result)
-        channel.send(Kind.DONE, {})
-        code = 0
-    except Aborted:
-        pass
-    except BaseException as error:  # pylint: disable=broad-exception-caught  # its last words
-        _report_failure(channel, spec, error)
+    code, started = 1, time.monotonic()
+    with execution_context(**spec.request.log_ids, party=spec.party):
+        log.info("The job starts.", action="job_started")
+        try:
+            execute_secretflow_task(spec, channel, on_result)
+            channel.send(Kind.DONE, {})
+            log.info("The job has succeeded.", action="job_succeeded", seconds=_since(started))
+            code = 0
+        except Aborted:
+            log.info("The node has stopped the job.", action="job_aborted", seconds=_since(started))
+        except BaseException as error:  # pylint: disable=broad-exception-caught  # its last words
+            _report_failure(channel, spec, error, _since(started))
     _leave(code)
 
 
-def _report_failure(channel: PipeChannel, spec: JobSpec, error: BaseException) -> None:
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
+
+
+def _report_failure(channel: PipeChannel, spec: JobSpec, error: BaseException, seconds: float) -> None:
     public, from_peer = as_worker_error(error, spec.party)
-    traceback.print_exception(error)
-    if public.detail:
-        print(f"{public.code}: {public.detail}", file=sys.stderr)
+    log.error(
+        "The job has failed.",
+        action="job_failed",
+        code=public.code,
+        seconds=seconds,
+        detail=public.detail,
+        exc_info=error,
+    )
     kind = Kind.FAILED if channel.started else Kind.REFUSED
     channel.send(kind, {"error": public.to_dict(), "from_peer": from_peer})
 

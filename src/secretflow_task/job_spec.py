@@ -35,6 +35,8 @@ class JobSpec:
         several: the node hosts more than one of the parties.
         between_nodes: some of the parties are at other nodes.
         listening: where this party listens, when all have fixed addresses and no link between their nodes.
+        log_level: of our own records in the job's log.
+        log_json: whether these are JSON lines.
     """
 
     request: TaskRequest
@@ -48,3 +50,5 @@ class JobSpec:
     several: bool
     between_nodes: bool = False
     listening: Listening | None = None
+    log_level: str = "INFO"
+    log_json: bool = False

@@ -91,6 +91,12 @@ class TaskRequest:
         config = self.params.get("task_config")
         return _text(config.get("task_type", "")) if isinstance(config, Mapping) else ""
 
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """What every log record about the execution says."""
+        names = ("execution_id", "task_request_id", "task_type")
+        return {name: getattr(self, name) for name in names}
+
     def renewed(self) -> TaskRequest:
         """The same request as a new execution, as `sfworker run` starts one every time."""
         return replace(self, execution_id=f"{self.execution_id[:119]}-{uuid.uuid4().hex[:8]}")
@@ -164,6 +170,7 @@ class Kind(str, Enum):
     PREPARED = "prepared"
     REFUSED = "refused"
     EVENT = "event"
+    STAGE = "stage"
     ALIVE = "alive"
     RESULT = "result"
     FAILED = "failed"

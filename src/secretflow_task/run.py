@@ -27,6 +27,9 @@ class Channel(typing.Protocol):
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Say ``prepared`` with the own facts; returns every party's facts after ``go``."""
 
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        """Say how long a stage took."""
+
 
 @dataclass
 class Run:
@@ -225,12 +228,14 @@ class Run:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that the block takes to the result's ``timings``."""
+        """Add the seconds that the block takes to the result's ``timings``, and tell the node."""
         started = time.monotonic()
         try:
             yield
         finally:
-            self.timings[stage] = round(self.timings.get(stage, 0.0) + time.monotonic() - started, 3)
+            seconds = round(time.monotonic() - started, 3)
+            self.timings[stage] = round(self.timings.get(stage, 0.0) + seconds, 3)
+            self.channel.stage_ended(stage, seconds)
 
     def _intermediate(self, path: str) -> Path | None:
         if not path.startswith(STEP_PREFIX):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import pickle
-import time
-from typing import Any, Callable, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Iterator, Mapping
 
 from secretflow_task.cluster_initializer import cluster
 from secretflow_task.device_manager import Devices, create_devices
@@ -55,19 +55,29 @@ def execute_secretflow_task(
         return _with_fixed_addresses(plan, run, spec, on_result)
     run.prepare(plan.task, plan.config)
     if plan.task.own_cluster:
-        result = TaskDispatcher.dispatch(plan.task.task_type, Devices(run), plan.config)
+        with run.timed(Stage.TASK_EXECUTION.value):
+            result = TaskDispatcher.dispatch(plan.task.task_type, Devices(run), plan.config)
         return _finish(plan, run, result, on_result)
-    started = time.monotonic()
-    with cluster(spec.fed_addresses, spec.party, spec.request.execution_id):
-        run.timings[Stage.CLUSTER_INIT.value] = round(time.monotonic() - started, 3)
+    with _timed_cluster(run, spec):
         return _in_cluster(plan, run, spec, on_result)
+
+
+@contextmanager
+def _timed_cluster(run: Run, spec: JobSpec) -> Iterator[None]:
+    """The cluster; what is timed is its beginning."""
+    with ExitStack() as stack:
+        with run.timed(Stage.CLUSTER_INIT.value):
+            stack.enter_context(
+                cluster(spec.fed_addresses, spec.party, spec.request.execution_id, spec.listening)
+            )
+        yield
 
 
 def _with_fixed_addresses(
     plan: Plan, run: Run, spec: JobSpec, on_result: Callable[[dict[str, Any], dict[str, str]], None]
 ) -> dict[str, Any]:
     """Without a link between the nodes the parties agree in the cluster, so that it comes first."""
-    with cluster(spec.fed_addresses, spec.party, spec.request.execution_id, spec.listening):
+    with _timed_cluster(run, spec):
         run.channel = ClusterChannel(run.channel, run.parties)
         run.prepare(plan.task, plan.config)
         return _in_cluster(plan, run, spec, on_result)
@@ -88,6 +98,10 @@ class ClusterChannel:
         text = json.dumps(dict(facts))  # what a party's device says is made at that party alone
         told = {party: sf.PYU(party)(lambda: text)() for party in self._parties}
         return {party: dict(json.loads(sf.reveal(said))) for party, said in told.items()}
+
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        """Tell the node."""
+        self._node.stage_ended(stage, seconds)
 
 
 def _in_cluster(

@@ -56,6 +56,9 @@ class MemoryChannel:
         peers = self._rounds.pop(0) if self._rounds else {}
         return dict(sorted(_as_json({**peers, self._party: facts}).items()))
 
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        """There is no node to tell."""
+
 
 class MemoryOutbox:
     """An `EventStore` that is gone with its process."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +108,11 @@ def run_detached(spec: JobSpec, side: JobSide) -> None:
 
 def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
     log = JobLog(spec)
-    assert (log.kinds, log.exit_code) == (["prepared", "event", "result", "done"], 0)
-    prepared, event, result, done = (dict(message.body) for message in log.messages)
+    assert (log.kinds, log.exit_code) == (["prepared", "stage", "event", "stage", "result", "done"], 0)
+    prepared, first, event, second, result, done = (dict(message.body) for message in log.messages)
     assert (prepared, done) == ({"rows": 3}, {})
+    assert {stage["stage"]: stage["seconds"] for stage in (first, second)} == result["result"]["timings"]
+    assert list(result["result"]["timings"]) == ["prepare", "task_execution"]
     assert event == {"stage": "working", "progress": 0.75}
     assert result["outputs"] == {}
     folder = str(spec.folder)
@@ -117,21 +122,46 @@ def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
         "session": True,
         "timings": None,
     }
-    assert spec.log_path.read_text() == "to the log\n" and spec.log_path.stat().st_mode & 0o777 == 0o600
+    assert "to the log\n" in spec.log_path.read_text() and spec.log_path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_job_logs_its_start_its_stages_and_its_end(as_json: bool, spec: JobSpec) -> None:
+    JobLog(replace(spec, log_json=as_json))
+    lines = [line for line in spec.log_path.read_text().splitlines() if "action" in line]
+    actions = ["job_started", "job_stage_ended", "job_stage_ended", "job_succeeded"]
+    if not as_json:
+        assert [re.findall(r"action=(\w+)", line) for line in lines] == [[action] for action in actions]
+        assert all("execution_id=e party=alice" in line and "task_type=probe" in line for line in lines)
+        return
+    records = [json.loads(line) for line in lines]
+    assert [record["action"] for record in records] == actions
+    assert [record.get("stage") for record in records] == [None, "prepare", "task_execution", None]
+    assert all(record["seconds"] >= 0 for record in records[1:])
+    ids = {"execution_id": "e", "task_request_id": "r", "task_type": "probe", "party": "alice"}
+    assert all(ids.items() <= record.items() for record in records)
+
+
+def test_a_failure_is_one_record_of_the_jobs_log(spec: JobSpec) -> None:
+    JobLog(replace(spec, log_json=True, log_level="ERROR"), what="fail")
+    (record,) = [json.loads(line) for line in spec.log_path.read_text().splitlines()]
+    assert (record["action"], record["code"], record["party"]) == ("job_failed", "AlgorithmError", "alice")
+    assert record["detail"] == "ValueError: secret row" and record["seconds"] >= 0
+    assert record["exception"].endswith("ValueError: secret row")
 
 
 def test_a_refusal_comes_before_go_and_keeps_its_detail_in_the_log(spec: JobSpec) -> None:
     log = JobLog(spec, what="refuse")
-    assert (log.kinds, log.exit_code) == (["refused"], 1)
+    assert (log.kinds, log.exit_code) == (["stage", "refused"], 1)
     error = MissingColumn("alice: no column 'x'.", party="alice")
-    assert log.messages[0].body == {"error": error.to_dict(), "from_peer": False}
+    assert log.messages[-1].body == {"error": error.to_dict(), "from_peer": False}
     assert "columns: secret" in spec.log_path.read_text()
 
 
 @pytest.mark.parametrize("what", ["fail", "raise outside"])
 def test_a_failure_comes_after_go_and_keeps_the_foreign_text_in_the_log(what: str, spec: JobSpec) -> None:
     log = JobLog(spec, what=what)
-    assert (log.kinds, log.exit_code) == (["prepared", "event", "failed"], 1)
+    assert (log.kinds, log.exit_code) == (["prepared", "stage", "event", "stage", "failed"], 1)
     error = log.messages[-1].body["error"]
     assert (error["code"], error["party"]) == ("AlgorithmError", "alice")
     assert "secret row" not in str(error)
@@ -143,9 +173,10 @@ def test_a_wrong_request_is_refused(spec: JobSpec) -> None:
     assert (log.kinds, log.messages[0].body["error"]["code"]) == (["refused"], "InvalidTaskConfig")
 
 
-def test_a_job_that_is_told_to_stop_leaves_without_a_word(spec: JobSpec) -> None:
+def test_a_job_that_is_told_to_stop_leaves_without_a_result(spec: JobSpec) -> None:
     log = JobLog(spec, answer=Kind.FAILED)
-    assert (log.kinds, log.exit_code) == (["prepared"], 1)
+    assert (log.kinds, log.exit_code) == (["prepared", "stage"], 1)
+    assert "action=job_aborted" in spec.log_path.read_text()
 
 
 def test_the_channel_says_prepared_and_waits_for_go() -> None:

@@ -55,10 +55,9 @@ def start() -> None:
         os.environ["_SFWORKER_NODE"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "secretflow_task", "start"])
     from secretflow_task.node.service import serve
-    from secretflow_task.utils import log
 
     settings = files.settings()
-    log.configure(settings.log_level, settings.log_json)
+    files.open_log(settings)
     raise typer.Exit(serve(settings))
 
 
@@ -122,10 +121,9 @@ def cancel(
 def listen() -> None:
     """Write the status events to a database until SIGTERM. SFWORKER_DATABASE_URL names it."""
     from secretflow_task.listener.task_status_listener import listen as serve_database
-    from secretflow_task.utils import log
 
     settings = files.settings()
-    log.configure(settings.log_level, settings.log_json)
+    files.open_log(settings)
     serve_database(settings)
 
 
@@ -155,6 +153,29 @@ def show(
     from secretflow_task.cli.history import print_execution
 
     print_execution(execution_id, as_json)
+
+
+@app.command()
+@guarded
+def logs(
+    execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
+    party: Annotated[Optional[str], typer.Option(help="Only the log of this party's job.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the execution has ended.")
+    ] = False,
+    of_node: Annotated[
+        bool, typer.Option("--node", help="What the node logged about it; needs SFWORKER_LOG_FILE.")
+    ] = False,
+) -> None:
+    """Print what the jobs of an execution wrote at this node, from the state folder."""
+    from secretflow_task.cli.logs import print_logs, print_node_log
+
+    if of_node and party:
+        raise typer.BadParameter("the log of the node is that of all parties: leave --party or --node out")
+    if of_node:
+        print_node_log(execution_id, follow)
+    else:
+        print_logs(execution_id, party, follow)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from secretflow_task.cli.exits import complain
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import BadSetting, InvalidTaskConfig, MissingFile
 from secretflow_task.messages import TaskRequest
+from secretflow_task.utils import log
 
 
 def settings() -> Settings:
@@ -39,6 +40,17 @@ def _warn_of_misspelt_settings() -> None:
         if name.startswith("SFWORKER_") and name not in known:
             for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
                 complain("UnknownSetting", f"{name} is ignored, did you mean {near}?")
+
+
+def open_log(settings: Settings) -> None:
+    """Send this process's log where the settings say; raises `BadSetting` when it cannot be written there."""
+    handler = None
+    if settings.log_file:
+        try:
+            handler = log.rotating_file(settings.log_file, settings.log_file_bytes, settings.log_file_count)
+        except OSError as error:
+            raise BadSetting(f"SFWORKER_LOG_FILE: {error.strerror}.") from None
+    log.configure(settings.log_level, settings.log_json, handler)
 
 
 def read_request(path: Path) -> TaskRequest:

@@ -23,7 +23,8 @@ def run_here(request: TaskRequest, as_json: bool) -> Exit:
     log.configure("ERROR")
     with ExecutionDisplay(quiet=as_json) as display, console.status("Loading SecretFlow ..."):
         with Node(settings, on_event=display.show) as node:
-            node.run(plan)
+            with log.execution_context(**request.log_ids):
+                node.run(plan)
     code = print_json(display.last) if as_json else print_outcome(display.last)
     if code is Exit.OK:
         shutil.rmtree(own_state)

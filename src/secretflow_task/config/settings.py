@@ -130,9 +130,17 @@ class Settings(BaseSettings):
         description="SPU protocols that are not secure between nodes and allowed there all the same: SEMI2K.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Level of the node's log: DEBUG, INFO, WARNING or ERROR."
+        "INFO", description="Level of the logs: DEBUG, INFO, WARNING or ERROR."
     )
-    log_json: bool = Field(False, description="Write the node's log as JSON lines.")
+    log_json: bool = Field(False, description="Write the logs as JSON lines.")
+    log_file: Path | None = Field(
+        None,
+        description="File of the node's or the listener's log, its own for each; without it standard error.",
+    )
+    log_file_bytes: int = Field(
+        100_000_000, ge=10_000, description="Length at which the log file is renamed and another is begun."
+    )
+    log_file_count: int = Field(9, ge=1, le=1000, description="How many renamed log files are kept.")
 
     @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
     @classmethod

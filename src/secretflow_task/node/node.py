@@ -151,7 +151,7 @@ class Node:
         if self._closing:
             raise NodeStopping
         request = TaskRequest.from_arguments(*arguments)
-        with execution_context(execution_id=request.execution_id, task_type=request.task_type):
+        with execution_context(**request.log_ids):
             try:
                 plan = Plan.of(request)
             except WorkerError as error:
@@ -184,6 +184,7 @@ class Node:
         return self._hub is not None and self._hub.knows(party)
 
     def _carry_out(self, assignment: Assignment, epoch: int) -> Outcome:
+        started = time.monotonic()
         log.info("The execution starts.", action="execution_started", parties=assignment.plan.parties)
         with ExitStack() as stack:
             try:
@@ -203,7 +204,9 @@ class Node:
             "The execution ended.",
             action="execution_ended",
             status=status.value,
+            seconds=round(time.monotonic() - started, 3),
             code=failure and failure.code,
+            failed_party=failure and failure.party,
         )
         return Outcome(assignment.execution_id, status, failure)
 
@@ -262,7 +265,7 @@ class Node:
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
-        with execution_context(execution_id=request.execution_id, task_type=request.task_type):
+        with execution_context(**request.log_ids):
             if self._claim(request, parties, only_lost=True).verdict is Verdict.LOST:
                 log.info("An execution of a dead node is settled.", action="execution_inherited")
                 self._fail(request, parties, NodeLost())
@@ -372,7 +375,7 @@ class Node:
         return self._workplace.spec(assignment, party, ports)
 
     def _supervise(self, spec: JobSpec, link: PeerLink, host: _Host) -> Ending:
-        with execution_context(execution_id=spec.request.execution_id, party=spec.party):
+        with execution_context(**spec.request.log_ids, party=spec.party):
             try:
                 job = self._template.spawn(spec)
             except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
@@ -420,7 +423,8 @@ class Node:
         assignment: Assignment | None = None,
     ) -> Outcome:
         """Settle a request that cannot run, at every party here that it seems to be for."""
-        log.warning(error.public_message, action="request_refused", code=error.code)
+        problem = error.public_message
+        log.warning("The request is refused.", action="request_refused", code=error.code, problem=problem)
         if self._claim(request, parties).verdict is Verdict.DROP:
             return self._known(request, parties)
         return self._end_unstarted(request, parties, error, assignment)

@@ -14,7 +14,7 @@ from typing import Iterable, Mapping
 
 from secretflow_task.data_loader import PathRules
 from secretflow_task.errors import OutputNotWritable, PathNotAllowed
-from secretflow_task.utils.log import get_logger
+from secretflow_task.utils.log import get_logger, problem_of
 
 _JOURNAL = "moves.json"
 
@@ -41,7 +41,7 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
             _keep(target, staged)
             os.replace(staged, target)
     except (OSError, PathNotAllowed) as error:
-        problem = str(error)
+        problem = problem_of(error)
         log.error("An output could not be moved to its place.", action="commit_failed", problem=problem)
         put_back({staged.parent for staged, _ in moves}, rules)
         raise OutputNotWritable(party=rules.party) from error
@@ -66,7 +66,7 @@ def _put_back(folder: Path, rules: PathRules) -> bool:
         if all(undone):
             (folder / _JOURNAL).unlink()
     except (OSError, ValueError, PathNotAllowed) as error:  # such as a folder that is no longer allowed
-        log.error("An output could not be put back.", action="undo_failed", problem=str(error))
+        log.error("An output could not be put back.", action="undo_failed", problem=problem_of(error))
         return False
     return all(undone)
 
@@ -78,7 +78,7 @@ def _undo(staged: Path, target: Path, identity: list[int]) -> bool:
     if kept.exists() and not target.exists():
         os.replace(kept, target)
     if kept.exists() and not kept.samefile(target):
-        log.error("An output was replaced before it could be put back.", action="undo_failed")
+        log.error("An output was replaced before it could be put back.", action="undo_overtaken")
         return False
     return True
 

@@ -17,7 +17,7 @@ from secretflow_task.node.inquiry import Inquiry, parties_of_request
 from secretflow_task.node.ownership import Ownership
 from secretflow_task.node.store import EventStore, Execution
 from secretflow_task.node.supervisor import Ending, success
-from secretflow_task.utils.log import execution_context, get_logger
+from secretflow_task.utils.log import execution_context, get_logger, problem_of
 
 log = get_logger()
 
@@ -67,7 +67,7 @@ class Recovery:
         self, inquiry: Inquiry, executions: list[Execution], closing: threading.Event
     ) -> None:
         request, strangers = executions[0].request, self._strangers(executions[0])
-        with execution_context(execution_id=request.execution_id):
+        with execution_context(**request.log_ids):
             try:
                 voted = all(self._agreed(execution) is not None for execution in executions)
                 failure = inquiry.failure(executions, strangers, voted, closing)
@@ -77,7 +77,7 @@ class Recovery:
                     closing.wait(_ASK_AGAIN_SECONDS)
             except sqlite3.Error as error:  # the node has ended meanwhile: the next one goes on
                 problem = type(error).__name__
-                log.warning("What was left is not settled yet.", action="recovery_waits", problem=problem)
+                log.warning("What was left is for the next start.", action="recovery_ends", problem=problem)
 
     def _ended(self, executions: list[Execution], failure: WorkerError | None) -> dict[str, Ending]:
         if failure:
@@ -110,7 +110,7 @@ class Recovery:
         holds = self.ownership.holds(request.execution_id, parties, epoch)
         if holds is None:
             return False
-        with execution_context(execution_id=request.execution_id):
+        with execution_context(**request.log_ids):
             log.warning("An execution of an earlier process is settled.", action="execution_left", held=holds)
             endings = (endings or self._endings(executions)) if holds else {}
             for execution in executions:
@@ -124,8 +124,9 @@ class Recovery:
     def _clean(self, execution: Execution, succeeded: bool) -> None:
         try:
             self.clean(execution, succeeded)
-        except (OSError, WorkerError):  # such as folders that are no longer allowed
-            log.exception("Something of a job is left.", action="clean_failed", party=execution.party)
+        except (OSError, WorkerError) as error:  # such as folders that are no longer allowed
+            what, party = "Something that an earlier process staged is left.", execution.party
+            log.error(what, action="recovery_clean_failed", party=party, problem=problem_of(error))
 
     def _agreed(self, execution: Execution) -> Mapping[str, object] | None:
         return self.store.agreed_result(execution.request.execution_id, execution.party)

@@ -119,14 +119,22 @@ def _take_back(settings: Settings, node_id: str) -> None:
         except (OperationalError, RedisError, OSError) as error:
             if not warned:
                 warned, problem = True, type(error).__name__
-                message = "Redis cannot be used; the node goes on trying. `sfworker doctor` says more."
-                log.warning(message, action="redis_away", problem=problem)
+                log.warning(
+                    "Redis cannot be used; the node goes on trying. `sfworker doctor` says more.",
+                    action="redis_away",
+                    problem=problem,
+                )
         time.sleep(_RETRY_SECONDS)
 
 
 def _worker_class(app: Celery, node: Node) -> Any:
     class Worker(app.Worker):  # type: ignore[misc]
         """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool alone."""
+
+        def setup_logging(self, colorize: bool | None = None) -> bool:
+            """Leave the log as `log.configure` has made it."""
+            del colorize
+            return True
 
         def install_platform_tweaks(self, worker: Any) -> None:
             """Take SIGTERM, SIGINT, SIGQUIT and SIGHUP."""

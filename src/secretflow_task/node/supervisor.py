@@ -6,6 +6,7 @@ The supervisor decides from what the process said, from its exit, from the clock
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -43,6 +44,7 @@ _MESSAGES_AT_ONCE = 100
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
 _EVENTS_PER_SECOND = 200  # of one job; what comes beyond that is progress that nobody could read
+_MOST_STAGES = 1000  # of one job: more than any workflow has, and no more lines in the log
 # Where the progress of what has not succeeded ends.
 _UNFINISHED = 0.999
 _WATCHDOG_SECONDS = 2.0
@@ -84,9 +86,10 @@ class Ending:
     data: Mapping[str, Any]
 
     @staticmethod
-    def of(failure: WorkerError, progress: float = 0.0) -> Ending:
-        """The ending in a failure."""
-        return Ending(failure, {"progress": progress, **failure.as_event_data()})
+    def of(failure: WorkerError, progress: float = 0.0, timings: Mapping[str, float] | None = None) -> Ending:
+        """The ending in a failure, after stages that took ``timings``."""
+        data = {"progress": progress, "timings": dict(timings or {}), **failure.as_event_data()}
+        return Ending(failure, data)
 
     @property
     def status(self) -> Status:
@@ -128,6 +131,8 @@ class Supervisor:
         self._last_heard = now
         self._burst = (now, 0)
         self._progress = 0.0
+        self._stages = 0
+        self._timings: dict[str, float] = {}
         self._offered = False
         self._result: Mapping[str, Any] | None = None
         self._outputs: Mapping[str, str] = {}
@@ -162,7 +167,7 @@ class Supervisor:
             return Ending(None, success(self._result or {}))
         self._host.withdraw()
         put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
-        return Ending.of(failure, self._progress)
+        return Ending.of(failure, self._progress, self._timings)
 
     def _watch(self) -> None:
         try:
@@ -230,6 +235,8 @@ class Supervisor:
         self._last_heard = time.monotonic()
         if message.kind is Kind.EVENT:
             self._report(body)
+        elif message.kind is Kind.STAGE:
+            self._note_stage(str(body["stage"]), _seconds(body["seconds"]))
         elif message.kind is Kind.PREPARED:
             self._offered = True
             self._round_deadline = (
@@ -249,6 +256,13 @@ class Supervisor:
         self._burst = (since, count + 1) if self._last_heard < since + 1.0 else (self._last_heard, 1)
         if self._burst[1] <= _EVENTS_PER_SECOND:
             self._host.report({**data, "progress": self._progress})
+
+    def _note_stage(self, stage: str, seconds: float) -> None:
+        """Log a stage that has ended, and add it up; what comes beyond a number fills neither."""
+        self._stages += 1
+        if self._stages <= _MOST_STAGES:
+            self._timings[stage] = round(self._timings.get(stage, 0.0) + seconds, 3)
+            log.info("A stage has ended.", action="stage_ended", stage=stage, seconds=seconds)
 
     def _answer(self) -> None:
         """Say ``go`` when every party is prepared."""
@@ -339,6 +353,12 @@ def _tellable(result: Any) -> dict[str, Any]:
         raise ValueError("a result is an object")
     StatusEvent("", "", "", Status.SUCCESS, success(result), "", "").to_json()
     return result
+
+
+def _seconds(value: Any) -> float:
+    if not 0 <= float(value) < math.inf:
+        raise ValueError("no time that can have passed")
+    return float(value)
 
 
 def _texts(value: Any) -> dict[str, str]:

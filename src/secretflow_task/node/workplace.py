@@ -16,7 +16,7 @@ from secretflow_task.node.staging import staged_folders, staging_name
 from secretflow_task.node.store import Execution
 from secretflow_task.node.supervisor import Limits
 from secretflow_task.requests import Plan
-from secretflow_task.utils.log import get_logger
+from secretflow_task.utils.log import get_logger, problem_of
 from secretflow_task.utils.psi_traces import remove_traces
 
 log = get_logger()
@@ -58,6 +58,8 @@ class Workplace:
             several=len(assignment.hosted) > 1,
             between_nodes=bool(assignment.strangers),
             listening=assignment.listening(party, self._settings.join_seconds),
+            log_level=self._settings.log_level,
+            log_json=self._settings.log_json,
         )
 
     def limits(self, plan: Plan) -> Limits:
@@ -80,8 +82,8 @@ class Workplace:
         try:
             remove_staged(staged_folders(plan, spec.party, spec.rules, spec.staging), succeeded)
             remove_traces(spec.log_path)
-        except (OSError, WorkerError):
-            log.exception("Something of a job is left.", action="clean_failed")
+        except (OSError, WorkerError) as error:
+            log.error("Something of a job is left.", action="clean_failed", problem=problem_of(error))
 
     def clean_left(self, execution: Execution, succeeded: bool) -> None:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""

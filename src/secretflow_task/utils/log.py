@@ -2,17 +2,91 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any, Iterator, Mapping, MutableMapping
 
 import structlog
 
+_OWN = "secretflow_task"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+Record = MutableMapping[str, Any]
 
 
-def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def configure(
+    level: str = "INFO",
+    as_json: bool = False,
+    handler: logging.Handler | None = None,
+    libraries: bool = True,
+) -> None:
+    """Send this process's log to standard error or to ``handler``, for people or as JSON lines.
+
+    Args:
+        libraries: send what Celery and other libraries log too, from warnings on; else leave their loggers alone.
+    """
+    handler = handler or logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(as_json))
+    own, root = logging.getLogger(_OWN), logging.getLogger()
+    own.propagate = False
+    for logger, lowest in [(own, level)] + ([(root, "WARNING")] if libraries else []):
+        logger.handlers[:] = [handler]
+        logger.setLevel(lowest)
+    logging.captureWarnings(libraries)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def rotating_file(path: Path, limit_bytes: int, count: int) -> logging.Handler:
+    """A file that is renamed to ``path.1`` when it is full, and so on until ``path.<count>``.
+
+    One process writes to it. Raises `OSError` when it cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return RotatingFileHandler(path, maxBytes=limit_bytes, backupCount=count, encoding="utf-8")
+
+
+def _formatter(as_json: bool) -> logging.Formatter:
+    # Plain tracebacks: structlog's own show local variables, which hold data.
+    people = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    last: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            _of_a_library,
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _redact,
+            *(last if as_json else [_on_one_line, people]),
+        ],
+    )
+
+
+def _of_a_library(_logger: Any, _method: str, event: Record) -> Record:
+    """Name the library, and keep the first line: below it Celery quotes messages, which hold requests."""
+    record: logging.LogRecord = event["_record"]
+    said = str(event["event"]).partition("\n")[0]
+    if record.funcName == "on_decode_error":  # it quotes on the first line too
+        said = said.partition(":")[0]
+    return {**event, "event": said, "action": "library", "logger": record.name}
+
+
+def _redact(_logger: Any, _method: str, event: Record) -> Record:
     """Take user names and passwords out of every URL that a record holds."""
     return {key: _redacted(value) for key, value in event.items()}
 
@@ -25,33 +99,21 @@ def _redacted(value: Any) -> Any:
     return [_redacted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def configure(level: str = "INFO", as_json: bool = False) -> None:
-    """Send this process's log to standard error, for people or as JSON lines."""
-    # Plain tracebacks: structlog's own show local variables, which hold data.
-    people = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    last: Any = structlog.processors.JSONRenderer() if as_json else people
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.EventRenamer("message") if as_json else _keep,
-            structlog.processors.format_exc_info,
-            _redact,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+def _on_one_line(_logger: Any, _method: str, event: Record) -> Record:
+    """Escape what would end a line or steer a terminal: ids are what a submitter wrote."""
+    return {
+        key: _CONTROLS.sub(_escaped, value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
 
 
-def _keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return event
+def _escaped(control: re.Match[str]) -> str:
+    return control[0].encode("unicode_escape").decode()
 
 
 def get_logger() -> Any:
-    """A logger; call it as ``log.info("sentence", action="stable_name", ...)``."""
-    return structlog.get_logger()
+    """A logger; call it as ``log.info("A sentence.", action="stable_name", ...)``."""
+    return structlog.get_logger(_OWN)
 
 
 @contextmanager
@@ -59,3 +121,9 @@ def execution_context(**ids: Any) -> Iterator[None]:
     """Bind ids to every record that this thread writes inside the block."""
     with structlog.contextvars.bound_contextvars(**ids):
         yield
+
+
+def problem_of(error: BaseException) -> str:
+    """What an error says without the paths that the system names in one of its own."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {said or error}"
