@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 import structlog
 
-from secretflow_task.utils.log import configure, execution_context, get_logger
+from secretflow_task.utils.log import configure, execution_context, get_logger, problem_of, rotating_file
 
 Records = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
     yield
     structlog.reset_defaults()
+    logging.captureWarnings(False)
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> Records:
@@ -134,3 +143,65 @@ def test_nothing_is_written_to_standard_output(capsys: pytest.CaptureFixture[str
         configure("INFO", as_json=as_json)
         get_logger().warning("x")
     assert capsys.readouterr().out == ""
+
+
+def test_a_library_logs_in_the_same_form_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("DEBUG", as_json=True)
+    with execution_context(execution_id="e-1"):
+        logging.getLogger("kombu.connection").warning("Cannot reach %s.", "redis://:hunter2@host")
+    logging.getLogger("celery.worker").info("what nobody asked for")
+    (record,) = written(capsys)
+    assert record.pop("timestamp").endswith("Z")
+    assert record == {
+        "message": "Cannot reach redis://***@host.",
+        "action": "library",
+        "logger": "kombu.connection",
+        "level": "warning",
+        "execution_id": "e-1",
+    }
+
+
+def test_a_warning_of_python_is_a_record_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("INFO", as_json=True)
+    warnings.showwarning("It will go.", DeprecationWarning, "x.py", 3)
+    (record,) = written(capsys)
+    assert record["message"] == "x.py:3: DeprecationWarning: It will go."
+    assert (record["action"], record["logger"]) == ("library", "py.warnings")
+
+
+def test_a_job_leaves_the_loggers_of_its_libraries_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = list(logging.getLogger().handlers)
+    configure("INFO", libraries=False)
+    get_logger().info("Ours.", action="ours")
+    assert logging.getLogger().handlers == before
+    assert capsys.readouterr().err.count("Ours.") == 1
+
+
+def test_what_a_submitter_wrote_cannot_begin_a_line_or_steer_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("INFO")
+    get_logger().info("x", task_request_id="1\n2026 [info] forged", task_type="a\x1b[2Jb\x9bc张")
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and r"'1\n2026 [info] forged'" in text and "a\ufffd[2Jb\ufffdc张" in text
+
+
+def test_a_full_file_is_renamed_and_so_many_are_kept(tmp_path: Path) -> None:
+    with closing(rotating_file(tmp_path / "logs" / "node.log", 1000, 2)) as handler:
+        configure("INFO", as_json=True, handler=handler)
+        for number in range(100):
+            get_logger().info("One of many.", action="counted", number=number)
+    files = ["node.log.2", "node.log.1", "node.log"]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == sorted(files)
+    kept = [
+        json.loads(line) for name in files for line in (tmp_path / "logs" / name).read_text().splitlines()
+    ]
+    assert [record["number"] for record in kept] == list(range(100 - len(kept), 100))
+    assert all((tmp_path / "logs" / name).stat().st_size <= 1000 for name in files)
+
+
+def test_an_error_of_the_system_is_told_without_its_path() -> None:
+    error = PermissionError(13, "Permission denied", "/data/alice/out.csv")
+    assert problem_of(error) == "PermissionError: Permission denied"
+    assert problem_of(OSError("nothing of the system")) == "OSError: nothing of the system"
+    assert problem_of(ValueError("x")) == "ValueError: x"

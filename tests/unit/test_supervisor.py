@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 import pytest
+from structlog.testing import capture_logs
 
 from secretflow_task.data_loader import PathRules
 from secretflow_task.errors import AlgorithmError, MissingColumn, PeerLost, WorkerError
@@ -265,6 +266,10 @@ GARBAGE = {
     "a failure that is a text": b'{"kind": "failed", "body": {"error": "x", "from_peer": false}}',
     "progress that is a text": b'{"kind": "event", "body": {"progress": "half"}}',
     "progress that is a list": b'{"kind": "event", "body": {"progress": []}}',
+    "a stage without seconds": b'{"kind": "stage", "body": {"stage": "prepare"}}',
+    "seconds before zero": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": -1}}',
+    "seconds without end": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": Infinity}}',
+    "seconds that are no number": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": NaN}}',
 }
 
 
@@ -290,6 +295,34 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(hasty_bench: Bench) -> None:
     for endings in hasty_bench.run(*({"alice": script} for script in scripts)):
         both_fail(endings, "JobProcessDied", "alice")
     assert time.monotonic() - started < 60
+
+
+def test_a_failure_tells_what_the_stages_before_it_took(bench: Bench) -> None:
+    def fails(job: JobSide) -> None:
+        job.stage_ended("prepare", 1.5)
+        job.agree({})
+        for seconds in (0.25, 0.5):
+            job.stage_ended("task_execution", seconds)
+        job.fail(AlgorithmError(party="alice"))
+
+    def waits(job: JobSide) -> None:
+        job.agree({})
+        job.hang()
+
+    (endings,) = bench.run({"alice": fails, "bob": waits})
+    assert endings["alice"].last["timings"] == {"prepare": 1.5, "task_execution": 0.75}
+    assert endings["bob"].last["timings"] == {}
+
+
+def test_a_job_cannot_fill_the_log_of_its_node_with_stages(bench: Bench) -> None:
+    def floods(job: JobSide) -> None:
+        for number in range(1200):
+            job.send(Kind.STAGE, {"stage": f"s{number}", "seconds": 0})
+        job.fail(AlgorithmError(party="alice"))
+
+    with capture_logs() as records:
+        (endings,) = bench.run({"alice": floods})
+    assert len(endings["alice"].last["timings"]) == len(records) == 1000
 
 
 def test_a_refusal_is_the_same_at_every_party(bench: Bench) -> None:

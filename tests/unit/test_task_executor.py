@@ -165,7 +165,7 @@ def test_a_task_with_its_own_cluster_runs_without_ours(spec: JobSpec, registry: 
     told: list[tuple[dict[str, Any], dict[str, str]]] = []
     channel = MemoryChannel("alice")
     result = execute_secretflow_task(spec, channel, lambda *arguments: told.append(arguments))
-    assert list(result["timings"]) == ["prepare"]
+    assert list(result["timings"]) == ["prepare", "task_execution"]
     assert result == {"rows": 2, "self_party": "alice", "devices": [], "timings": result["timings"]}
     assert channel.offered == [{"rows": 2}]
     ((told_result, outputs),) = told

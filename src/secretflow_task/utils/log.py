@@ -14,7 +14,7 @@ import structlog
 
 _OWN = "secretflow_task"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Record = MutableMapping[str, Any]
 
 
@@ -72,7 +72,7 @@ def _formatter(as_json: bool) -> logging.Formatter:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _redact,
-            *(last if as_json else [_on_one_line, people]),
+            *(last if as_json else [_printable, people]),
         ],
     )
 
@@ -99,16 +99,12 @@ def _redacted(value: Any) -> Any:
     return [_redacted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _on_one_line(_logger: Any, _method: str, event: Record) -> Record:
-    """Escape what would end a line or steer a terminal: ids are what a submitter wrote."""
+def _printable(_logger: Any, _method: str, event: Record) -> Record:
+    """Take out what would steer a terminal, since ids are what a submitter wrote; ends of lines are quoted."""
     return {
-        key: _CONTROLS.sub(_escaped, value) if isinstance(value, str) and key != "exception" else value
+        key: _CONTROLS.sub("\ufffd", value) if isinstance(value, str) else value
         for key, value in event.items()
     }
-
-
-def _escaped(control: re.Match[str]) -> str:
-    return control[0].encode("unicode_escape").decode()
 
 
 def get_logger() -> Any:
