@@ -61,6 +61,7 @@ class Run:
     _ready: dict[int, Any] = field(default_factory=dict)
     _span: tuple[float, float] = (0.5, 1.0)
     _step: str | None = None
+    _timed: set[str] = field(default_factory=set)
 
     def prepare(self, task: Task, config: Any) -> None:
         """Check the own input of a task and agree with the peers, ahead of its dispatch."""
@@ -228,11 +229,19 @@ class Run:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that the block takes to the result's ``timings``, and tell the node."""
+        """Add the seconds that the block takes to the result's ``timings``, and tell the node.
+
+        What is in a block of the same stage, as a workflow prepares its first step, counts with that.
+        """
+        if stage in self._timed:
+            yield
+            return
+        self._timed.add(stage)
         started = time.monotonic()
         try:
             yield
         finally:
+            self._timed.remove(stage)
             seconds = round(time.monotonic() - started, 3)
             self.timings[stage] = round(self.timings.get(stage, 0.0) + seconds, 3)
             self.channel.stage_ended(stage, seconds)

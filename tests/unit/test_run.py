@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+import time
+
 import pyarrow as pa
 import pytest
 
@@ -151,6 +153,14 @@ def test_times_of_one_name_add_up_also_after_an_error(make_run: RunOf) -> None:
         with pytest.raises(KeyError), run.timed("prepare"):
             raise KeyError
     assert list(run.timings) == ["prepare"] and 0 <= run.timings["prepare"] < 1
+
+
+def test_a_stage_within_itself_counts_once(make_run: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, clock = make_run(), iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with run.timed("prepare"), run.timed("prepare"), run.timed("task_execution"):
+        pass
+    assert run.timings == {"task_execution": 1, "prepare": 3}
 
 
 def test_agree_tells_the_own_facts_and_returns_everyones(make_run: RunOf) -> None:

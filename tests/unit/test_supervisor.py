@@ -314,6 +314,18 @@ def test_a_failure_tells_what_the_stages_before_it_took(bench: Bench) -> None:
     assert endings["bob"].last["timings"] == {}
 
 
+def test_the_log_of_a_job_that_was_killed_says_why(bench: Bench) -> None:
+    def waits(job: JobSide) -> None:
+        job.agree({})
+        job.hang()
+
+    (endings,) = bench.run({"alice": waits, "bob": lambda job: job.refuse(MissingColumn(party="bob"))})
+    log = endings["alice"].root / "job.log"
+    (line,) = log.read_text().splitlines()
+    assert "action=job_gone code=MissingColumn failed_party=bob status=FAILURE" in line
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_job_cannot_fill_the_log_of_its_node_with_stages(bench: Bench) -> None:
     def floods(job: JobSide) -> None:
         for number in range(1200):

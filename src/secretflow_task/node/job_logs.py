@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from secretflow_task.errors import WorkerError
+from secretflow_task.messages import Status
+from secretflow_task.utils.log import appended_to
 
 _KEPT_BYTES = 1_000_000  # of the end of a log that is too long
 _DAY_SECONDS = 24 * 3600.0
@@ -24,6 +29,18 @@ def trim(log: Path, limit_bytes: int) -> None:
             file.write(f"[{length - len(end)} bytes dropped]\n".encode() + end)
     except OSError:
         return  # no log yet, or a full disk
+
+
+def note_failure(path: Path, failure: WorkerError, as_json: bool) -> None:
+    """Say at the end of a job's log how its execution ended: its process may have been killed."""
+    with suppress(OSError), appended_to(path, as_json) as log:
+        log.info(
+            "The execution has failed, and its job is gone.",
+            action="job_gone",
+            status=Status.FAILURE.value,
+            code=failure.code,
+            failed_party=failure.party,
+        )
 
 
 def forget_old(folder: Path, days: float) -> None:

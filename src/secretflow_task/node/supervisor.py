@@ -24,7 +24,7 @@ from secretflow_task.errors import (
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Kind, PipeMessage, Status, StatusEvent
 from secretflow_task.node import vitals
-from secretflow_task.node.job_logs import trim
+from secretflow_task.node.job_logs import note_failure, trim
 from secretflow_task.node.outputs import move_outputs, put_back
 from secretflow_task.node.peer_link import PeerLink, Unsettled
 from secretflow_task.node.template import JobProcess
@@ -165,6 +165,7 @@ class Supervisor:
         trim(self._spec.log_path, self._limits.log_bytes)
         if failure is None:
             return Ending(None, success(self._result or {}))
+        note_failure(self._spec.log_path, failure, self._spec.log_json)
         self._host.withdraw()
         put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
         return Ending.of(failure, self._progress, self._timings)

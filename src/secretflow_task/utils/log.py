@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import structlog
 _OWN = "secretflow_task"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CHAIN: list[Any] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level]
+_OWN_CHAIN = [*_CHAIN, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
 Record = MutableMapping[str, Any]
 
 
@@ -38,11 +41,7 @@ def configure(
         logger.setLevel(lowest)
     logging.captureWarnings(libraries)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[*_OWN_CHAIN],
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
@@ -57,16 +56,23 @@ def rotating_file(path: Path, limit_bytes: int, count: int) -> logging.Handler:
     return RotatingFileHandler(path, maxBytes=limit_bytes, backupCount=count, encoding="utf-8")
 
 
+@contextmanager
+def appended_to(path: Path, as_json: bool) -> Iterator[Any]:
+    """A logger that writes to the end of a file, which another process may write to as well."""
+    with open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(_formatter(as_json))
+        logger = logging.Logger(_OWN)
+        logger.addHandler(handler)
+        yield structlog.wrap_logger(logger, [*_OWN_CHAIN], structlog.make_filtering_bound_logger("info"))
+
+
 def _formatter(as_json: bool) -> logging.Formatter:
     # Plain tracebacks: structlog's own show local variables, which hold data.
     people = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     last: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            _of_a_library,
-        ],
+        foreign_pre_chain=[*_CHAIN, _of_a_library],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
