@@ -6,6 +6,7 @@ from typing import Iterator
 
 import yaml
 
+from scripts.reference.markdown import code, table
 from secretflow_task.cli import files
 from secretflow_task.cli.describe import keys_of
 from secretflow_task.messages import TaskRequest
@@ -38,11 +39,8 @@ def _section(name: str) -> Iterator[str]:
 
 
 def _keys(task: Task) -> Iterator[str]:
-    yield "| key | type | default | meaning |"
-    yield "|---|---|---|---|"
-    for cells in keys_of(task):
-        key, *rest = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-        yield f"| `{key}` | " + " | ".join(rest) + " |"
+    rows = [(code(key), *rest) for key, *rest in keys_of(task)]
+    yield from table("key | type | default | meaning", rows)
 
 
 def _reveals(example: str) -> Iterator[str]:

@@ -136,7 +136,23 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class StatusEvent:
-    """What the web application reads from Redis. ``seq`` counts 1, 2, 3 ... per execution and party."""
+    """What the web application reads from Redis.
+
+    Attributes:
+        execution_id: The execution; the same at every party.
+        task_request_id: The submitter's own id of the request.
+        party: Whose side of the execution the event is about.
+        status: `RUNNING`, `SUCCESS` or `FAILURE`.
+        data: Where the execution is, what came of it, or why it failed.
+        worker_container: The node, as `SFWORKER_NAME` calls it.
+        task_name: The Celery task.
+        seq: Counts 1, 2, 3 ... per execution and party.
+        task_id: As in the request, or null.
+        subtask_id: As in the request, or null.
+        task_type: The task type, or an empty text where the request has none.
+        timestamp: When it happened, in UTC (ISO 8601).
+        event_id: Another for each event, and the same when an event is sent again.
+    """
 
     execution_id: str
     task_request_id: str

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Iterator, Mapping
-
-import time
 
 import pyarrow as pa
 import pytest

@@ -170,5 +170,9 @@ def listen(settings: Settings) -> None:
             signal.signal(number, lambda *_: listener.stop())
         log.info("The listener starts.", action="listener_ready", database=database.kind)
         listener.run()
-        counts = {"stored": listener.stored, "malformed": listener.malformed}
-        log.info("The listener has stopped.", action="listener_stopped", **counts)
+        log.info(
+            "The listener has stopped.",
+            action="listener_stopped",
+            stored=listener.stored,
+            malformed=listener.malformed,
+        )

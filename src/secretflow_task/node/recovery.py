@@ -125,8 +125,12 @@ class Recovery:
         try:
             self.clean(execution, succeeded)
         except (OSError, WorkerError) as error:  # such as folders that are no longer allowed
-            what, party = "Something that an earlier process staged is left.", execution.party
-            log.error(what, action="recovery_clean_failed", party=party, problem=problem_of(error))
+            log.error(
+                "Something that an earlier process staged is left.",
+                action="recovery_clean_failed",
+                party=execution.party,
+                problem=problem_of(error),
+            )
 
     def _agreed(self, execution: Execution) -> Mapping[str, object] | None:
         return self.store.agreed_result(execution.request.execution_id, execution.party)

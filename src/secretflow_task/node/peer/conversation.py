@@ -63,7 +63,7 @@ async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
     except (WireClosed, _Silence):
         end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
     except Exception:  # pylint: disable=broad-exception-caught  # nobody else would say that it ended
-        log.exception("A conversation with a peer failed.", action="conversation_failed")
+        log.exception("A conversation with a peer failed.", action="conversation_failed", peer=peer)
         end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
     finally:
         for message in end.take():  # for a peer that was only stopped, and reads it later

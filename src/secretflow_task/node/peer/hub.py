@@ -29,7 +29,7 @@ from secretflow_task.node.peer.tunnels import Tunnels
 from secretflow_task.node.peer.wire import LONGEST_BYTES, Garbled, Message, Wire, WireClosed
 from secretflow_task.node.peer_link import PeerLink
 from secretflow_task.node.ports import Ports
-from secretflow_task.utils.log import get_logger
+from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()
 
@@ -342,7 +342,8 @@ class PeerHub:
         seat = linked.end.seat(header)
         wire.longest_bytes = LONGEST_BYTES
         wire.send({"kind": "welcome", "session": linked.end.session})
-        await converse(wire, seat, ", ".join(seat.parties), self._pace)
+        with execution_context(execution_id=execution_id):
+            await converse(wire, seat, ", ".join(seat.parties), self._pace)
 
     async def _on_channel(self, wire: Wire, parties: frozenset[str], header: Message) -> None:
         linked = self._executions.get(str(header["execution"]))
