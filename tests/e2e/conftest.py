@@ -74,10 +74,11 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def node(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
-    """A real node that hosts alice and bob."""
+    """A real node that hosts alice and bob; its `node.log` is JSON."""
     root = tmp_path_factory.mktemp("node")
     write_tables(root / "data")
-    with running_node(root, redis_url) as running:
+    logs = {"SFWORKER_LOG_JSON": "true", "SFWORKER_LOG_FILE": str(root / "node.log")}
+    with running_node(root, redis_url, **logs) as running:
         yield running
 
 
