@@ -15,6 +15,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 import psutil
 
+from scripts.reference import events as reference
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.node.node import Node, Outcome
@@ -22,6 +23,7 @@ from secretflow_task.node.template import Template
 
 Columns = Mapping[str, Sequence[Any]]
 _STARTED = [("cluster_init", 0.1), ("device_creation", 0.3), ("task_execution", 0.5)]
+_OTHER_STAGES = {"SUCCESS", "waiting", "flood"}  # the end, and what probes report
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:
@@ -231,12 +233,19 @@ def start_bench(root: Path, **settings: Any) -> tuple[Node, Bench]:
 
 
 def check_events(execution: Execution) -> None:
-    """Numbered 1, 2, 3 ..., one terminal event at the end, stages in order, progress that never falls."""
+    """Numbered 1, 2, 3 ..., one terminal event at the end, stages in order, progress that never falls.
+
+    All that they hold is in the reference, and the end tells the seconds of every stage.
+    """
     for party, events in execution.events.items():
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert [event.status.terminal for event in events] == [False] * (len(events) - 1) + [True]
         assert events[-1].status is execution.outcome.status
         assert len({event.event_id for event in events}) == len(events)
+        assert all(set(event.data) <= set(reference.DATA[event.status]) for event in events)
+        assert {stage for stage, _ in execution.stages(party)} <= {*reference.STAGES, *_OTHER_STAGES}
+        end = events[-1].data
+        assert all(seconds >= 0 for seconds in end.get("result", end)["timings"].values())
         assert {(event.execution_id, event.party) for event in events} == {(execution.id, party)}
         progress = [event.data["progress"] for event in events]
         assert progress == sorted(progress)
@@ -244,6 +253,7 @@ def check_events(execution: Execution) -> None:
         assert stages[:3] == _STARTED[: len(stages)]
         if execution.succeeded:
             assert stages[:3] == _STARTED
+            assert {stage for stage, _ in _STARTED} | {"prepare"} <= set(end["result"]["timings"])
             assert stages[-1] == ("SUCCESS", 1.0)
             assert all(0.5 <= share < 1.0 for _, share in stages[3:-1])
 

@@ -246,6 +246,22 @@ def test_what_a_run_here_has_left_is_found(tmp_path: Path, capsys: pytest.Captur
     assert "Did you mean run-psi-1?" in capsys.readouterr().err
 
 
+def test_what_may_not_be_read_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bench.node(talk) as node:
+        node.execute("e-1", PSI)
+
+    def refused(path: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path.name)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert sfworker("logs", "e-1") == Exit.UNAVAILABLE
+    assert capsys.readouterr().err.startswith(
+        "PermissionError: [Errno 13] Permission denied: 'e-1.alice.log'"
+    )
+
+
 def test_a_log_file_that_cannot_be_opened_is_a_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,13 @@ def test_the_queries_of_the_guide_use_labels_and_fields_that_exist(name: str) ->
         assert {field for fields in used for field in fields if field} <= fields_of(action)
 
 
+@PAGES
+def test_links_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page(name))
+    assert len(links) == 3
+    assert [link for link in links if not (ROOT / "docs" / "ops_guide" / link).is_file()] == []
+
+
 def test_the_parts_of_the_collector_are_connected_from_the_files_to_loki() -> None:
     sources, transforms, sinks = VECTOR["sources"], VECTOR["transforms"], VECTOR["sinks"]
     assert sinks["loki"]["inputs"] == list(transforms)

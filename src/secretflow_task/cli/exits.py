@@ -65,5 +65,9 @@ _UNAVAILABLE: dict[str, tuple[str, str]] = {
     "ConnectionError": _REDIS_AWAY,
     "AuthenticationError": _REDIS_AWAY,
     "OperationalError": _REDIS_AWAY,
+    "PermissionError": (
+        "",
+        "Run the command as a user who may read and write there, such as that of the node.",
+    ),
     "StoreInUse": ("", "Stop the other node, or set SFWORKER_STATE_DIR."),
 }
