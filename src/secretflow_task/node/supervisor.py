@@ -237,7 +237,7 @@ class Supervisor:
         if message.kind is Kind.EVENT:
             self._report(body)
         elif message.kind is Kind.STAGE:
-            self._note_stage(str(body["stage"]), _seconds(body["seconds"]))
+            self._note_stage(str(body["stage"])[:64], _seconds(body["seconds"]))
         elif message.kind is Kind.PREPARED:
             self._offered = True
             self._round_deadline = (
