@@ -164,8 +164,8 @@ def test_whom_to_ask_for_the_log_of_a_party_elsewhere(
         ask = "Ask who runs its node for `sfworker logs e-1 --party bob`.\n"
         assert capsys.readouterr() == ("hello\n", f"bob is elsewhere. {ask}")
         identity, fingerprint = make_certificate("bob", tmp_path / "bob")
-        entry = f"{{host: bob.example, port: 1, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
-        (tmp_path / "parties.yaml").write_text(f"bob: {entry}")
+        known = f"certificate: {identity.certificate}, fingerprints: [{fingerprint}]"
+        (tmp_path / "parties.yaml").write_text(f"bob: {{host: bob.example, port: 1, {known}}}")
         monkeypatch.setenv("SFWORKER_PEERS_FILE", str(tmp_path / "parties.yaml"))
         assert sfworker("logs", "e-1", "--party", "bob") == Exit.BAD_REQUEST
         assert "  Ask who runs its node (bob.example) for" in capsys.readouterr().err

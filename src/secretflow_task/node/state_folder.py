@@ -1,4 +1,4 @@
-"""What a node's state folder tells from outside: of its executions and their logs, while the node runs or not."""
+"""What a node's state folder tells of its executions and their logs, whether the node runs or not."""
 
 from __future__ import annotations
 

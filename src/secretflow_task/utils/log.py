@@ -30,7 +30,7 @@ def configure(
     """Send this process's log to standard error or to ``handler``, for people or as JSON lines.
 
     Args:
-        libraries: send what Celery and other libraries log too, from warnings on; else leave their loggers alone.
+        libraries: also send what Celery and others log, from warnings on; else leave their loggers alone.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(as_json))
@@ -106,7 +106,7 @@ def _redacted(value: Any) -> Any:
 
 
 def _printable(_logger: Any, _method: str, event: Record) -> Record:
-    """Take out what would steer a terminal, since ids are what a submitter wrote; ends of lines are quoted."""
+    """Take out what would steer a terminal: ids are what a submitter wrote. Ends of lines get quoted."""
     return {
         key: _CONTROLS.sub("\ufffd", value) if isinstance(value, str) else value
         for key, value in event.items()
