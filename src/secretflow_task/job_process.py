@@ -131,9 +131,9 @@ def _isolate(spec: JobSpec) -> None:
     os.chdir(spec.folder)
     os.environ["TMPDIR"] = str(spec.folder)
     tempfile.tempdir = None
-    log = os.open(spec.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    output = os.open(spec.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
+    for source, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

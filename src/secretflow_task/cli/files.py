@@ -42,15 +42,15 @@ def _warn_of_misspelt_settings() -> None:
                 complain("UnknownSetting", f"{name} is ignored, did you mean {near}?")
 
 
-def open_log(settings: Settings) -> None:
+def open_log(chosen: Settings) -> None:
     """Send this process's log where the settings say; raises `BadSetting` when it cannot be written there."""
     handler = None
-    if settings.log_file:
+    if chosen.log_file:
         try:
-            handler = log.rotating_file(settings.log_file, settings.log_file_bytes, settings.log_file_count)
+            handler = log.rotating_file(chosen.log_file, chosen.log_file_bytes, chosen.log_file_count)
         except OSError as error:
             raise BadSetting(f"SFWORKER_LOG_FILE: {error.strerror}.") from None
-    log.configure(settings.log_level, settings.log_json, handler)
+    log.configure(chosen.log_level, chosen.log_json, handler)
 
 
 def read_request(path: Path) -> TaskRequest:

@@ -69,6 +69,7 @@ class _Execution:
 
     @staticmethod
     def of(execution_id: str, settings: Settings) -> _Execution:
+        """Find it, or raise `UnknownExecution` with the nearest id."""
         folder = StateFolder.holding(execution_id, settings.state_dir)
         if not folder.logs(execution_id):
             known = StateFolder(settings.state_dir).execution_ids()
