@@ -22,12 +22,13 @@ from secretflow_task.errors import (
     WorkerError,
 )
 from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Kind, PipeMessage, Status, StatusEvent
+from secretflow_task.messages import Kind, PipeMessage, Stage, Status, StatusEvent
 from secretflow_task.node import vitals
 from secretflow_task.node.job_logs import note_failure, trim
 from secretflow_task.node.outputs import move_outputs, put_back
 from secretflow_task.node.peer_link import PeerLink, Unsettled
 from secretflow_task.node.template import JobProcess
+from secretflow_task.node.usage import PREPARE, SETTLING, Usage
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
@@ -43,6 +44,7 @@ _MESSAGES_AT_ONCE = 100
 # How often the kernel is asked about the job, and how often in a row it must say that the job is stopped.
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
+_WEIGHING_LOOKS = 10
 _EVENTS_PER_SECOND = 200  # of one job; what comes beyond that is progress that nobody could read
 _MOST_STAGES = 1000  # of one job: more than any workflow has, and no more lines in the log
 # Where the progress of what has not succeeded ends.
@@ -80,16 +82,23 @@ class Ending:
     Attributes:
         failure: None for success.
         data: of the terminal event.
+        usage: of its job; None when there was none.
     """
 
     failure: WorkerError | None
     data: Mapping[str, Any]
+    usage: Usage | None = None
 
     @staticmethod
-    def of(failure: WorkerError, progress: float = 0.0, timings: Mapping[str, float] | None = None) -> Ending:
+    def of(
+        failure: WorkerError,
+        progress: float = 0.0,
+        timings: Mapping[str, float] | None = None,
+        usage: Usage | None = None,
+    ) -> Ending:
         """The ending in a failure, after stages that took ``timings``."""
         data = {"progress": progress, "timings": dict(timings or {}), **failure.as_event_data()}
-        return Ending(failure, data)
+        return Ending(failure, data, usage)
 
     @property
     def status(self) -> Status:
@@ -123,10 +132,12 @@ class Supervisor:
         self._link = link
         self._host = host
         self._limits = limits
+        self.usage = Usage(job.pid)
         now = time.monotonic()
         self._deadline = now + limits.job_seconds
         self._round_deadline: float | None = now + limits.prepare_seconds
         self._next_look = now + _LOOK_SECONDS
+        self._looks = 0
         self._stopped_looks = 0
         self._last_heard = now
         self._burst = (now, 0)
@@ -160,15 +171,16 @@ class Supervisor:
             raise
         watchdog.cancel()
         if failure is None:
+            self.usage.end(SETTLING)
             self._job.wait(self._limits.grace_seconds)
         self._job.kill(self._limits.grace_seconds if failure else 0.0)
         trim(self._spec.log_path, self._limits.log_bytes)
         if failure is None:
-            return Ending(None, success(self._result or {}))
+            return Ending(None, success(self._result or {}), self.usage)
         note_failure(self._spec.log_path, failure, self._spec.log_json)
         self._host.withdraw()
         put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
-        return Ending.of(failure, self._progress, self._timings)
+        return Ending.of(failure, self._progress, self._timings, self.usage)
 
     def _watch(self) -> None:
         try:
@@ -235,6 +247,8 @@ class Supervisor:
         body = message.body
         self._last_heard = time.monotonic()
         if message.kind is Kind.EVENT:
+            if body.get("stage") in (Stage.CLUSTER_INIT.value, Stage.DEVICE_CREATION.value):
+                self.usage.end(body["stage"])
             self._report(body)
         elif message.kind is Kind.STAGE:
             self._note_stage(str(body["stage"])[:64], _seconds(body["seconds"]))
@@ -248,7 +262,10 @@ class Supervisor:
             self._outputs = _texts(body["outputs"])
             self._result = _tellable(body["result"])
             self._link.finish()
+            self.usage.end(Stage.TASK_EXECUTION.value)
+            self.usage.weigh()  # the job waits for its peers now, and leaves then
         elif message.kind in (Kind.REFUSED, Kind.FAILED):
+            self.usage.weigh()
             self._fail(WorkerError.from_dict(body["error"]), bool(body["from_peer"]))
 
     def _report(self, data: Mapping[str, Any]) -> None:
@@ -271,6 +288,7 @@ class Supervisor:
         if facts is None:
             return
         self._offered = False
+        self.usage.end(PREPARE)
         try:
             self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
         except OSError:
@@ -305,6 +323,7 @@ class Supervisor:
         if self._process_has_ended():
             return
         trim(self._spec.log_path, self._limits.log_bytes)
+        self._measure()
         party, limits = self._spec.party, self._limits
         self._stopped_looks = self._stopped_looks + 1 if vitals.is_stopped(self._job.pid) else 0
         if self._stopped_looks == _STOPPED_LOOKS:
@@ -315,6 +334,13 @@ class Supervisor:
             self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
         elif limits.memory_bytes and vitals.memory_bytes(self._job.pid) > limits.memory_bytes:
             self._fail(MemoryLimitExceeded(party=party), may_be_consequence=False)
+
+    def _measure(self) -> None:
+        self._looks += 1
+        if self._looks % _WEIGHING_LOOKS:
+            self.usage.look()
+        else:
+            self.usage.weigh()
 
     def _job_died(self, exit_code: int | None) -> None:
         error = JobProcessDied(

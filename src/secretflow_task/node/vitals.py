@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Iterator
@@ -9,6 +10,8 @@ from typing import Iterator
 _PROC = Path("/proc")
 _STOPPED = frozenset("Tt")
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.M)
+_RESIDENT = re.compile(rb"^Vm(HWM|RSS):\s+(\d+) kB", re.M)
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def is_stopped(pid: int) -> bool:
@@ -24,6 +27,29 @@ def memory_bytes(group: int) -> int:
     return sum(map(_pss_bytes, _members(group)))
 
 
+def weight(pid: int) -> tuple[int, int]:
+    """Proportional set size of one process now, and how much larger it has been; 0 when it has ended.
+
+    The kernel keeps the peak of the resident size only. What was resident then and is not now was its own:
+    pages that it shares with the template stay.
+    """
+    try:
+        resident = dict(_RESIDENT.findall((_PROC / str(pid) / "status").read_bytes()))
+    except OSError:
+        return 0, 0
+    now = _pss_bytes(_PROC / str(pid))
+    return now, 1024 * (int(resident.get(b"HWM", 0)) - int(resident.get(b"RSS", 0)))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of its children that have ended; 0 when it has ended itself."""
+    try:
+        fields = _fields(_PROC / str(pid))
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
+
+
 def _members(group: int) -> Iterator[Path]:
     for process in _PROC.iterdir():
         if process.name.isdigit() and _state_and_group(process)[1] == group:
@@ -33,11 +59,15 @@ def _members(group: int) -> Iterator[Path]:
 def _state_and_group(process: Path) -> tuple[str, int]:
     """State letter and process group; an empty text and 0 for a process that has ended."""
     try:
-        # The name, which may hold anything, stands in parentheses.
-        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+        fields = _fields(process)
     except OSError:
         return "", 0
     return fields[0].decode(), int(fields[2])
+
+
+def _fields(process: Path) -> list[bytes]:
+    """What the kernel's ``stat`` says after the name, which stands in parentheses and may hold anything."""
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _pss_bytes(process: Path) -> int:

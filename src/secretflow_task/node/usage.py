@@ -1,0 +1,46 @@
+"""What a job takes: the seconds of its stages, its CPU time and its memory."""
+
+from __future__ import annotations
+
+import time
+
+from secretflow_task.messages import Stage
+from secretflow_task.node import vitals
+
+PREPARE, SETTLING = "prepare", "settling"
+STAGES = (PREPARE, *(stage.value for stage in Stage), SETTLING)
+
+
+class Usage:
+    """What one job process has taken so far, as far as it was looked at.
+
+    Attributes:
+        stages: seconds of each stage that has ended; together they are the life of the job.
+        memory_bytes: proportional set size when it was weighed last.
+        peak_memory_bytes: the most that it ever was.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._since = time.monotonic()
+        self.stages: dict[str, float] = {}
+        self.cpu_seconds = 0.0
+        self.memory_bytes = 0
+        self.peak_memory_bytes = 0
+
+    def end(self, stage: str) -> None:
+        """Note that a stage has ended and the next begins; only its first end counts."""
+        if stage not in self.stages:
+            now = time.monotonic()
+            self.stages[stage], self._since = now - self._since, now
+
+    def look(self) -> None:
+        """Read the CPU time, which costs next to nothing."""
+        self.cpu_seconds = max(self.cpu_seconds, vitals.cpu_seconds(self._pid))
+
+    def weigh(self) -> None:
+        """Read the memory, for which the kernel walks through all pages: 1 ms for some 100 MB."""
+        self.look()
+        now, since_then = vitals.weight(self._pid)
+        self.memory_bytes = now
+        self.peak_memory_bytes = max(self.peak_memory_bytes, now + since_then)
