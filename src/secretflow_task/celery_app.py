@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.app.events import Events
+from celery.events import EventDispatcher
 from kombu import Connection
 from redis import RedisError
 
@@ -14,6 +16,27 @@ TASK_NAME = "tasks.secretflow.execute_task"
 
 
 CANCEL_COMMAND = "cancel_execution"
+# A header of a request: when it was sent, in seconds since 1970.
+SENT_AT = "sfworker_sent_at"
+
+# What an event of Celery may say of a task; others hold its arguments, its result or a traceback.
+_TOLD = frozenset(
+    "uuid name root_id parent_id retries eta expires runtime exception terminated signum expired requeue".split()
+)
+
+
+class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
+    def send(self, kind: str, **fields: Any) -> Any:  # pylint: disable=arguments-differ
+        """Send an event, as Flower and celery-exporter follow them, without what the request holds."""
+        if kind.startswith("task-"):
+            fields = {name: value for name, value in fields.items() if name in _TOLD}
+        if "exception" in fields:
+            fields["exception"] = fields["exception"].partition("(")[0] + "()"
+        return super().send(kind, **fields)
+
+
+class _Events(Events):  # type: ignore[misc]
+    dispatcher_cls = _Dispatcher
 
 
 def create_app(settings: Settings, node_id: str | None = None) -> Celery:
@@ -24,7 +47,7 @@ def create_app(settings: Settings, node_id: str | None = None) -> Celery:
             others know what to take when it dies.
     """
     url = settings.redis_url.get_secret_value()
-    app = Celery("secretflow_worker", broker=url, backend=url, set_as_current=False)
+    app = Celery("secretflow_worker", broker=url, backend=url, events=_Events, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -38,7 +61,7 @@ def create_app(settings: Settings, node_id: str | None = None) -> Celery:
         worker_redirect_stdouts=False,
         # An execution goes on without Redis.
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=False,  # they would carry arguments and tracebacks
+        worker_send_task_events=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(node_id),
