@@ -8,7 +8,7 @@ from celery import Celery
 from celery.exceptions import Ignore, Reject
 from celery.worker.control import Panel
 
-from secretflow_task.celery_app import CANCEL_COMMAND, TASK_NAME
+from secretflow_task.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME
 from secretflow_task.errors import WorkerError
 from secretflow_task.messages import Status
 
@@ -44,8 +44,11 @@ class Outcome(Protocol):
 class Executor(Protocol):
     """What runs a request to its end: the node."""
 
-    def execute(self, *arguments: Any) -> Outcome:
-        """Run ``(task_request_id, params)`` or ``(params,)``; raises `NodeStopping` if it takes no more."""
+    def execute(self, *arguments: Any, sent_at: object = None) -> Outcome:
+        """Run ``(task_request_id, params)`` or ``(params,)``; raises `NodeStopping` if it takes no more.
+
+        ``sent_at`` is what the sender says of when it was sent, in seconds since 1970.
+        """
 
     def cancel(self, execution_id: str) -> bool:
         """End a running execution; whether it runs here."""
@@ -65,13 +68,15 @@ def register(app: Celery, executor: Executor) -> None:
     @task_of  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
+        redelivered = task.request.delivery_info.get("redelivered")
+        sent_at = None if redelivered else task.request.get(SENT_AT)  # it has waited in the queue once
         try:
-            outcome = executor.execute(*arguments)
+            outcome = executor.execute(*arguments, sent_at=sent_at)
         except NodeStopping:
             raise Reject(requeue=True) from None
         except WorkerError as error:
             raise ExecutionFailed(f"{error.code}: {error.public_message}") from None
-        if outcome.repeated and task.request.delivery_info.get("redelivered"):
+        if outcome.repeated and redelivered:
             raise Ignore()  # the first delivery of this very message records how it ended
         if outcome.failure is not None:
             raise ExecutionFailed(f"{outcome.failure.code}: {outcome.failure.public_message}") from None

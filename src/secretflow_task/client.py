@@ -7,7 +7,7 @@ from typing import Any, Iterable, Iterator
 
 from redis import Redis
 
-from secretflow_task.celery_app import CANCEL_COMMAND, TASK_NAME, create_app
+from secretflow_task.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME, create_app
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import StatusEvent, TaskRequest
 from secretflow_task.utils.status_notifier import CANCEL_SECONDS, STREAM, cancel_key
@@ -41,7 +41,14 @@ class Client:
             "subtask_id": request.subtask_id,
         }
         arguments = [request.task_request_id, {**request.params, **ids}]
-        self._app.send_task(TASK_NAME, args=arguments, queue=queue, argsrepr="(...)", retry=False)
+        self._app.send_task(
+            TASK_NAME,
+            args=arguments,
+            queue=queue,
+            argsrepr="(...)",
+            headers={SENT_AT: time.time()},
+            retry=False,
+        )
 
     def cancel(self, execution_id: str) -> bool:
         """Cancel an execution, also one that is still in the queue or not yet sent.

@@ -350,6 +350,8 @@ class ScriptedTemplate:
     def __init__(self, script: Callable[[JobSpec, JobSide], None]) -> None:
         self._script = script
         self.spawned: list[JobSpec] = []
+        self.ready = True
+        self.restarts = 0
 
     def start(self) -> int:
         """There is nothing to load; returns this process's id."""

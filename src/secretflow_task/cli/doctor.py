@@ -128,6 +128,11 @@ def _peer_link(settings: Settings) -> Finding:
     return Finding(f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tries the way")
 
 
+def _metrics(settings: Settings) -> Finding:
+    listen = settings.metrics_listen
+    return Finding(f"http://{listen}/metrics" if listen else "none: SFWORKER_METRICS_LISTEN is not set")
+
+
 def _folder(field: str) -> Callable[[Settings], Finding]:
     def check(settings: Settings) -> Finding:
         path = Path(getattr(settings, field)).absolute()
@@ -163,6 +168,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "nodes": _nodes,
     "ports": _ports,
     "peer link": _peer_link,
+    "metrics": _metrics,
     "data folder": _data_root,
     "state folder": _folder("state_dir"),
     "work folder": _folder("work_dir"),

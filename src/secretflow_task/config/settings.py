@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         (),
         description="SPU protocols that are not secure between nodes and allowed there all the same: SEMI2K.",
     )
+    metrics_listen: str = Field(
+        "",
+        description="Address and port of `/metrics`, `/healthz` and `/readyz`, such as `127.0.0.1:9464`; "
+        "none without.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Level of the logs: DEBUG, INFO, WARNING or ERROR."
     )
@@ -182,7 +187,7 @@ class Settings(BaseSettings):
             raise ValueError("sqlite:///file, sqlite:////absolute/file or postgresql://user@host/database")
         return value
 
-    @field_validator("peer_listen")
+    @field_validator("peer_listen", "metrics_listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         if value and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):\d{1,5}", value):

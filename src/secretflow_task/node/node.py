@@ -19,6 +19,7 @@ from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.fixed_addresses import ProbedExecution
 from secretflow_task.node.inquiry import Inquiry, known_outcome
+from secretflow_task.node.metrics import Metrics
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.peer.hub import PeerHub
 from secretflow_task.node.peer_link import Execution, LocalExecution, PeerLink, Unsettled
@@ -62,6 +63,7 @@ class Node:
 
     Args:
         on_event: called, from any thread, with every event after it is stored; may be set later.
+        metrics: counts what happens here.
         ownership: makes what decides between this node and others on the same queue, when the store is open.
     """
 
@@ -71,10 +73,12 @@ class Node:
         *,
         on_event: Callable[[StatusEvent], None] = lambda event: None,
         template: Template | None = None,
+        metrics: Metrics | None = None,
         ownership: Callable[[Node], ContextManager[Ownership]] = lambda node: nullcontext(SoleOwnership()),
     ) -> None:
         self.settings = settings
         self.on_event = on_event
+        self.metrics = metrics or Metrics()
         self.ownership: Ownership = SoleOwnership()
         self._ownership_of = ownership
         self._mutex = threading.Lock()
@@ -84,7 +88,7 @@ class Node:
         self._left = threading.Event()
         self._workplace: Workplace
         self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
-        self._template = template or Template(settings.template_timeout_seconds)
+        self.template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
         self._hub: PeerHub | None = None
 
@@ -95,7 +99,8 @@ class Node:
             if self.settings.peer_listen:
                 answer = partial(known_outcome, self.store)
                 self._hub = self._stack.enter_context(PeerHub(self.settings, self.store.decide, answer))
-            self._template.start()
+                self.metrics.know_peers(self._hub.dialler.book.peers)
+            self.template.start()
             self.ownership = self._stack.enter_context(self._ownership_of(self))
             self._workplace.clear()
             recovery = Recovery(
@@ -110,7 +115,7 @@ class Node:
         self.stop()
         self._left.set()
         self._housekeeping.join(_HOUSEKEEPING_END_SECONDS)
-        self._template.close()
+        self.template.close()
         self._stack.__exit__(*exc)
 
     def _inquiry(self) -> Inquiry | None:
@@ -137,12 +142,16 @@ class Node:
         """Start the next jobs from a new template process, and read the address book again."""
         if self._hub:
             self._hub.reload()
-        self._template.recycle()
+            self.metrics.know_peers(self._hub.dialler.book.peers)
+        self.template.recycle()
 
-    def execute(self, *arguments: Any) -> Outcome:
+    def execute(self, *arguments: Any, sent_at: object = None) -> Outcome:
         """Run a request, ``(task_request_id, params)`` or ``(params,)``, to its end at all hosted parties.
 
         A request that was taken before is not run again, and nothing is published for it.
+
+        Args:
+            sent_at: when it was sent, in seconds since 1970, as far as the sender says so.
 
         Raises:
             NodeStopping: another node should take it.
@@ -151,6 +160,7 @@ class Node:
         if self._closing:
             raise NodeStopping
         request = TaskRequest.from_arguments(*arguments)
+        self.metrics.taken(request.task_type, sent_at)
         with execution_context(**request.log_ids):
             try:
                 plan = Plan.of(request)
@@ -377,27 +387,37 @@ class Node:
     def _supervise(self, spec: JobSpec, link: PeerLink, host: _Host) -> Ending:
         with execution_context(**spec.request.log_ids, party=spec.party):
             try:
-                job = self._template.spawn(spec)
+                job = self.template.spawn(spec)
             except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
                 log.exception("The job process could not be started.", action="spawn_failed")
                 own = WorkerError(hint=NODE_LOG, party=spec.party)
                 public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
                 return Ending.of(link.failed or public)
-            return Supervisor(spec, job, link, host, self._workplace.limits(host.assignment.plan)).run()
+            supervisor = Supervisor(spec, job, link, host, self._workplace.limits(host.assignment.plan))
+            with self.metrics.watching(supervisor.usage):
+                return supervisor.run()
 
     def report(self, request: TaskRequest, party: str, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
         if event := self.store.append(self._event(request, party, Status.RUNNING, data)):
-            self.on_event(event)
+            self._announce(event)
 
     def _tell(self, request: TaskRequest, endings: Mapping[str, Ending]) -> None:
         """Publish the terminal events of all parties here, together."""
         events = [
             self._event(request, party, ending.status, ending.data) for party, ending in endings.items()
         ]
-        for event in self.store.append_all(events):
-            self.on_event(event)
+        kept = self.store.append_all(events)
+        if kept:
+            seconds = time.time() - self.store.taken_at(request.execution_id)
+            self.metrics.ended(request.task_type, list(endings.values()), seconds)
+        for event in kept:
+            self._announce(event)
+
+    def _announce(self, event: StatusEvent) -> None:
+        self.metrics.stored(event)
+        self.on_event(event)
 
     def _event(
         self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]

@@ -18,6 +18,8 @@ from secretflow_task.celery_tasks import register
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import BadSetting
 from secretflow_task.node import prompt_pool
+from secretflow_task.node.metrics import Metrics
+from secretflow_task.node.monitor import Monitor
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import RedisOwnership, living_nodes
 from secretflow_task.utils.log import get_logger
@@ -36,17 +38,24 @@ def serve(settings: Settings) -> int:
     ends them at once. Either way each reports how it ended before this returns. SIGHUP renews the template.
 
     Raises:
+        BadSetting: a port is taken.
         EngineUnavailable: SecretFlow does not load.
         StoreInUse: another node uses the state folder.
     """
     url = settings.redis_url.get_secret_value()
     redis = Redis.from_url(url, socket_timeout=10, socket_keepalive=True, health_check_interval=30)
+    metrics = Metrics()
     with ExitStack() as stack:
-        node = stack.enter_context(Node(settings, ownership=lambda node: _ownership(node, redis)))
+        monitor = stack.enter_context(Monitor(settings, metrics))
+        node = stack.enter_context(
+            Node(settings, metrics=metrics, ownership=lambda node: _ownership(node, redis))
+        )
         app = create_app(settings, node.store.node_id)
         publisher = stack.enter_context(_publisher(node, redis))
         node.on_event = lambda event: publisher.wake()
         stack.callback(node.stop)  # first of all: its last events go out before the others close
+        stack.callback(monitor.close)
+        monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
         worker = _worker_class(app, node)(
             pool=prompt_pool.install(app),  # threads: a prefork child is daemonic and may not have children
@@ -73,6 +82,7 @@ def _publisher(node: Node, redis: Redis) -> Publisher:
         maxlen=settings.stream_maxlen,
         also_list=settings.status_list,
         on_stale=lambda stale: node.abandon(stale.event.execution_id, stale.event.party, stale.epoch),
+        on_sent=node.metrics.published,
     )
 
 

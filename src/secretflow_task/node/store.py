@@ -156,6 +156,11 @@ class EventStore:
         query = "SELECT 1 FROM executions WHERE execution_id = ? AND party = ?"
         return self._row(query, execution_id, party) is not None
 
+    def taken_at(self, execution_id: str) -> float:
+        """When an execution, which is known here, was taken, in seconds since 1970."""
+        query = "SELECT MAX(taken_at) FROM executions WHERE execution_id = ?"
+        return float(self._row(query, execution_id)[0])
+
     def unfinished(self) -> list[Execution]:
         """What was taken and has no terminal event: after a start, what an earlier node process left."""
         return self._executions("status = 'RUNNING'")

@@ -100,6 +100,10 @@ class Template:
     """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process.
 
     One that dies, and takes its jobs with it, is replaced at once, so that the next job starts warm again.
+
+    Attributes:
+        ready: whether jobs can be started.
+        restarts: how often one that had died was replaced.
     """
 
     def __init__(
@@ -111,6 +115,8 @@ class Template:
         self._context.set_forkserver_preload(self._preload)
         self._closed = threading.Event()
         self._current = 0
+        self.ready = False
+        self.restarts = 0
 
     def start(self) -> int:
         """Wait until the engine is loaded; returns the template's process id.
@@ -119,6 +125,7 @@ class Template:
             EngineUnavailable: the engine did not load in time, or its backend was started (a job could hang).
         """
         template = self._current = self._probe()
+        self.ready = True
         threading.Thread(target=self._replace, args=(template,), name="template-watch", daemon=True).start()
         return template
 
@@ -164,8 +171,10 @@ class Template:
         pause = 0.0
         while not self._closed.wait(pause) and self._current == template:
             log.warning("The template has ended; another is started.", action="template_replaced")
+            self.ready = False
             try:
                 self.start()
+                self.restarts += 1
             except EngineUnavailable as error:
                 log.error("There is no template.", action="template_missing", problem=error.message)
                 pause = _REPLACE_PAUSE_SECONDS

@@ -163,7 +163,11 @@ class Publisher:
     """A thread that moves events from the outbox to Redis, in order, until it is closed.
 
     When Redis lost some, since it came back empty or from an older file, it gets those of the last minutes
-    again. ``on_stale`` is called with an event of an execution that another node has taken over.
+    again. ``on_stale`` is called with an event of an execution that another node has taken over, ``on_sent``
+    with one that Redis had not.
+
+    Attributes:
+        failures: how often nothing could be sent.
     """
 
     def __init__(
@@ -174,12 +178,15 @@ class Publisher:
         maxlen: int,
         also_list: bool = False,
         on_stale: Callable[[Unsent], object] = lambda unsent: None,
+        on_sent: Callable[[StatusEvent], object] = lambda event: None,
     ) -> None:
         self._outbox = outbox
         self._redis = redis
         self._maxlen = maxlen
         self._also_list = also_list
         self._on_stale = on_stale
+        self._on_sent = on_sent
+        self.failures = 0
         self._script = redis.register_script(PUBLISH_SCRIPT)
         self._mark_key = f"sfworker:mark:{outbox.node_id}"
         self._mark: str | None = None
@@ -219,6 +226,8 @@ class Publisher:
             for unsent, answer in zip(group, answers):
                 if answer == "stale":
                     self._on_stale(unsent)
+                elif answer == "sent":
+                    self._on_sent(unsent.event)
             self._outbox.mark_sent([unsent.number for unsent in group])
         return sum(map(len, groups))
 
@@ -264,6 +273,7 @@ class Publisher:
                     self._say_that_it_goes_on(waits_since)
                 pause = 0.0
             except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
+                self.failures += 1
                 if not pause:
                     waits_since, problem = time.monotonic(), type(error).__name__
                     log.warning("Events cannot be sent; they wait.", action="outbox_waits", problem=problem)

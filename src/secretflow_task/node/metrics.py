@@ -1,0 +1,222 @@
+"""What a node counts and measures for Prometheus: one registry, fed by what the node stores and settles.
+
+No label holds an id or anything of the parties' data: task types are those of the registry, codes those of the
+error tree, peers those of the address book.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Iterable, Iterator, Literal, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from secretflow_task import __version__
+from secretflow_task.errors import PeerLost
+from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.node.supervisor import Ending
+from secretflow_task.node.usage import STAGES, Usage
+from secretflow_task.task_dispatcher import TaskDispatcher
+
+SUCCESS, FAILURE = "success", "failure"
+_OTHER = "other"  # the task type of a request that names none of ours
+_MINUTE, _HOUR = 60.0, 3600.0
+_GIB = 2.0**30
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the reference.
+
+    Attributes:
+        buckets: upper bounds of a histogram. Few: each is a line for every combination of labels.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+OBSERVED = (
+    Metric(
+        "sfworker_build_info",
+        "gauge",
+        "1, with the versions of the worker, of SecretFlow and of Python.",
+        ("version", "secretflow", "python"),
+    ),
+    Metric("sfworker_start_time_seconds", "gauge", "When the node was started, in seconds since 1970."),
+    Metric(
+        "sfworker_executions_total",
+        "counter",
+        "Executions that have ended, with the error code of a failure; refused requests count too.",
+        ("task_type", "outcome", "code"),
+    ),
+    Metric(
+        "sfworker_execution_seconds",
+        "histogram",
+        "Time from taking a request to its terminal event.",
+        ("task_type", "outcome"),
+        (1, 2, 5, 10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE, _HOUR),
+    ),
+    Metric(
+        "sfworker_stage_seconds",
+        "histogram",
+        "Time in each stage that an execution has completed, at the slowest of the parties here.",
+        ("task_type", "stage"),
+        (0.1, 0.5, 1, 5, 15, _MINUTE, 5 * _MINUTE, 30 * _MINUTE),
+    ),
+    Metric(
+        "sfworker_queue_wait_seconds",
+        "histogram",
+        "Time from sending a request to taking it, of requests that say when they were sent.",
+        ("task_type",),
+        (0.1, 1, 5, 15, _MINUTE, 5 * _MINUTE, 30 * _MINUTE, 2 * _HOUR),
+    ),
+    Metric(
+        "sfworker_job_peak_memory_bytes",
+        "histogram",
+        "Largest proportional set size of each job process.",
+        ("task_type",),
+        (_GIB / 8, _GIB / 4, _GIB / 2, _GIB, 2 * _GIB, 4 * _GIB, 8 * _GIB, 16 * _GIB, 32 * _GIB),
+    ),
+    Metric("sfworker_job_cpu_seconds_total", "counter", "CPU time of job processes.", ("task_type",)),
+    Metric(
+        "sfworker_events_stored_total",
+        "counter",
+        "Status events that the node has stored to be sent, one per hosted party.",
+        ("status",),
+    ),
+    Metric(
+        "sfworker_events_published_total",
+        "counter",
+        "Status events that the node has put on the stream; a repetition that changes nothing is none.",
+        ("status",),
+    ),
+    Metric(
+        "sfworker_peer_losses_total",
+        "counter",
+        "Executions that ended since the way to another party's node or process broke.",
+        ("peer",),
+    ),
+)
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class Metrics:
+    """Counts what a node tells it, from any thread."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._made = {metric.name: self._make(metric) for metric in OBSERVED}
+        self._jobs: set[Usage] = set()
+        self._peers: frozenset[str] = frozenset()
+        self._mutex = threading.Lock()
+        self._begin()
+
+    def _make(self, metric: Metric) -> Any:
+        buckets = {"buckets": metric.buckets} if metric.buckets else {}
+        return _KINDS[metric.kind](
+            metric.name, metric.meaning, metric.labels, registry=self.registry, **buckets
+        )
+
+    def _begin(self) -> None:
+        """Let exist from the start what is cheap, so that rates are right from the first event on."""
+        self._of("build_info", __version__, _version_of("secretflow"), platform.python_version()).set(1)
+        self._of("start_time_seconds").set(time.time())
+        for task_type in (*TaskDispatcher.list_supported_tasks(), _OTHER):
+            self._of("executions_total", task_type, SUCCESS, "")
+            self._of("job_cpu_seconds_total", task_type)
+        for status in Status:
+            self._of("events_stored_total", status.value)
+            self._of("events_published_total", status.value)
+
+    def _of(self, name: str, *labels: str) -> Any:
+        """The series of ``sfworker_<name>`` with these labels."""
+        made = self._made[f"sfworker_{name}"]
+        return made.labels(*labels) if labels else made
+
+    def know_peers(self, peers: Iterable[str]) -> None:
+        """Count the losses of these parties, and of no others."""
+        self._peers = frozenset(peers)
+        for peer in self._peers:
+            self._of("peer_losses_total", peer)
+
+    def taken(self, task_type: str, sent_at: object) -> None:
+        """A request was taken; ``sent_at`` is what its sender says, who may say anything."""
+        name = _known(task_type)
+        for outcome in (SUCCESS, FAILURE):
+            self._of("execution_seconds", name, outcome)
+        if isinstance(sent_at, (int, float)) and 0 < sent_at < float("inf"):
+            self._of("queue_wait_seconds", name).observe(max(0.0, time.time() - sent_at))
+
+    def stored(self, event: StatusEvent) -> None:
+        """An event was stored."""
+        self._of("events_stored_total", event.status.value).inc()
+
+    def published(self, event: StatusEvent) -> None:
+        """An event has come to Redis."""
+        self._of("events_published_total", event.status.value).inc()
+
+    def ended(self, task_type: str, endings: Sequence[Ending], seconds: float) -> None:
+        """An execution has ended at all its parties here, ``seconds`` after it was taken."""
+        name = _known(task_type)
+        failed = next((ending for ending in endings if ending.failure), None)
+        outcome, code = (FAILURE, str(failed.data["error_code"])) if failed else (SUCCESS, "")
+        self._of("executions_total", name, outcome, code).inc()
+        self._of("execution_seconds", name, outcome).observe(max(0.0, seconds))
+        self._used(name, [ending.usage for ending in endings if ending.usage])
+        if failed and isinstance(failed.failure, PeerLost):
+            for peer in self._peers.intersection(str(failed.failure.party).split(", ")):
+                self._of("peer_losses_total", peer).inc()
+
+    def _used(self, name: str, jobs: list[Usage]) -> None:
+        for stage in STAGES:
+            if seconds := [job.stages[stage] for job in jobs if stage in job.stages]:
+                self._of("stage_seconds", name, stage).observe(max(seconds))
+        for job in jobs:
+            self._of("job_cpu_seconds_total", name).inc(job.cpu_seconds)
+            if job.peak_memory_bytes:  # else it ended before it was weighed
+                self._of("job_peak_memory_bytes", name).observe(job.peak_memory_bytes)
+
+    @contextmanager
+    def watching(self, job: Usage) -> Iterator[None]:
+        """Count the memory of a job while the block runs."""
+        with self._mutex:
+            self._jobs.add(job)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._jobs.discard(job)
+
+    def job_memory_bytes(self) -> int:
+        """Memory of all jobs that run, as it was weighed last."""
+        with self._mutex:
+            return sum(job.memory_bytes for job in self._jobs)
+
+
+def _known(task_type: str) -> str:
+    return task_type if task_type in TaskDispatcher.TASK_REGISTRY else _OTHER
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
