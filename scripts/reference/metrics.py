@@ -1,0 +1,69 @@
+"""The reference of all metrics, from where they are declared."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from secretflow_task.messages import Status
+from secretflow_task.node.metrics import OBSERVED, Metric
+from secretflow_task.node.monitor import SAMPLED
+from secretflow_task.node.usage import STAGES
+
+_HEAD = """\
+# All metrics
+
+`make reference` writes this page from the declarations of the metrics; a test compares them.
+
+A node with `SFWORKER_METRICS_LISTEN` (such as `127.0.0.1:9464`) answers there:
+
+| path | says |
+|---|---|
+| `/metrics` | the metrics below, for Prometheus |
+| `/healthz` | 200 while the process lives and its threads run, else 503 |
+| `/readyz` | 200 while the node takes requests, else 503: it is starting or stopping, or has no Redis or no template |
+
+Both checks answer with JSON, `{"ok": ..., "reasons": [...]}`. There is no password: let the port be reached by those who may
+read all this. An answer waits for Redis for a second at most.
+Nothing here names an execution, a path or anything of the data.
+
+## Metrics
+"""
+
+
+def metrics() -> list[Metric]:
+    """Every metric of a node, in the order of their names."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    standard = [
+        Metric(family.samples[0].name, family.type, family.documentation)  # type: ignore[arg-type]
+        for family in registry.collect()
+    ]
+    return sorted((*OBSERVED, *SAMPLED, *standard), key=lambda metric: metric.name)
+
+
+def page() -> str:
+    """The reference of all metrics as Markdown."""
+    return "\n".join([_HEAD, *_metrics(), "", "## Labels", "", *_labels(), ""])
+
+
+def _metrics() -> Iterator[str]:
+    yield "| metric | type | labels | meaning |"
+    yield "|---|---|---|---|"
+    for metric in metrics():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |"
+
+
+def _labels() -> Iterator[str]:
+    yield "| label | values |"
+    yield "|---|---|"
+    yield "| `task_type` | the [task types](requests.md), and `other` for a request that names none of them |"
+    yield "| `outcome` | `success`, `failure` |"
+    yield "| `code` | the error code of a failure, such as `MissingFile`; empty for a success |"
+    yield f"| `stage` | {', '.join(f'`{stage}`' for stage in STAGES)} |"
+    yield f"| `status` | {', '.join(f'`{status.value}`' for status in Status)} |"
+    yield "| `queue` | the queues of `SFWORKER_QUEUES` |"
+    yield "| `peer` | the parties of the address book, `SFWORKER_PEERS_FILE` |"
+    yield "| `folder` | `state`, `work`, `data` |"

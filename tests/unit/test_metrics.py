@@ -1,0 +1,200 @@
+"""What happens at a node is counted once, under labels that are known beforehand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from secretflow_task.errors import MissingFile, PeerLost, WorkerError
+from secretflow_task.job_spec import JobSpec
+from secretflow_task.messages import Stage, Status, TaskRequest
+from secretflow_task.node.metrics import OBSERVED, Metrics
+from secretflow_task.node.store import EventStore
+from secretflow_task.node.supervisor import Ending
+from secretflow_task.node.usage import STAGES, Usage
+from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.testing import JobSide
+from tests.unit.test_node import PSI, Bench, fail, never
+
+PSI_SUCCESS = {"task_type": "psi", "outcome": "success"}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Runs a node with scripted jobs."""
+    return Bench(tmp_path)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The value of a series; None when there is none."""
+    return metrics.registry.get_sample_value(f"sfworker_{name}", labels)
+
+
+def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """What was counted, and how often something was measured, by name and values of labels."""
+    return {
+        (sample.name.removeprefix("sfworker_"), " ".join(sample.labels.values())): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if family.name.startswith("sfworker_")
+        and sample.name.endswith(("_total", "_count"))
+        and not sample.name.startswith("sfworker_job_")
+        and sample.value
+    }
+
+
+def every_stage(spec: JobSpec, job: JobSide) -> None:
+    """Succeed as a real job does, through all stages."""
+    job.agree({"own": spec.party})
+    for stage in Stage:
+        job.report(stage.progress, stage.value)
+    job.finish({})
+
+
+def test_a_success_counts_once_though_two_parties_are_hosted(bench: Bench) -> None:
+    with bench.node(every_stage) as node:
+        node.execute("r-1", PSI, sent_at=time.time() - 7)
+        assert node.execute("r-1", PSI).repeated
+    assert counted(node.metrics) == {
+        ("executions_total", "psi success "): 1,
+        ("execution_seconds_count", "psi success"): 1,
+        ("queue_wait_seconds_count", "psi"): 1,
+        **{("stage_seconds_count", f"psi {stage}"): 1 for stage in STAGES},
+        ("events_stored_total", "RUNNING"): 6,
+        ("events_stored_total", "SUCCESS"): 2,
+    }
+    assert 7 <= (value(node.metrics, "queue_wait_seconds_sum", task_type="psi") or 0) < 60
+    whole = value(node.metrics, "execution_seconds_sum", **PSI_SUCCESS) or 0
+    assert 0 < whole < 60
+    assert node.metrics.job_memory_bytes() == 0
+
+
+def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
+    bench: Bench,
+) -> None:
+    with bench.node(fail) as node:
+        node.execute("r-1", PSI)
+    assert counted(node.metrics) == {
+        ("executions_total", "psi failure AlgorithmError"): 1,
+        ("execution_seconds_count", "psi failure"): 1,
+        ("stage_seconds_count", "psi prepare"): 1,
+        ("events_stored_total", "FAILURE"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("params", "labels"),
+    [
+        ({"task_config": {"task_type": "r-1 of alice"}}, "other failure UnknownTaskType"),
+        ({"task_config": {"task_type": "psi"}}, "psi failure InvalidTaskConfig"),
+        ({}, "other failure InvalidTaskConfig"),
+    ],
+)
+def test_a_refused_request_counts_under_a_name_that_we_know(
+    bench: Bench, params: dict[str, Any], labels: str
+) -> None:
+    with bench.node(never) as node:
+        node.execute("r-1", params)
+    assert counted(node.metrics) == {
+        ("executions_total", labels): 1,
+        ("execution_seconds_count", labels.rpartition(" ")[0]): 1,
+        ("events_stored_total", "FAILURE"): 2,
+    }
+
+
+def test_what_an_earlier_process_left_counts_when_it_is_settled(bench: Bench) -> None:
+    with EventStore(bench.settings.state_dir) as store:
+        store.claim(TaskRequest("r-1", "r-1", PSI), "alice", "bob")
+    with bench.node(never) as node:
+        assert counted(node.metrics) == {
+            ("executions_total", "psi failure NodeLost"): 1,
+            ("execution_seconds_count", "psi failure"): 1,
+            ("events_stored_total", "FAILURE"): 2,
+        }
+
+
+@pytest.mark.parametrize("said", [None, "yesterday", float("nan"), float("inf"), -1, {"at": 1}])
+def test_a_sender_that_does_not_say_when_has_no_queue_wait(said: object) -> None:
+    metrics = Metrics()
+    metrics.taken("psi", said)
+    assert value(metrics, "queue_wait_seconds_count", task_type="psi") is None
+
+
+def test_a_sender_whose_clock_is_ahead_has_not_waited() -> None:
+    metrics = Metrics()
+    metrics.taken("psi", time.time() + 3600)
+    assert value(metrics, "queue_wait_seconds_sum", task_type="psi") == 0
+    assert value(metrics, "queue_wait_seconds_count", task_type="psi") == 1
+
+
+def test_a_stage_takes_as_long_as_at_the_slowest_party_and_each_job_has_its_memory() -> None:
+    metrics, jobs = Metrics(), [Usage(0), Usage(0)]
+    for number, job in enumerate(jobs, 1):
+        job.stages = {"prepare": float(number)}
+        job.cpu_seconds, job.peak_memory_bytes = float(number), number * 2**30
+    metrics.ended("psi", [Ending(None, {}, job) for job in jobs], 4.0)
+    assert value(metrics, "stage_seconds_sum", task_type="psi", stage="prepare") == 2
+    assert value(metrics, "stage_seconds_count", task_type="psi", stage="prepare") == 1
+    assert value(metrics, "job_cpu_seconds_total", task_type="psi") == 3
+    assert value(metrics, "job_peak_memory_bytes_sum", task_type="psi") == 3 * 2**30
+    assert value(metrics, "job_peak_memory_bytes_count", task_type="psi") == 2
+    assert value(metrics, "execution_seconds_sum", **PSI_SUCCESS) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (PeerLost(party="bob"), {"bob": 1.0, "carol": 0.0}),
+        (PeerLost(party="bob, carol"), {"bob": 1.0, "carol": 1.0}),  # one node hosts both
+        (PeerLost(party="mallory"), {"bob": 0.0, "carol": 0.0}),
+        (PeerLost(), {"bob": 0.0, "carol": 0.0}),
+        (MissingFile(party="bob"), {"bob": 0.0, "carol": 0.0}),
+    ],
+)
+def test_losses_count_for_the_peers_of_the_address_book(error: WorkerError, lost: dict[str, float]) -> None:
+    metrics = Metrics()
+    metrics.know_peers(["bob", "carol"])
+    metrics.ended("psi", [Ending.of(error)], 1.0)
+    (family,) = (family for family in metrics.registry.collect() if family.name == "sfworker_peer_losses")
+    assert {sample.labels["peer"]: sample.value for sample in family.samples} == lost
+
+
+def test_jobs_weigh_while_they_are_watched() -> None:
+    metrics, first, second = Metrics(), Usage(0), Usage(0)
+    first.memory_bytes, second.memory_bytes = 5, 7
+    with metrics.watching(first):
+        with metrics.watching(second):
+            assert metrics.job_memory_bytes() == 12
+        assert metrics.job_memory_bytes() == 5
+    assert metrics.job_memory_bytes() == 0
+
+
+def test_what_can_be_known_at_the_start_is_there_from_the_start() -> None:
+    metrics = Metrics()
+    for task_type in (*TaskDispatcher.list_supported_tasks(), "other"):
+        labels = {"task_type": task_type, "outcome": "success", "code": ""}
+        assert value(metrics, "executions_total", **labels) == 0
+        assert value(metrics, "job_cpu_seconds_total", task_type=task_type) == 0
+    for status in Status:
+        assert value(metrics, "events_stored_total", status=status.value) == 0
+        assert value(metrics, "events_published_total", status=status.value) == 0
+    metrics.taken("psi", None)
+    assert value(metrics, "execution_seconds_count", task_type="psi", outcome="failure") == 0
+
+
+def test_names_follow_the_conventions() -> None:
+    for metric in OBSERVED:
+        assert metric.name.startswith("sfworker_")
+        assert metric.name.endswith("_total") is (metric.kind == "counter")
+        assert bool(metric.buckets) is (metric.kind == "histogram")
+        assert metric.meaning.endswith(".") and metric.buckets == tuple(sorted(metric.buckets))
+
+
+def test_there_are_no_series_of_creation_times() -> None:
+    metrics = Metrics()
+    metrics.ended("psi", [Ending(None, {})], 1.0)
+    assert b"_created" not in generate_latest(metrics.registry)
