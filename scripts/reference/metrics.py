@@ -28,6 +28,11 @@ Both checks answer with JSON, `{"ok": ..., "reasons": [...]}`. There is no passw
 read all this. An answer waits for Redis for a second at most.
 Nothing here names an execution, a path or anything of the data.
 
+`sfworker_queue_wait_seconds` needs requests that say when they were sent, as those of `sfworker submit` do. Another Celery client sends
+the header `sfworker_sent_at`, in seconds since 1970: `app.send_task(..., headers={"sfworker_sent_at": time.time()})`.
+
+Celery's own events are on, so that Flower and celery-exporter see the node, too; they hold no arguments, results or tracebacks.
+
 ## Metrics
 """
 

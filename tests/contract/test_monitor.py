@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from scripts.reference.metrics import metrics as metrics_of_the_reference
@@ -30,39 +26,11 @@ from secretflow_task.node.metrics import Metrics
 from secretflow_task.node.monitor import Monitor
 from secretflow_task.node.node import Node
 from secretflow_task.utils.status_notifier import Publisher
+from tests.contract.scraping import ask, described, reasons, scrape
 from tests.e2e.nodes import wait_for
 from tests.unit.test_node import PSI, Bench, fail, succeed
 
 REFUSED = {"task_config": {"task_type": "psi"}}
-
-
-def ask(monitor: Monitor, path: str) -> tuple[int, str]:
-    """Status and body of an answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{monitor.port}{path}", timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def reasons(monitor: Monitor, path: str) -> list[str]:
-    """Why a check fails; none when it does not."""
-    status, body = ask(monitor, path)
-    said = json.loads(body)
-    assert (status, said["ok"]) == ((503, False) if said["reasons"] else (200, True))
-    return list(said["reasons"])
-
-
-def scrape(monitor: Monitor) -> dict[tuple[str, str], float]:
-    """Every series by its name and the values of its labels."""
-    status, body = ask(monitor, "/metrics")
-    assert status == 200
-    return {
-        (sample.name, " ".join(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(body)
-        for sample in family.samples
-    }
 
 
 @dataclass
@@ -88,7 +56,7 @@ class Rig:
 
     def until(self, name: str, condition: Callable[[float], bool], labels: str = "") -> None:
         """Scrape until the value of a series is as it should be."""
-        wait_for(lambda: condition(scrape(self.monitor).get((name, labels), -1.0)), 60)
+        wait_for(lambda: condition(scrape(self.monitor.port).get((name, labels), -1.0)), 60)
 
 
 @pytest.fixture(scope="module")
@@ -125,23 +93,12 @@ def rig(url: str, tmp_path: Path) -> Iterator[Rig]:
         monitor.close()
 
 
-def described(body: str) -> dict[str, tuple[str, frozenset[str]]]:
-    """Type and labels of every metric in an exposition."""
-    found: dict[str, tuple[str, frozenset[str]]] = {}
-    for family in text_string_to_metric_families(body):
-        for sample in family.samples:
-            name = family.name if family.type == "histogram" else sample.name
-            what = (family.type, frozenset(sample.labels) - {"le"})
-            assert found.setdefault(name, what) == what
-    return found
-
-
 def test_what_is_exposed_is_what_the_reference_says(rig: Rig) -> None:
     rig.node.execute("r-1", PSI, sent_at=time.time())
     rig.bench.template._script = fail
     rig.node.execute("r-2", PSI)
     rig.node.execute("r-3", REFUSED)
-    exposed = described(ask(rig.monitor, "/metrics")[1])
+    exposed = described(rig.monitor.port)
     assert exposed == {
         metric.name: (metric.kind, frozenset(metric.labels)) for metric in metrics_of_the_reference()
     }
@@ -152,70 +109,70 @@ def test_every_execution_counts_once_and_every_event_of_it_comes_to_redis(rig: R
     rig.bench.template._script = fail
     rig.node.execute("r-2", PSI)
     rig.node.execute("r-3", REFUSED)
-    rig.until("sfworker_events_published_total", lambda value: value == 4, "FAILURE")
-    found = scrape(rig.monitor)
-    ended = {labels: count for (name, labels), count in found.items() if name == "sfworker_executions_total"}
+    rig.until("events_published_total", lambda value: value == 4, "FAILURE")
+    found = scrape(rig.monitor.port)
+    ended = {labels: count for (name, labels), count in found.items() if name == "executions_total"}
     assert {labels: count for labels, count in ended.items() if count} == {
         " success psi": 1,
         "AlgorithmError failure psi": 1,
         "InvalidTaskConfig failure psi": 1,
     }
     for status, events in {"RUNNING": 2, "SUCCESS": 2, "FAILURE": 4}.items():
-        assert found["sfworker_events_stored_total", status] == events
-        assert found["sfworker_events_published_total", status] == events
-    assert found["sfworker_executions_limit", ""] == 2 and found["sfworker_executions_running", ""] == 0
-    assert found["sfworker_disk_size_bytes", "state"] >= found["sfworker_disk_free_bytes", "state"] > 0
-    assert reasons(rig.monitor, "/readyz") == reasons(rig.monitor, "/healthz") == []
+        assert found["events_stored_total", status] == events
+        assert found["events_published_total", status] == events
+    assert found["executions_limit", ""] == 2 and found["executions_running", ""] == 0
+    assert found["disk_size_bytes", "state"] >= found["disk_free_bytes", "state"] > 0
+    assert reasons(rig.monitor.port, "/readyz") == reasons(rig.monitor.port, "/healthz") == []
 
 
 def test_a_paused_redis_holds_up_no_answer_and_is_told(rig: Rig) -> None:
     rig.node.execute("r-1", PSI)
-    rig.until("sfworker_outbox_events", lambda value: value == 0)
+    rig.until("outbox_events", lambda value: value == 0)
     with rig.paused_redis():
-        found = scrape(rig.monitor)
-        assert found["sfworker_redis_up", ""] == 0
-        assert ("sfworker_queue_length", "secretflow_queue") not in found
-        assert reasons(rig.monitor, "/readyz") == ["Redis does not answer."]
-        assert reasons(rig.monitor, "/healthz") == []
+        found = scrape(rig.monitor.port)
+        assert found["redis_up", ""] == 0
+        assert ("queue_length", "secretflow_queue") not in found
+        assert reasons(rig.monitor.port, "/readyz") == ["Redis does not answer."]
+        assert reasons(rig.monitor.port, "/healthz") == []
         rig.node.execute("r-2", REFUSED)
-        rig.until("sfworker_publish_failures_total", lambda value: value >= 1)
-        waiting = scrape(rig.monitor)
-        assert waiting["sfworker_outbox_events", ""] == 2
-        assert waiting["sfworker_outbox_oldest_seconds", ""] > 0
-    rig.until("sfworker_outbox_events", lambda value: value == 0)
-    rig.until("sfworker_redis_up", lambda value: value == 1)
-    assert scrape(rig.monitor)["sfworker_outbox_oldest_seconds", ""] == 0
-    assert scrape(rig.monitor)["sfworker_queue_length", "secretflow_queue"] == 0
+        rig.until("publish_failures_total", lambda value: value >= 1)
+        waiting = scrape(rig.monitor.port)
+        assert waiting["outbox_events", ""] == 2
+        assert waiting["outbox_oldest_seconds", ""] > 0
+    rig.until("outbox_events", lambda value: value == 0)
+    rig.until("redis_up", lambda value: value == 1)
+    assert scrape(rig.monitor.port)["outbox_oldest_seconds", ""] == 0
+    assert scrape(rig.monitor.port)["queue_length", "secretflow_queue"] == 0
 
 
 def test_the_length_of_a_queue_counts_every_priority(rig: Rig) -> None:
     with create_app(rig.bench.settings) as app:
         for priority in (None, 3, 9):
             app.send_task(TASK_NAME, args=["r-1", {}], priority=priority, ignore_result=True)
-        rig.until("sfworker_queue_length", lambda value: value == 3, "secretflow_queue")
+        rig.until("queue_length", lambda value: value == 3, "secretflow_queue")
 
 
 def test_a_node_without_a_template_or_that_stops_is_not_ready_and_lives(rig: Rig) -> None:
     rig.bench.template.ready = False
     rig.stopping.set()
-    assert reasons(rig.monitor, "/readyz") == [
+    assert reasons(rig.monitor.port, "/readyz") == [
         "The node is stopping.",
         "The template has ended; another is started.",
     ]
-    assert reasons(rig.monitor, "/healthz") == []
+    assert reasons(rig.monitor.port, "/healthz") == []
 
 
 def test_a_thread_that_has_ended_is_told(rig: Rig) -> None:
     rig.publisher.close()
-    assert reasons(rig.monitor, "/healthz") == ["The thread status-publisher has ended."]
+    assert reasons(rig.monitor.port, "/healthz") == ["The thread status-publisher has ended."]
 
 
 def test_before_its_start_a_node_lives_and_is_not_ready(url: str, tmp_path: Path) -> None:
     with Monitor(bench_on(url, tmp_path).settings, Metrics()) as monitor:
-        assert reasons(monitor, "/readyz") == ["The node is starting."]
-        assert reasons(monitor, "/healthz") == []
-        assert scrape(monitor)["sfworker_executions_total", " success psi"] == 0
-        assert ask(monitor, "/")[0] == ask(monitor, "/metrics/x")[0] == 404
+        assert reasons(monitor.port, "/readyz") == ["The node is starting."]
+        assert reasons(monitor.port, "/healthz") == []
+        assert scrape(monitor.port)["executions_total", " success psi"] == 0
+        assert ask(monitor.port, "/")[0] == ask(monitor.port, "/metrics/x")[0] == 404
 
 
 def test_after_the_end_nobody_answers(url: str, tmp_path: Path) -> None:
@@ -243,8 +200,8 @@ def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor_module._Handler, "timeout", 0.2)
-    silent = [socket.create_connection(("127.0.0.1", rig.monitor.port)) for _ in range(12)]
-    assert scrape(rig.monitor)["sfworker_redis_up", ""] == 1
+    silent = [socket.create_connection(("127.0.0.1", rig.monitor.port)) for _ in range(6)]
+    assert scrape(rig.monitor.port)["redis_up", ""] == 1
     for connection in silent:
         connection.close()
 
@@ -260,9 +217,9 @@ def test_a_thousand_executions_leave_the_number_of_series(rig: Rig) -> None:
     rig.node.execute("r-1", PSI, sent_at=time.time())
     for execution_id, params in many_requests(3):
         rig.node.execute(f"first-{execution_id}", params, sent_at=time.time())
-    before = scrape(rig.monitor)
+    before = scrape(rig.monitor.port)
     for execution_id, params in many_requests(1000):
         rig.node.execute(execution_id, params, sent_at=time.time())
-    after = scrape(rig.monitor)
+    after = scrape(rig.monitor.port)
     assert after.keys() == before.keys()
-    assert sum(after[key] - before[key] for key in after if key[0] == "sfworker_executions_total") == 1000
+    assert sum(after[key] - before[key] for key in after if key[0] == "executions_total") == 1000

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -18,7 +18,9 @@ import psutil
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.messages import StatusEvent, TaskRequest
+from secretflow_task.node.ports import leased_ports
 
+METRICS_PORTS = range(31000, 31200)
 PARTIES = ("alice", "bob")
 
 
@@ -55,6 +57,11 @@ class RunningNode:
                     return found
         raise AssertionError("unreachable: the iteration ends with a TimeoutError")
 
+    @property
+    def metrics_port(self) -> int:
+        """The port of its metrics."""
+        return int(self.environment["SFWORKER_METRICS_LISTEN"].rpartition(":")[2])
+
     def execute(self, execution_id: str, params: dict[str, Any]) -> dict[str, list[StatusEvent]]:
         """Send a request and wait for its end."""
         self.send(execution_id, params)
@@ -78,7 +85,10 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
         "SFWORKER_NAME": "node-of-the-test",
         "SFWORKER_DRAIN_SECONDS": "0.5",
     } | settings
-    with (root / "node.log").open("ab") as log:
+    with ExitStack() as stack:
+        (port,) = stack.enter_context(leased_ports(1, METRICS_PORTS))
+        environment.setdefault("SFWORKER_METRICS_LISTEN", f"127.0.0.1:{port}")
+        log = stack.enter_context((root / "node.log").open("ab"))
         begin = log.tell()
         command = [Path(sys.executable).with_name("sfworker"), "start"]
         with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as popen:

@@ -15,6 +15,7 @@ from secretflow_task.client import Client
 from secretflow_task.messages import Status
 from secretflow_task.node.embedded_redis import embedded_redis
 from secretflow_task.node.peer.certificates import make_certificate
+from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of, wait_for
 from tests.e2e.test_celery import assert_ended_once
@@ -61,7 +62,10 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
             node.send("running", training_params(epochs=20))
             wait_for(lambda: len(node.jobs()) == 2)
             node.send("queued", psi_params())
+            assert reasons(node.metrics_port, "/readyz") == []
             node.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: reasons(node.metrics_port, "/readyz") == ["The node is stopping."])
+            assert reasons(node.metrics_port, "/healthz") == []
             assert node.process.wait(60) == 0
             assert_ended_once(node.events("running")["alice"], Status.SUCCESS)
         with running_node(tmp_path, url) as node:
@@ -98,6 +102,8 @@ def test_a_template_that_dies_or_is_stopped_is_replaced_and_ends_only_its_own_jo
         assert codes(node, "orphaned") == dict.fromkeys(PARTIES, "JobProcessDied")
         assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
         assert template_of(node).pid != first.pid
+        wait_for(lambda: scrape(node.metrics_port)["template_restarts_total", ""] == 1)
+        assert reasons(node.metrics_port, "/readyz") == []
 
 
 def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> None:
@@ -129,6 +135,7 @@ def test_a_second_node_with_a_link_for_the_same_party_does_not_start(tmp_path: P
     with embedded_redis() as url, running_node(tmp_path, url, **link) as first:
         environment = os.environ | first.environment | {"SFWORKER_STATE_DIR": str(tmp_path / "second")}
         environment |= {"SFWORKER_PEER_LISTEN": "127.0.0.1:28802", "SFWORKER_WORK_DIR": str(tmp_path / "w")}
+        environment |= {"SFWORKER_METRICS_LISTEN": ""}
         command = [Path(sys.executable).with_name("sfworker"), "start"]
         second = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=False
