@@ -120,7 +120,9 @@ def test_doctor_finds_what_is_wrong_and_what_is_well(
     well = sfworker("doctor", SFWORKER_REDIS_URL=redis_url, **settings)
     assert (well.returncode, "wrong" in well.stdout) == (0, False), well.stdout
     assert f"{node.environment['SFWORKER_NAME']}: 0 running, 0 events waiting, 0 dropped" in well.stdout
+    settings["SFWORKER_METRICS_LISTEN"] = "127.0.0.1:9464"
     away = sfworker("doctor", SFWORKER_REDIS_URL="redis://:secret@127.0.0.1:1/0", **settings)
+    assert "http://127.0.0.1:9464/metrics" in away.stdout
     assert (away.returncode, "Start Redis" in away.stdout, "secret" in away.stdout) == (4, True, False)
 
 

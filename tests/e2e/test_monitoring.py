@@ -39,8 +39,6 @@ def test_a_success_and_a_failure_are_measured(node: RunningNode, app: Celery) ->
     assert sum(stages.values()) <= 2 * new["execution_seconds_sum", "success psi"]
     assert new["queue_wait_seconds_count", "psi"] == 1 and new["queue_wait_seconds_sum", "psi"] >= 3
     assert new["job_cpu_seconds_total", "psi"] > 0
-    assert new["job_peak_memory_bytes_count", "psi"] == 2
-    assert new["job_peak_memory_bytes_sum", "psi"] > 2 * 2**20
     assert new["events_published_total", "SUCCESS"] == new["events_stored_total", "SUCCESS"] == 2
     assert after["redis_up", ""] == 1 and after["queue_length", "secretflow_queue"] == 0
     assert reasons(node.metrics_port, "/healthz") == reasons(node.metrics_port, "/readyz") == []

@@ -18,6 +18,7 @@ for module in pkgutil.walk_packages(secretflow_task.__path__, "secretflow_task."
     if not module.name.endswith((".__main__", ".template_process")):
         importlib.import_module(module.name)
 """
+CLIENT = "import secretflow_task.cli, secretflow_task.client, secretflow_task.listener.task_status_listener"
 JOB = "import secretflow_task.job_process, secretflow_task.jobs"
 
 
@@ -35,8 +36,12 @@ def loaded_by(code: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("code", "never"),
-    [(EVERYTHING, ENGINE | HEAVY), (JOB, ENGINE | NODE_ONLY | HEAVY)],
-    ids=["everything", "a job's modules"],
+    [
+        (EVERYTHING, ENGINE | HEAVY),
+        (JOB, ENGINE | NODE_ONLY | HEAVY | {"prometheus_client"}),
+        (CLIENT, ENGINE | HEAVY | {"prometheus_client"}),  # which the extra `engine` brings
+    ],
+    ids=["everything", "a job's modules", "a client's modules"],
 )
 def test_importing_loads_no_more_than_it_should_and_does_nothing(
     code: str, never: set[str], tmp_path: Path

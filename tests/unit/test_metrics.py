@@ -73,6 +73,21 @@ def test_a_success_counts_once_though_two_parties_are_hosted(bench: Bench) -> No
     assert node.metrics.job_memory_bytes() == 0
 
 
+def stay(spec: JobSpec, job: JobSide) -> None:
+    """Succeed, and do not leave."""
+    job.agree({"own": spec.party})
+    job.finish({})
+    job.hang()
+
+
+def test_of_many_short_jobs_one_is_weighed(bench: Bench) -> None:
+    with bench.node(stay) as node:
+        node.execute("r-1", PSI)
+        node.execute("r-2", PSI)
+    assert value(node.metrics, "job_peak_memory_bytes_count", task_type="psi") == 1
+    assert (value(node.metrics, "job_peak_memory_bytes_sum", task_type="psi") or 0) > 2**20
+
+
 def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
     bench: Bench,
 ) -> None:

@@ -179,6 +179,8 @@ def test_a_peer_link_without_one_of_its_files_is_refused(missing: str) -> None:
 def test_what_is_no_address_to_listen_on_is_refused(listen: str) -> None:
     with pytest.raises(ValidationError, match="address:port"):
         Settings(peer_listen=listen, **PEER)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="address:port"):
+        Settings(metrics_listen=listen)
 
 
 def test_only_semi2k_can_be_allowed_between_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ SAMPLED = (
     Metric(
         "sfworker_job_memory_bytes",
         "gauge",
-        "Proportional set size of all job processes; each is weighed every 10 s and when it has its result.",
+        "Proportional set size of all job processes; each is weighed every 10 s.",
     ),
     Metric("sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."),
     Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),

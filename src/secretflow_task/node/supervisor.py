@@ -263,9 +263,9 @@ class Supervisor:
             self._result = _tellable(body["result"])
             self._link.finish()
             self.usage.end(Stage.TASK_EXECUTION.value)
-            self.usage.weigh()  # the job waits for its peers now, and leaves then
+            self.usage.conclude()  # the job waits for its peers now, and leaves then
         elif message.kind in (Kind.REFUSED, Kind.FAILED):
-            self.usage.weigh()
+            self.usage.conclude()
             self._fail(WorkerError.from_dict(body["error"]), bool(body["from_peer"]))
 
     def _report(self, data: Mapping[str, Any]) -> None:

@@ -17,7 +17,8 @@ class Usage:
     Attributes:
         stages: seconds of each stage that has ended; together they are the life of the job.
         memory_bytes: proportional set size when it was weighed last.
-        peak_memory_bytes: the most that it ever was.
+        peak_memory_bytes: the most that it ever was; 0 if it was never weighed.
+        sampled: whether it is weighed though it may be short.
     """
 
     def __init__(self, pid: int) -> None:
@@ -27,6 +28,7 @@ class Usage:
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
+        self.sampled = True
 
     def end(self, stage: str) -> None:
         """Note that a stage has ended and the next begins; only its first end counts."""
@@ -39,8 +41,14 @@ class Usage:
         self.cpu_seconds = max(self.cpu_seconds, vitals.cpu_seconds(self._pid))
 
     def weigh(self) -> None:
-        """Read the memory, for which the kernel walks through all pages: 1 ms for some 100 MB."""
+        """Read the memory, for which the kernel walks through all pages: some milliseconds."""
         self.look()
-        now, since_then = vitals.weight(self._pid)
-        self.memory_bytes = now
-        self.peak_memory_bytes = max(self.peak_memory_bytes, now + since_then)
+        self.memory_bytes, since_then = vitals.weight(self._pid)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, self.memory_bytes + since_then)
+
+    def conclude(self) -> None:
+        """Look at the process before it leaves."""
+        if self.sampled or self.peak_memory_bytes:
+            self.weigh()
+        else:
+            self.look()

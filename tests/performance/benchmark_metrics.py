@@ -1,0 +1,157 @@
+"""What the metrics cost: the CPU time of a scrape, and of counting and measuring one job.
+
+`python -m tests.performance.benchmark_metrics [--rounds N]` prints a table in Markdown. The job that is weighed is
+a child of this process, which has loaded SecretFlow, as a job is of the template.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+import secretflow
+from redis import Redis
+
+from secretflow_task.celery_app import create_app
+from secretflow_task.config.settings import Settings
+from secretflow_task.errors import MissingFile
+from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.node.metrics import Metrics
+from secretflow_task.node.monitor import Monitor
+from secretflow_task.node.node import Node
+from secretflow_task.node.supervisor import Ending
+from secretflow_task.node.usage import STAGES, Usage
+from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.testing import ScriptedTemplate
+from secretflow_task.utils.status_notifier import Publisher
+
+_TASK_TYPES = (1, 5, 10, 24)
+_JOB_FLOATS = (0, 10_000_000)
+_EVENTS = 6
+
+
+def cpu_ms(work: Callable[[], object], rounds: int) -> float:
+    """CPU milliseconds of this process in one call, the median of several."""
+    found = []
+    for _ in range(rounds):
+        before = time.process_time()
+        work()
+        found.append(1000 * (time.process_time() - before))
+    return float(np.median(found))
+
+
+@contextmanager
+def job(floats: int) -> Iterator[int]:
+    """A child process with so many numbers of its own; yields its process id."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        own = np.ones(floats)
+        os.write(writer, b"1")
+        signal.pause()
+        os._exit(int(own[0]))
+    os.read(reader, 1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def count(metrics: Metrics, task_type: str, usage: Usage) -> None:
+    """Everything that is counted for an execution with one job."""
+    metrics.taken(task_type, time.time())
+    event = StatusEvent("e", "r", "alice", Status.RUNNING, {}, "node", "task", task_type=task_type)
+    with metrics.watching(usage):
+        for _ in range(_EVENTS):
+            metrics.stored(event)
+            metrics.published(event)
+    metrics.ended(task_type, [Ending(None, {}, usage)], 1.0)
+
+
+def send_celery_events(app: object, rounds: int) -> float:
+    """CPU milliseconds for the events of Celery of one task."""
+    with app.events.default_dispatcher() as dispatcher:  # type: ignore[attr-defined]
+
+        def send() -> None:
+            dispatcher.send("task-received", uuid="u", name="n", args="(...)", kwargs="{}")
+            dispatcher.send("task-started", uuid="u")
+            dispatcher.send("task-succeeded", uuid="u", result="r", runtime=1.0)
+
+        return cpu_ms(send, rounds)
+
+
+def scrape_ms(settings: Settings, task_types: int, rounds: int) -> tuple[float, int]:
+    """CPU milliseconds of a scrape and its lines, when so many task types have run.
+
+    The client, which is in this process, costs what a request costs that is answered with next to nothing.
+    """
+    metrics, usage = Metrics(), Usage(os.getpid())
+    usage.weigh()
+    usage.stages = dict.fromkeys(STAGES, 1.0)
+    for task_type in TaskDispatcher.list_supported_tasks()[:task_types]:
+        count(metrics, task_type, usage)
+        metrics.ended(task_type, [Ending.of(MissingFile())], 1.0)
+    with (
+        Redis.from_url(settings.redis_url.get_secret_value()) as redis,
+        Monitor(settings, metrics) as monitor,
+        Node(settings, template=ScriptedTemplate(lambda spec, side: None), metrics=metrics) as node,  # type: ignore
+    ):
+
+        def ask(path: str) -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{monitor.port}{path}") as answer:
+                return bytes(answer.read())
+
+        nothing = cpu_ms(lambda: ask("/healthz"), rounds)
+        monitor.watch(node, Publisher(node.store, redis, maxlen=1000), lambda: False)
+        lines = ask("/metrics").count(b"\n")
+        found = cpu_ms(lambda: ask("/metrics"), rounds) - nothing
+        monitor.close()
+    return found, lines
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    rounds = parser.parse_args().rounds
+    print(f"SecretFlow {secretflow.__version__}, median of {rounds}\n\n| what | CPU ms |\n|---|---|")
+    metrics = Metrics()
+    for floats in _JOB_FLOATS:
+        with job(floats) as pid:
+            usage = Usage(pid)
+            usage.weigh()
+            print(
+                f"| weigh a job of {usage.memory_bytes / 2**20:.0f} MiB, once | {cpu_ms(usage.weigh, rounds):.2f} |"
+            )
+            print(f"| look at its CPU time, each second | {cpu_ms(usage.look, rounds):.2f} |")
+    print(
+        f"| count an execution with {_EVENTS} events | {cpu_ms(lambda: count(metrics, 'psi', usage), rounds):.2f} |"
+    )
+    with tempfile.TemporaryDirectory() as folder, embedded_redis() as url:
+        root = Path(folder)
+        settings = Settings(
+            redis_url=url,  # type: ignore[arg-type]
+            metrics_listen="127.0.0.1:0",
+            state_dir=root / "state",
+            work_dir=root / "work",
+            data_root=root,
+        )
+        with create_app(settings) as app:
+            print(f"| the events of Celery for a task | {send_celery_events(app, rounds):.2f} |")
+        for task_types in _TASK_TYPES:
+            found, lines = scrape_ms(settings, task_types, rounds)
+            print(f"| a scrape after {task_types} task types: {lines} lines | {found:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
