@@ -21,7 +21,8 @@ SENT_AT = "sfworker_sent_at"
 
 # What an event of Celery may say of a task; others hold its arguments, its result or a traceback.
 _TOLD = frozenset(
-    "uuid name root_id parent_id retries eta expires runtime exception terminated signum expired requeue".split()
+    ("uuid", "name", "root_id", "parent_id", "retries", "eta", "expires", "expired", "requeue")
+    + ("runtime", "exception", "terminated", "signum")
 )
 
 

@@ -1,7 +1,7 @@
 """What a node counts and measures for Prometheus: one registry, fed by what the node stores and settles.
 
-No label holds an id or anything of the parties' data: task types are those of the registry, codes those of the
-error tree, peers those of the address book.
+No label holds an id or anything of the parties' data: task types are those of the registry, codes those of
+the error tree, peers those of the address book.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ OBSERVED = (
     Metric(
         "sfworker_job_peak_memory_bytes",
         "histogram",
-        "Largest proportional set size of job processes: of all that take over 10 s, and of a sample of others.",
+        "Largest proportional set size of job processes: of all over 10 s, and of a sample of shorter ones.",
         ("task_type",),
         (_GIB / 4, _GIB / 2, _GIB, 2 * _GIB, 4 * _GIB, 8 * _GIB, 16 * _GIB, 32 * _GIB),
     ),
