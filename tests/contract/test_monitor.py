@@ -208,6 +208,19 @@ def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(
         connection.close()
 
 
+def test_clients_that_say_nothing_do_not_hold_up_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "_REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(monitor_module, "_FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(monitor_module._Handler, "timeout", 3600.0)
+    port = rig.monitor.port
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+    rig.monitor.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+    for connection in silent:
+        connection.close()
+
+
 def many_requests(count: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Requests that differ in their ids, and in what nobody knows."""
     for number in range(count):

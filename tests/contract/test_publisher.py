@@ -137,6 +137,16 @@ def test_nothing_arrives_twice_when_the_node_dies_before_it_notes_what_it_sent(
     assert redis.llen("task_status_queue") == 3
 
 
+def test_an_event_is_told_as_sent_once_though_it_is_sent_again(outbox: AnyOutbox, redis: Any) -> None:
+    told: list[StatusEvent] = []
+    publisher = Publisher(outbox, redis, maxlen=1000, on_sent=told.append)
+    sent = fill(outbox, 3)
+    publisher.send_batch()
+    outbox.rewind()
+    assert publisher.send_batch() == 3
+    assert told == sent and publisher.failures == 0
+
+
 def test_executions_and_parties_do_not_hold_each_other_back(
     publisher: Publisher, outbox: AnyOutbox, redis: Any
 ) -> None:

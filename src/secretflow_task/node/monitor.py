@@ -31,6 +31,7 @@ log = get_logger()
 _REDIS_SECONDS = 1.0  # how long a scrape or a question for readiness waits for Redis
 _REQUEST_SECONDS = 5.0  # how long a client may take to send a request, or to read the answer
 _REQUESTS_AT_ONCE = 4
+_FAREWELL_SECONDS = 1.0  # how long the end of the node waits for each of them
 
 SAMPLED = (
     Metric("sfworker_executions_running", "gauge", "Executions that run now."),
@@ -182,7 +183,7 @@ class Monitor:
         self.close()
 
     def close(self) -> None:
-        """Answer no more; what is being answered is answered first."""
+        """Answer no more."""
         if server := self._server:
             self._server = None
             server.shutdown()
@@ -237,7 +238,12 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """One thread per request, a few at once; the others wait in the kernel."""
+    """One thread per request, a few at once; the others wait in the kernel.
+
+    No client can hold up the node's end, so that there is a limit to every wait.
+    """
+
+    daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -252,8 +258,10 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, when one is free."""
-        self._free.acquire()  # pylint: disable=consider-using-with  # the thread releases it
-        super().process_request(request, client_address)
+        if self._free.acquire(timeout=_REQUEST_SECONDS):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer."""
@@ -261,6 +269,12 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
+
+    def server_close(self) -> None:
+        """Listen no more, and let what is being answered be answered."""
+        super().server_close()
+        for _ in range(_REQUESTS_AT_ONCE):
+            self._free.acquire(timeout=_FAREWELL_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left early is no news."""

@@ -409,11 +409,11 @@ class Node:
             self._event(request, party, ending.status, ending.data) for party, ending in endings.items()
         ]
         kept = self.store.append_all(events)
+        for event in kept:
+            self._announce(event)
         if kept:
             seconds = time.time() - self.store.taken_at(request.execution_id)
             self.metrics.ended(request.task_type, list(endings.values()), seconds)
-        for event in kept:
-            self._announce(event)
 
     def _announce(self, event: StatusEvent) -> None:
         self.metrics.stored(event)

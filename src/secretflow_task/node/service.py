@@ -53,8 +53,8 @@ def serve(settings: Settings) -> int:
         app = create_app(settings, node.store.node_id)
         publisher = stack.enter_context(_publisher(node, redis))
         node.on_event = lambda event: publisher.wake()
-        stack.callback(node.stop)  # first of all: its last events go out before the others close
         stack.callback(monitor.close)
+        stack.callback(node.stop)  # first of all: its last events go out before the others close
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
         worker = _worker_class(app, node)(
