@@ -258,6 +258,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, when one is free."""
+        # pylint: disable-next=consider-using-with  # the thread releases it
         if self._free.acquire(timeout=_REQUEST_SECONDS):
             super().process_request(request, client_address)
         else:
@@ -274,7 +275,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         """Listen no more, and let what is being answered be answered."""
         super().server_close()
         for _ in range(_REQUESTS_AT_ONCE):
-            self._free.acquire(timeout=_FAREWELL_SECONDS)
+            self._free.acquire(timeout=_FAREWELL_SECONDS)  # pylint: disable=consider-using-with
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left early is no news."""
