@@ -14,6 +14,7 @@ from secretflow_task.celery_app import TASK_NAME
 from secretflow_task.errors import MissingColumn
 from secretflow_task.messages import Stage, Status, StatusEvent
 from secretflow_task.node.supervisor import Ending, success
+from secretflow_task.node.usage import Usage
 
 _HEAD = f"""\
 # Status events
@@ -121,12 +122,13 @@ def _of_status(status: Status) -> Iterator[str]:
 
 def _example(status: Status) -> StatusEvent:
     error = MissingColumn("bob: the file of train_data has no column 'y'.", party="bob", step="train")
-    timings = {"prepare": 0.021, "cluster_init": 0.046, "device_creation": 0.009}
-    result = {"intersection_count": 3, "rows": 3, "timings": timings | {"task_execution": 0.387}}
+    usage = Usage(pid=0)
+    usage.stages |= {"prepare": 0.021, "cluster_init": 0.046, "device_creation": 0.009}
+    result = {"intersection_count": 3, "rows": 3, "timings": usage.stages | {"task_execution": 0.387}}
     data: dict[Status, Mapping[str, Any]] = {
         Status.RUNNING: {"stage": "training", "progress": 0.75, "step": "train", "epoch": 5, "epochs": 10},
         Status.SUCCESS: success(result),
-        Status.FAILURE: Ending.of(error, Stage.TASK_EXECUTION.progress, timings).data,
+        Status.FAILURE: Ending.of(error, Stage.TASK_EXECUTION.progress, usage).data,
     }
     seq = list(Status).index(status) + 4
     return StatusEvent(

@@ -49,9 +49,11 @@ def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
 
 def every_stage(spec: JobSpec, job: JobSide) -> None:
     """Succeed as a real job does, through all stages."""
+    job.stage_ended("prepare", 0.1)
     job.agree({"own": spec.party})
     for stage in Stage:
         job.report(stage.progress, stage.value)
+        job.stage_ended(stage.value, 0.1)
     job.finish({})
 
 
@@ -91,7 +93,11 @@ def test_of_many_short_jobs_one_is_weighed(bench: Bench) -> None:
 def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
     bench: Bench,
 ) -> None:
-    with bench.node(fail) as node:
+    def fail_in_the_end(spec: JobSpec, job: JobSide) -> None:
+        job.stage_ended("prepare", 0.1)
+        fail(spec, job)
+
+    with bench.node(fail_in_the_end) as node:
         node.execute("r-1", PSI)
     assert counted(node.metrics) == {
         ("executions_total", "psi failure AlgorithmError"): 1,

@@ -22,13 +22,13 @@ from secretflow_task.errors import (
     WorkerError,
 )
 from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Kind, PipeMessage, Stage, Status, StatusEvent
+from secretflow_task.messages import Kind, PipeMessage, Status, StatusEvent
 from secretflow_task.node import vitals
 from secretflow_task.node.job_logs import note_failure, trim
 from secretflow_task.node.outputs import move_outputs, put_back
 from secretflow_task.node.peer_link import PeerLink, Unsettled
 from secretflow_task.node.template import JobProcess
-from secretflow_task.node.usage import PREPARE, SETTLING, Usage
+from secretflow_task.node.usage import SETTLING, Usage
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
@@ -90,15 +90,10 @@ class Ending:
     usage: Usage | None = None
 
     @staticmethod
-    def of(
-        failure: WorkerError,
-        progress: float = 0.0,
-        timings: Mapping[str, float] | None = None,
-        usage: Usage | None = None,
-    ) -> Ending:
-        """The ending in a failure, after stages that took ``timings``."""
-        data = {"progress": progress, "timings": dict(timings or {}), **failure.as_event_data()}
-        return Ending(failure, data, usage)
+    def of(failure: WorkerError, progress: float = 0.0, usage: Usage | None = None) -> Ending:
+        """The ending in a failure."""
+        timings = dict(usage.stages) if usage else {}
+        return Ending(failure, {"progress": progress, "timings": timings, **failure.as_event_data()}, usage)
 
     @property
     def status(self) -> Status:
@@ -139,11 +134,10 @@ class Supervisor:
         self._next_look = now + _LOOK_SECONDS
         self._looks = 0
         self._stopped_looks = 0
-        self._last_heard = now
+        self._last_heard = self._finished_at = now
         self._burst = (now, 0)
         self._progress = 0.0
         self._stages = 0
-        self._timings: dict[str, float] = {}
         self._offered = False
         self._result: Mapping[str, Any] | None = None
         self._outputs: Mapping[str, str] = {}
@@ -171,7 +165,7 @@ class Supervisor:
             raise
         watchdog.cancel()
         if failure is None:
-            self.usage.end(SETTLING)
+            self.usage.note(SETTLING, time.monotonic() - self._finished_at)
             self._job.wait(self._limits.grace_seconds)
         self._job.kill(self._limits.grace_seconds if failure else 0.0)
         trim(self._spec.log_path, self._limits.log_bytes)
@@ -180,7 +174,7 @@ class Supervisor:
         note_failure(self._spec.log_path, failure, self._spec.log_json)
         self._host.withdraw()
         put_back({Path(staged).parent for staged in self._outputs}, self._spec.rules)
-        return Ending.of(failure, self._progress, self._timings, self.usage)
+        return Ending.of(failure, self._progress, self.usage)
 
     def _watch(self) -> None:
         try:
@@ -247,8 +241,6 @@ class Supervisor:
         body = message.body
         self._last_heard = time.monotonic()
         if message.kind is Kind.EVENT:
-            if body.get("stage") in (Stage.CLUSTER_INIT.value, Stage.DEVICE_CREATION.value):
-                self.usage.end(body["stage"])
             self._report(body)
         elif message.kind is Kind.STAGE:
             self._note_stage(str(body["stage"])[:64], _seconds(body["seconds"]))
@@ -262,7 +254,7 @@ class Supervisor:
             self._outputs = _texts(body["outputs"])
             self._result = _tellable(body["result"])
             self._link.finish()
-            self.usage.end(Stage.TASK_EXECUTION.value)
+            self._finished_at = self._last_heard
             self.usage.conclude()  # the job waits for its peers now, and leaves then
         elif message.kind in (Kind.REFUSED, Kind.FAILED):
             self.usage.conclude()
@@ -279,7 +271,7 @@ class Supervisor:
         """Log a stage that has ended, and add it up; what comes beyond a number fills neither."""
         self._stages += 1
         if self._stages <= _MOST_STAGES:
-            self._timings[stage] = round(self._timings.get(stage, 0.0) + seconds, 3)
+            self.usage.note(stage, seconds)
             log.info("A stage has ended.", action="stage_ended", stage=stage, seconds=seconds)
 
     def _answer(self) -> None:
@@ -288,7 +280,6 @@ class Supervisor:
         if facts is None:
             return
         self._offered = False
-        self.usage.end(PREPARE)
         try:
             self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
         except OSError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from secretflow_task.messages import Stage
 from secretflow_task.node import vitals
 
@@ -15,7 +13,7 @@ class Usage:
     """What one job process has taken so far, as far as it was looked at.
 
     Attributes:
-        stages: seconds of each stage that has ended; together they are the life of the job.
+        stages: seconds of each stage that has ended, and of each step of a workflow.
         memory_bytes: proportional set size when it was weighed last.
         peak_memory_bytes: the most that it ever was; 0 if it was never weighed.
         sampled: whether it is weighed though it may be short.
@@ -23,18 +21,15 @@ class Usage:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._since = time.monotonic()
         self.stages: dict[str, float] = {}
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
         self.sampled = True
 
-    def end(self, stage: str) -> None:
-        """Note that a stage has ended and the next begins; only its first end counts."""
-        if stage not in self.stages:
-            now = time.monotonic()
-            self.stages[stage], self._since = now - self._since, now
+    def note(self, stage: str, seconds: float) -> None:
+        """Add the seconds of a stage, which a workflow may pass several times."""
+        self.stages[stage] = round(self.stages.get(stage, 0.0) + seconds, 3)
 
     def look(self) -> None:
         """Read the CPU time, which costs next to nothing."""
