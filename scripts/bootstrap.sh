@@ -116,6 +116,6 @@ fi
 say "Installing what uv.lock pins (about 120 packages; some minutes the first time) ..."
 rm -f "$stamp"
 # Compiled now: where PYTHONDONTWRITEBYTECODE is set, each import of SecretFlow would take 6 s instead of 2.
-.venv/bin/uv sync --locked --extra engine --extra postgresql --extra dev --compile-bytecode 2>&1 | sed '/^ [-+~] /d; /^ *Downloaded /d' >&2
+.venv/bin/uv sync --locked --extra engine --extra postgresql --extra dev --group docs --compile-bytecode 2>&1 | sed '/^ [-+~] /d; /^ *Downloaded /d' >&2
 printf '%s\n' "$wanted" >"$stamp"
 say "Ready: .venv has $(.venv/bin/python -V) and SecretFlow Worker."

@@ -1,0 +1,41 @@
+"""Someone who follows a guide literally gets to its end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from secretflow_task.node.embedded_redis import embedded_redis
+from tests.e2e.nodes import running_node
+from tests.e2e.pages import follow
+
+
+@pytest.fixture
+def port() -> str:
+    """A port that is free here."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.engine
+def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> None:
+    follow("user_guide/quick_start.md", tmp_path, {"6379": port})
+    tables = {}
+    for party in ("alice", "bob"):
+        with (tmp_path / "data" / party / "common.csv").open(newline="") as file:
+            tables[party] = list(csv.DictReader(file))
+    keys = [row["customer"] for row in tables["alice"]]
+    assert keys == [row["client"] for row in tables["bob"]] and len(set(keys)) == 500
+    report = json.loads((tmp_path / "data/bob/correlation.bob.json").read_text())
+    assert report["columns"] == ["age", "spent", "orders"] and 0.5 < report["correlation"][0][2] < 1
+
+
+@pytest.mark.engine
+def test_the_web_application_sees_its_jobs_end_in_every_way(tmp_path: Path) -> None:
+    with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_STATUS_LIST="true"):
+        follow("user_guide/web_application.md", tmp_path, SFWORKER_REDIS_URL=url)
