@@ -26,7 +26,9 @@ def lonely_pages(folder: Path) -> list[str]:
     chinese = {name.removesuffix(CHINESE) for name in names if name.endswith(CHINESE)}
     english = {name.removesuffix(".md") for name in names if not name.endswith(CHINESE)}
     needed = {name for name in english if not SHARED.match(f"{name}.md")}
-    return sorted({f"{name}.md" for name in needed - chinese} | {name + CHINESE for name in chinese - english})
+    return sorted(
+        {f"{name}.md" for name in needed - chinese} | {name + CHINESE for name in chinese - english}
+    )
 
 
 def on_pre_build(config: MkDocsConfig) -> None:

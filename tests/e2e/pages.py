@@ -18,7 +18,7 @@ from typing import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
 _NEXT = "\x1e"  # printed between the outputs of blocks
-_FILE = re.compile(r"# ([\w./-]+\.(?:yaml|py))$")
+_FILE = re.compile(r"# ([\w./-]+\.\w+)$")
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -71,7 +71,8 @@ def _edit(path: Path, lines: list[str]) -> None:
 
 def _typed(script: str, folder: Path, environment: dict[str, str]) -> list[str]:
     """What each block prints; nothing that it starts is left."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SFWORKER_")}
+    # Not measured by coverage: a page may run a changed copy of the code.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SFWORKER_", "COVERAGE_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"PATH": path, "COLUMNS": "80", "XDG_STATE_HOME": str(folder / "state"), **environment}
     with subprocess.Popen(

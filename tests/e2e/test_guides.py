@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.nodes import running_node
-from tests.e2e.pages import follow
+from tests.e2e.pages import DOCS, follow
 
 
 @pytest.fixture
@@ -39,3 +40,11 @@ def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> N
 def test_the_web_application_sees_its_jobs_end_in_every_way(tmp_path: Path) -> None:
     with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_STATUS_LIST="true"):
         follow("user_guide/web_application.md", tmp_path, SFWORKER_REDIS_URL=url)
+
+
+@pytest.mark.engine
+def test_a_task_type_is_added_in_a_copy_of_the_sources(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    left_out = shutil.ignore_patterns(".*", "build", "vendor", "__pycache__", "sfworker-demo")
+    shutil.copytree(DOCS.parent, clone, ignore=left_out)
+    follow("developer_guide/adding_a_task.md", clone, PYTHONPATH=str(clone / "src"))

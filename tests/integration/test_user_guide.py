@@ -23,6 +23,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "user_guide"
 CHINESE = ".zh-CN.md"
 PAGES = sorted(path.name for path in GUIDE.glob("*.md"))
 ENGLISH = [name for name in PAGES if not name.endswith(CHINESE)]
+FOLLOWED = {"quick_start.md", "web_application.md"}  # from beginning to end, in tests/e2e/test_guides.py
 Block = tuple[str, str, str]
 
 
@@ -92,7 +93,7 @@ def folder(bench: Bench) -> Iterator[Path]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ENGLISH)
+@pytest.mark.parametrize("name", sorted({*ENGLISH} - FOLLOWED))
 def test_every_example_gives_what_its_page_says(bench: Bench, folder: Path, name: str) -> None:
     execution: Execution | None = None
     for block in blocks(name):
@@ -105,25 +106,6 @@ def test_every_example_gives_what_its_page_says(bench: Bench, folder: Path, name
         elif language == "json" and party:
             assert execution is not None, "a result stands before the first request"
             assert_part(json.loads(content), execution.results[party], party)
-
-
-@pytest.mark.parametrize("name", ENGLISH)
-def test_every_page_has_both_languages_with_the_same_code(name: str) -> None:
-    chinese = name.removesuffix(".md") + CHINESE
-    assert chinese in PAGES
-    translated = [block for block in blocks(chinese) if block[0] != "text"]
-    assert translated == [block for block in blocks(name) if block[0] != "text"]
-
-
-def test_no_page_is_only_in_chinese() -> None:
-    assert {name.replace(CHINESE, ".md") for name in PAGES} == set(ENGLISH)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_relative_links_of_the_guide_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page(name))
-    assert links
-    assert [link for link in links if not (GUIDE / link).exists()] == []
 
 
 @pytest.mark.parametrize("ending", [".md", CHINESE])
