@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference update bench clean
+.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ format: venv ## Format the code
 
 reference: venv ## Write docs/reference from the code that it describes
 	$(BIN)/python -m scripts.reference
+
+docs: venv ## Build the documentation as a site in build/site, which needs no server; any broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open build/site/index.html"
 
 update: venv ## Renew uv.lock and .venv, and say what changed
 	$(BIN)/uv lock --upgrade

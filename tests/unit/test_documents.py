@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/developer_guide/silent_errors.md").read_text(encoding="utf-8")
+PAGE, CHINESE = (
+    (ROOT / f"docs/developer_guide/silent_errors{ending}").read_text(encoding="utf-8")
+    for ending in (".md", ".zh-CN.md")
+)
 WRONG = """
     SSGLM SSPValue SSVertVIF SSVertPearsonR BiClassificationEval RegressionEval VertWoeBinning
     VertBinSubstitution psi_eval prediction_bias_eval feature_iv head_report secretflow.ml.cluster
@@ -23,6 +26,7 @@ def test_every_test_that_the_page_names_exists() -> None:
         if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")
     ]
     assert missing == []
+    assert re.findall(r"::test_\w+`", CHINESE) == re.findall(r"::test_\w+`", PAGE)
 
 
 def test_every_row_of_the_page_names_a_test() -> None:
