@@ -1,0 +1,108 @@
+"""The reference of the public Python interface, from signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from enum import Enum
+from types import FunctionType
+from typing import Any, Callable, Iterator
+
+from pydantic import BaseModel
+
+from secretflow_task import (
+    client,
+    data_loader,
+    device_manager,
+    errors,
+    messages,
+    requests,
+    run,
+    task_config,
+    task_dispatcher,
+)
+
+PUBLIC: list[type] = [
+    client.Client,
+    messages.TaskRequest,
+    messages.StatusEvent,
+    messages.Status,
+    messages.Stage,
+    requests.Plan,
+    errors.WorkerError,
+    task_dispatcher.TaskDispatcher,
+    task_dispatcher.Task,
+    task_config.TaskConfig,
+    task_config.ColumnAt,
+    task_config.Use,
+    task_config.PathRole,
+    device_manager.Devices,
+    run.Run,
+    data_loader.Table,
+]
+_HEAD = """\
+# Python interface
+
+`make reference` writes this page from signatures and docstrings; a test compares them.
+
+A program that sends requests uses the first four modules, and needs no extra. [A web application](../user_guide/web_application.md) shows how.
+A task type uses the others; [Adding a task type](../developer_guide/adding_a_task.md) shows how. What is not here may change without notice.
+"""
+_SECTION = re.compile(r"(Args|Attributes|Raises|Returns):$")
+_QUOTED = re.compile(r"(: |-> )(['\"])(.*?)\2(?=[,) ]|$)")
+_NAMED = re.compile(r" {4}(\w[\w, .]*): (.*)")
+
+
+def page() -> str:
+    """The reference of the public classes as Markdown."""
+    lines = [_HEAD]
+    for module in dict.fromkeys(kind.__module__ for kind in PUBLIC):
+        lines.append(f"## `{module}`\n")
+        for kind in PUBLIC:
+            if kind.__module__ == module:
+                lines += _class(kind)
+    return "\n".join(lines)
+
+
+def _class(kind: type) -> Iterator[str]:
+    yield f"### `{kind.__name__}`\n"
+    yield from _made(kind)
+    yield from _text(kind)
+    for name, member in vars(kind).items():
+        if name.startswith("_") or not inspect.getdoc(member):
+            continue
+        if isinstance(member, property):
+            yield f"#### `{name}`\n"
+            yield from _text(member)
+        elif isinstance(member, (FunctionType, classmethod, staticmethod)):
+            bound = inspect.getattr_static(kind, name).__get__(object(), kind)
+            yield f"#### `{name}{_signature(bound)}`\n"
+            yield from _text(member)
+
+
+def _made(kind: type) -> Iterator[str]:
+    """The values of an enumeration; how an object is made, where a program may."""
+    if issubclass(kind, Enum):
+        yield ", ".join(f"`{member.name}`" for member in kind) + "\n"
+    elif not issubclass(kind, BaseModel) and not any(
+        name[0] == "_" for name in inspect.signature(kind).parameters
+    ):
+        yield f"`{kind.__name__}{_signature(kind)}`\n"
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """As a caller sees it: annotations without their quotes."""
+    text = _QUOTED.sub(lambda found: found[1] + found[3].strip("'"), str(inspect.signature(function)))
+    return text.removesuffix(" -> None") if isinstance(function, type) else text
+
+
+def _text(item: Any) -> Iterator[str]:
+    """A docstring, in which what a section names becomes a list."""
+    for line in (inspect.getdoc(item) or "").replace("``", "`").splitlines():
+        if title := _SECTION.match(line):
+            yield f"**{title[1]}**\n"
+        elif named := _NAMED.match(line):
+            yield f"- `{named[1]}`: {named[2]}"
+        else:
+            yield line.strip()
+    yield ""
