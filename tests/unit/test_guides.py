@@ -12,6 +12,7 @@ import typer.main
 from scripts.site_hooks import CHINESE, lonely_pages
 from secretflow_task.cli import app
 from secretflow_task.config.settings import Settings
+from secretflow_task.errors import error_classes
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -98,6 +99,15 @@ def test_every_setting_exists(page: Path) -> None:
     assert named <= SETTINGS
 
 
+def test_every_value_of_a_setting_is_one_that_it_takes() -> None:
+    files = [content for page in PAGES for language, content in blocks(text_of(page)) if language == "ini"]
+    values = [dict(re.findall(r"^SFWORKER_(\w+)=(.*)$", content, re.M)) for content in files]
+    settings = [
+        Settings(**{name.lower(): value for name, value in found.items()}) for found in values if found
+    ]
+    assert "alice-1" in [each.name for each in settings]
+
+
 @EVERY_PAGE
 def test_every_make_target_exists(page: Path) -> None:
     named = [
@@ -127,6 +137,21 @@ def test_a_page_in_one_language_is_noticed(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("# Title\n")
     assert lonely_pages(tmp_path) == ["a.md", "b.zh-CN.md"]
+
+
+@pytest.mark.parametrize("guide", ["user_guide", "ops_guide", "developer_guide"])
+def test_the_index_of_a_guide_leads_to_each_of_its_pages(guide: str) -> None:
+    found = {path.name for path in (DOCS / guide).glob("*.md") if not path.name.endswith(CHINESE)}
+    assert found - {"index.md"} - {*links(text_of(DOCS / guide / "index.md"))} == set()
+
+
+@pytest.mark.parametrize("ending", [".md", CHINESE])
+def test_troubleshooting_has_every_error_once(ending: str) -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", text_of(DOCS / f"user_guide/troubleshooting{ending}"), re.M)
+    codes = re.findall(r"`([A-Z]\w+)`", " ".join(row for row in rows if " " not in row.replace(", ", "")))
+    families = {kind.__name__ for kind in error_classes().values() if kind.__subclasses__()}
+    concrete = {*error_classes()} - families
+    assert concrete <= {*codes} <= {*error_classes()} and len(codes) == len({*codes})
 
 
 @BOTH_LANGUAGES
