@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 CHINESE = ".zh-CN.md"
+_CHINESE_ROOT = "zh-CN/"
 # Generated pages are in English only and belong to both languages.
-SHARED = re.compile(r"(reference|performance)/|.*\.table\.md$")
+SHARED = re.compile(r"(reference|performance)/|.*\.table\.")
 _DIAGRAMS = "assets/vendor/mermaid.tiny.js"
 
 log = logging.getLogger("mkdocs.hooks.site")  # warnings of this logger end a strict build
@@ -50,8 +54,34 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """Give a page with diagrams the script that draws them; without it the theme would fetch one."""
-    if 'class="mermaid"' not in output:
-        return output
-    script = f'<script src="{get_relative_url(_DIAGRAMS, page.url)}"></script>'
-    return output.replace("</head>", f"{script}</head>", 1)
+    """Give a page the script that draws diagrams, which the theme would fetch, and the search its language."""
+    if page.url.startswith(_CHINESE_ROOT):
+        root = get_relative_url(_CHINESE_ROOT, page.url).rstrip("/")
+        output = re.sub(r'"base": "[^"]*"', f'"base": "{root}"', output, count=1)
+    if 'class="mermaid"' in output:
+        script = f'<script src="{get_relative_url(_DIAGRAMS, page.url)}"></script>'
+        output = output.replace("</head>", f"{script}</head>", 1)
+    return output
+
+
+@event_priority(-200)  # after the plugins that write one index for all
+def on_post_build(config: MkDocsConfig) -> None:
+    """Give each language an index of its own: a reader looks for pages in one language."""
+    site = Path(config.site_dir)
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    english = [entry for entry in index["docs"] if not entry["location"].startswith(_CHINESE_ROOT)]
+    chinese = [
+        {**entry, "location": entry["location"].removeprefix(_CHINESE_ROOT)}
+        for entry in index["docs"]
+        if entry not in english or SHARED.match(entry["location"])
+    ]
+    _write_index(site / "search", {**index, "docs": english})
+    _write_index(site / _CHINESE_ROOT / "search", {**index, "docs": chinese})
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> None:
+    """As a file for servers, and as a script for pages that are opened without one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(index, ensure_ascii=False)
+    (folder / "search_index.json").write_text(text, encoding="utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {text}", encoding="utf-8")
