@@ -10,35 +10,19 @@ from typing import Any, Callable, Iterator
 
 from pydantic import BaseModel
 
-from secretflow_task import (
-    client,
-    data_loader,
-    device_manager,
-    errors,
-    messages,
-    requests,
-    run,
-    task_config,
-    task_dispatcher,
-)
+from secretflow_task.client import Client
+from secretflow_task.data_loader import Table
+from secretflow_task.device_manager import Devices
+from secretflow_task.errors import WorkerError
+from secretflow_task.messages import Stage, Status, StatusEvent, TaskRequest
+from secretflow_task.requests import Plan
+from secretflow_task.run import Run
+from secretflow_task.task_config import ColumnAt, PathRole, TaskConfig, Use
+from secretflow_task.task_dispatcher import Task, TaskDispatcher
 
 PUBLIC: list[type] = [
-    client.Client,
-    messages.TaskRequest,
-    messages.StatusEvent,
-    messages.Status,
-    messages.Stage,
-    requests.Plan,
-    errors.WorkerError,
-    task_dispatcher.TaskDispatcher,
-    task_dispatcher.Task,
-    task_config.TaskConfig,
-    task_config.ColumnAt,
-    task_config.Use,
-    task_config.PathRole,
-    device_manager.Devices,
-    run.Run,
-    data_loader.Table,
+    *(Client, TaskRequest, StatusEvent, Status, Stage, Plan, WorkerError),
+    *(TaskDispatcher, Task, TaskConfig, ColumnAt, Use, PathRole, Devices, Run, Table),
 ]
 _HEAD = """\
 # Python interface
