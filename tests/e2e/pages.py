@@ -85,7 +85,7 @@ def _typed(script: str, folder: Path, environment: dict[str, str]) -> list[str]:
         start_new_session=True,
     ) as shell:
         try:
-            printed, _ = shell.communicate(timeout=110)
+            printed, _ = shell.communicate(timeout=280)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)

@@ -14,6 +14,8 @@ from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.nodes import running_node
 from tests.e2e.pages import DOCS, follow
 
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
 
 @pytest.fixture
 def port() -> str:
@@ -23,7 +25,6 @@ def port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.engine
 def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> None:
     follow("user_guide/quick_start.md", tmp_path, {"6379": port})
     tables = {}
@@ -36,13 +37,11 @@ def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> N
     assert report["columns"] == ["age", "spent", "orders"] and 0.5 < report["correlation"][0][2] < 1
 
 
-@pytest.mark.engine
 def test_the_web_application_sees_its_jobs_end_in_every_way(tmp_path: Path) -> None:
     with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_STATUS_LIST="true"):
         follow("user_guide/web_application.md", tmp_path, SFWORKER_REDIS_URL=url)
 
 
-@pytest.mark.engine
 def test_a_task_type_is_added_in_a_copy_of_the_sources(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     left_out = shutil.ignore_patterns(".*", "build", "vendor", "__pycache__", "sfworker-demo")

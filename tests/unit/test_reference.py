@@ -27,7 +27,7 @@ def test_a_page_is_that_of_make_reference(name: str) -> None:
 
 
 def test_every_page_is_generated() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == set(PAGES)
+    assert {path.stem for path in FOLDER.glob("*.md")} == set(PAGES)
 
 
 def test_every_key_of_every_task_has_a_meaning() -> None:
