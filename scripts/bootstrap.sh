@@ -113,7 +113,7 @@ if ! .venv/bin/uv lock --check --quiet; then
     say "" "pyproject.toml and uv.lock do not fit together. After a change in pyproject.toml, run: .venv/bin/uv lock"
     exit 1
 fi
-say "Installing what uv.lock pins (about 120 packages; some minutes the first time) ..."
+say "Installing what uv.lock pins (about 150 packages; some minutes the first time) ..."
 rm -f "$stamp"
 # Compiled now: where PYTHONDONTWRITEBYTECODE is set, each import of SecretFlow would take 6 s instead of 2.
 .venv/bin/uv sync --locked --extra engine --extra postgresql --extra dev --group docs --compile-bytecode 2>&1 | sed '/^ [-+~] /d; /^ *Downloaded /d' >&2

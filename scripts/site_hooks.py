@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jieba
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
@@ -35,6 +36,11 @@ def lonely_pages(folder: Path) -> list[str]:
     )
 
 
+def on_startup(**_options: Any) -> None:
+    """Keep quiet what looks up words."""
+    jieba.setLogLevel(logging.WARNING)
+
+
 def on_pre_build(config: MkDocsConfig) -> None:
     """Refuse to build a page in one language: it would be left out of the other, or be in the wrong one."""
     for name in lonely_pages(Path(config.docs_dir)):
@@ -42,19 +48,36 @@ def on_pre_build(config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Take out what the site has itself or does not have: links to the other language, links out of docs."""
+    """Take out what the site has itself, links to the other language, and lacks, links out of docs."""
     markdown = re.sub(r"^(English \| )?\[(简体中文|English)\]\(.*\n?", "", markdown, flags=re.M)
+    markdown = re.sub(r"^```(\w+) (\w+)$", r'```\1 title="\2"', markdown, flags=re.M)
     folder = posixpath.dirname(page.file.src_uri)
 
     def text_if_outside(link: re.Match[str]) -> str:
         outside = posixpath.normpath(posixpath.join(folder, link[2])).startswith("../")
         return link[1] if outside else link[0]
 
-    return re.sub(r"\[([^\]]*)\]\((\.\./[^)#\s]+)[^)]*\)", text_if_outside, markdown)
+    return _wide_lists(re.sub(r"\[([^\]]*)\]\((\.\./[^)#\s]+)[^)]*\)", text_if_outside, markdown))
+
+
+def _wide_lists(markdown: str) -> str:
+    """What belongs to an item of a list, indented by 4: less ends the list for Python's Markdown."""
+    lines, width, fenced = [], 0, False
+    for line in markdown.splitlines():
+        fenced ^= line.startswith("```")
+        item = None if fenced else re.match(r"(\d+\.|[-*]) ", line)
+        if item:
+            width = len(item[0])
+        elif line[:1].strip():
+            width = 0
+        elif line and width:
+            line = " " * (4 - width) + line
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """Give a page the script that draws diagrams, which the theme would fetch, and the search its language."""
+    """Let a page search its own language, and draw its diagrams: the theme would fetch the script for it."""
     if page.url.startswith(_CHINESE_ROOT):
         root = get_relative_url(_CHINESE_ROOT, page.url).rstrip("/")
         output = re.sub(r'"base": "[^"]*"', f'"base": "{root}"', output, count=1)
@@ -69,12 +92,13 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Give each language an index of its own: a reader looks for pages in one language."""
     site = Path(config.site_dir)
     index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
-    english = [entry for entry in index["docs"] if not entry["location"].startswith(_CHINESE_ROOT)]
-    chinese = [
-        {**entry, "location": entry["location"].removeprefix(_CHINESE_ROOT)}
-        for entry in index["docs"]
-        if entry not in english or SHARED.match(entry["location"])
-    ]
+    english, chinese = [], []
+    for entry in index["docs"]:
+        location = entry["location"].removeprefix(_CHINESE_ROOT)
+        if location == entry["location"]:
+            english.append(entry)
+        if location != entry["location"] or SHARED.match(location):
+            chinese.append({**entry, "location": location})
     _write_index(site / "search", {**index, "docs": english})
     _write_index(site / _CHINESE_ROOT / "search", {**index, "docs": chinese})
 

@@ -7,7 +7,8 @@ from scripts import reference
 _HEAD = """\
 # Reference
 
-`make reference` writes these pages from the code that they describe, and a test compares them. They are in English only.
+`make reference` writes these pages from the code that they describe, and a test compares them.
+They are in English only.
 
 | page |
 |---|

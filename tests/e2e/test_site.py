@@ -36,6 +36,12 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     assert [path.name for path in files if fetched.search(path.read_text(encoding="utf-8"))] == []
 
 
+def test_blocks_are_blocks_also_within_lists(site: Path) -> None:
+    assert [path.name for path in site.rglob("*.html") if "```" in path.read_text(encoding="utf-8")] == []
+    steps = (site / "ops_guide/peer_link.html").read_text(encoding="utf-8")
+    assert steps.count("<ol>") == 1 and re.search(r"<ol>.*<pre>.*<table>.*</table>.*</ol>", steps, re.S)
+
+
 def test_diagrams_come_with_what_draws_them(site: Path) -> None:
     for page in ("developer_guide/architecture.html", "zh-CN/developer_guide/architecture.html"):
         text = (site / page).read_text(encoding="utf-8")
