@@ -21,6 +21,7 @@ from redis import Redis, RedisError
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.errors import BadSetting
+from secretflow_task.node import vitals
 from secretflow_task.node.metrics import Metric, Metrics
 from secretflow_task.node.node import Node
 from secretflow_task.utils.log import get_logger
@@ -45,6 +46,7 @@ SAMPLED = (
         "gauge",
         "Proportional set size of all job processes; each is weighed every 10 s.",
     ),
+    Metric("sfworker_memory_size_bytes", "gauge", "Memory of the machine, or the container's limit if less."),
     Metric("sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."),
     Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),
     Metric("sfworker_outbox_oldest_seconds", "gauge", "Age of the oldest event that waits; 0 if none waits."),
@@ -101,6 +103,7 @@ class NodeCollector(Collector):
             "sfworker_queue_length": waiting,
             "sfworker_redis_up": {(): float(lengths is not None)},
             "sfworker_job_memory_bytes": {(): self._metrics.job_memory_bytes()},
+            "sfworker_memory_size_bytes": {(): vitals.memory_size_bytes()},
             "sfworker_template_restarts_total": {(): node.template.restarts},
         }
 

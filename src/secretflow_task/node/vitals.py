@@ -1,16 +1,18 @@
-"""What the kernel says about a job's processes, which they themselves cannot: stopped, and how large."""
+"""What the kernel says about a job's processes, which they themselves cannot, and about memory."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 _PROC = Path("/proc")
 _STOPPED = frozenset("Tt")
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.M)
 _RESIDENT = re.compile(rb"^Vm(HWM|RSS):\s+(\d+) kB", re.M)
+_CGROUPS = Path("/sys/fs/cgroup")
+_LIMITS = (_CGROUPS / "memory.max", _CGROUPS / "memory" / "memory.limit_in_bytes")  # version 2, version 1
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -48,6 +50,13 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
+
+
+def memory_size_bytes(limits: Iterable[Path] = _LIMITS) -> int:
+    """Memory of the machine, or of the container if that may use less."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    texts = [path.read_text(encoding="ascii").strip() for path in limits if path.is_file()]
+    return min([machine, *(int(text) for text in texts if text.isdigit())])  # "max" is no limit
 
 
 def _members(group: int) -> Iterator[Path]:
