@@ -42,8 +42,9 @@ lint: venv ## Check format, style, types and layers
 format: venv ## Format the code
 	$(BIN)/black $(CODE)
 
-reference: venv ## Write docs/reference from the code that it describes
+reference: venv ## Write docs/reference, from the code that it describes, and the dashboards
 	$(BIN)/python -m scripts.reference
+	$(BIN)/python -m scripts.dashboards
 
 docs: venv ## Build the documentation as a site in build/site, which needs no server; any broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
