@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ def test_of_many_short_jobs_one_is_weighed(bench: Bench) -> None:
         node.execute("r-2", PSI)
     assert value(node.metrics, "job_peak_memory_bytes_count", task_type="psi") == 1
     assert (value(node.metrics, "job_peak_memory_bytes_sum", task_type="psi") or 0) > 2**20
+
+
+def test_a_job_that_left_before_it_was_weighed_is_no_sample() -> None:
+    metrics, gone, weighed, later = Metrics(), Usage(0), Usage(os.getpid()), Usage(0)
+    with metrics.watching(gone):
+        pass
+    with metrics.watching(weighed):
+        weighed.conclude()
+    with metrics.watching(later):
+        pass
+    assert [job.sampled for job in (gone, weighed, later)] == [True, True, False]
 
 
 def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(

@@ -210,6 +210,8 @@ class Metrics:
         finally:
             with self._mutex:
                 self._jobs.discard(job)
+                if job.sampled and not job.peak_memory_bytes:  # it left before it was weighed
+                    self._next_sample = 0.0
 
     def job_memory_bytes(self) -> int:
         """Memory of all jobs that run, as it was weighed last."""
