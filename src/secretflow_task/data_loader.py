@@ -90,6 +90,13 @@ class PathRules:
         return path
 
 
+def plain_rows() -> Any:
+    """Arrow's options for rows of a CSV without a header, in which a cell that needs quotes is an error."""
+    import pyarrow.csv as pa_csv
+
+    return pa_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=65_536)
+
+
 def check_format(path: Path, party: str, purpose: str) -> None:
     """Refuse a path that is neither CSV nor Parquet by its ending; raises `UnsupportedFormat`."""
     if path.suffix.lower() not in (".csv", ".parquet"):
@@ -155,18 +162,23 @@ class Table:
         Raises:
             BadColumnType: the cells are bytes that are no text.
         """
+        return list(self.text_column(name).to_pylist())
+
+    def text_column(self, name: str) -> pa.ChunkedArray:
+        """As `text`, in the form of Arrow."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         column = self.data.column(name)
-        if pa.types.is_temporal(column.type):
-            return [None if cell is None else str(cell) for cell in column.to_pylist()]  # as `write` does
+        if pa.types.is_temporal(column.type):  # as `write` does
+            texts = [None if cell is None else str(cell) for cell in column.to_pylist()]
+            return pa.chunked_array([pa.array(texts, pa.string())])
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, type=column.type), column)
         try:
             if pa.types.is_floating(column.type) and _all_whole(column):
                 column = column.cast(pa.int64())  # the same key as an integer's: 13812345678, not 1.38e+10
-            return list(column.cast(pa.string()).to_pylist())
+            return column.cast(pa.string())
         except pa.ArrowException as error:
             problem = self.about(name, "cannot be read as text")
             raise BadColumnType(problem, party=self.party, detail=str(error)) from None
@@ -265,11 +277,28 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".parquet":
             pq.write_table(self.data, path)
-        else:
+        elif not self._write_plain_csv(path):
             with path.open("w", newline="", encoding="utf-8") as file:
                 self._write_csv(csv.writer(_UnixLines(file)))
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+    def _write_plain_csv(self, path: Path) -> bool:
+        """Write as `_write_csv` does, ten times as fast, a table that needs no quotes; whether it is one."""
+        import pyarrow as pa
+        import pyarrow.csv as pa_csv
+
+        columns = [_plain_text(column) for column in self.data.columns]
+        if len(columns) < 2 or None in columns:  # one column needs quotes around an empty cell
+            return False
+        try:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(_UnixLines(file)).writerow(self.columns)
+                file.flush()
+                pa_csv.write_csv(pa.table(columns, self.columns), file.buffer, plain_rows())
+        except pa.ArrowInvalid:  # a comma, a quote or the end of a line in a cell
+            return False
+        return True
 
     def _write_csv(self, writer: Any) -> None:
         import pyarrow as pa
@@ -330,6 +359,21 @@ def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if column.null_count == len(column) or not pc.all(known).as_py():
         return column
     return pc.if_else(pc.is_null(column), pa.scalar(None, type=pa.bool_()), is_true)
+
+
+def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Cells as Python writes them, where Arrow can do that; floats may have another exponent."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_integer(column.type):
+        return column
+    if pa.types.is_float64(column.type):
+        text = column.cast(pa.string())
+        whole = pc.match_substring_regex(text, r"\A-?\d+\z")
+        return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return column if is_text and not pc.any(pc.match_substring(column, "\0")).as_py() else None
 
 
 class _UnixLines:

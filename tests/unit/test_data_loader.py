@@ -584,8 +584,9 @@ class TestWrite:
         assert written.schema.equals(data.schema)
         assert str(written.to_pydict()) == str(data.to_pydict())
 
-    def test_a_nul_in_a_cell_of_parquet_is_no_csv(self, tmp_path: Path) -> None:
-        table = parquet(tmp_path, a=["x\0y"])
+    @pytest.mark.parametrize("others", [{}, {"b": ["z"]}])
+    def test_a_nul_in_a_cell_of_parquet_is_no_csv(self, others: dict[str, Any], tmp_path: Path) -> None:
+        table = parquet(tmp_path, a=["x\0y"], **others)
         table.write(tmp_path / "out.parquet")
         with pytest.raises(OutputNotWritable, match="cannot be written as CSV"):
             table.write(tmp_path / "out.csv")
@@ -604,17 +605,30 @@ class TestWrite:
             b'id,x,n,y\n007,1.5,1152921504606846976,True\n"a ""b""",,,\n,-0.1,0,False\n'
         )
 
-    @given(st.lists(st.floats(-1e150, 1e150), min_size=1, max_size=10))
-    def test_doubles_survive_a_round_trip_through_csv(self, scratch: Path, values: list[float]) -> None:
+    @given(st.lists(st.floats(-1e150, 1e150), min_size=1, max_size=10), st.booleans())
+    def test_doubles_survive_a_round_trip_through_csv(
+        self, scratch: Path, values: list[float], alone: bool
+    ) -> None:
         path = scratch / "t.csv"
-        Table(pa.table({"a": values}), "alice", "x").write(path)
+        others = {} if alone else {"id": ["x"] * len(values)}
+        Table(pa.table({"a": values, **others}), "alice", "x").write(path)
         assert Table.read(path, "alice", "x").numbers(["a"]).ravel().tolist() == values
 
-    def test_a_table_of_many_batches_is_written_whole(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("last", ["plain", "with, a comma"])
+    def test_a_table_of_many_batches_is_written_whole(self, last: str, tmp_path: Path) -> None:
         numbers = list(range(70_000))
-        Table(pa.table({"a": numbers}), "alice", "x").write(tmp_path / "deep" / "er" / "t.csv")
-        lines = (tmp_path / "deep" / "er" / "t.csv").read_text().split()
-        assert lines == ["a", *map(str, numbers)]
+        texts = ["plain"] * 69_999 + [last]
+        Table(pa.table({"a": numbers, "t": texts}), "alice", "x").write(tmp_path / "deep" / "er" / "t.csv")
+        with (tmp_path / "deep" / "er" / "t.csv").open(newline="") as file:
+            assert list(csv.reader(file)) == [["a", "t"], *map(list, zip(map(str, numbers), texts))]
+
+    def test_numbers_look_the_same_whether_another_cell_needs_quotes_or_not(self, tmp_path: Path) -> None:
+        numbers = pa.array([1.0, -0.0, 0.1 + 0.2, -2.5e-4, 1e22, 12345.0, None])
+        for name, text in {"plain": "x", "quoted": "x,y"}.items():
+            data = pa.table({"a": numbers, "n": range(7), "t": [text] * 7})
+            Table(data, "alice", "x").write(tmp_path / f"{name}.csv")
+        quoted = (tmp_path / "quoted.csv").read_text().replace('"x,y"', "x")
+        assert (tmp_path / "plain.csv").read_text() == quoted
 
     def test_a_target_is_replaced_whole(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text("old\n" * 100)
