@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
 
-from secretflow_task.data_loader import Table
+from secretflow_task.data_loader import Table, plain_rows
 from secretflow_task.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
 from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
 from secretflow_task.task_config import PartyColumns, PartyName, Reads, TaskConfig, Use, Writes
@@ -27,6 +27,8 @@ from secretflow_task.task_dispatcher import TaskDispatcher
 from secretflow_task.utils.log import get_logger
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from secretflow_task.device_manager import Devices
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
@@ -137,14 +139,14 @@ class PsiInput:
     """The own table and the key of each of its rows, encoded to ``[A-Za-z0-9_.~%/-]``."""
 
     table: Table
-    keys: list[str]
+    keys: pa.Array
 
 
 def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
     """Check that every own row has a key, and only one if duplicates are not joined."""
     table = run.read(config.input_paths, "input_paths")
     keys = encode_keys(table, config.keys[run.party])
-    if len(set(keys)) < len(keys) and not config.allow_duplicates:
+    if len(keys.unique()) < len(keys) and not config.allow_duplicates:
         raise DuplicateKeys(f"{run.party}: the keys of input_paths are not unique.", party=run.party)
     run.agree()
     return PsiInput(table, keys)
@@ -163,7 +165,8 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
         return {"psi_protocol": config.used_protocol, "original_count": own.table.rows, "columns_used": []}
     rows = own.table.take(_output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv")))
     run.progress(0.8, "alignment")
-    check_alignment(devices, config, rows)
+    with run.timed("alignment"):
+        check_alignment(devices, config, rows)
     path = run.write(rows, config.output_paths[run.party], "output_paths")
     return {
         "intersection_count": count,
@@ -175,7 +178,7 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
     }
 
 
-def encode_keys(table: Table, columns: Sequence[str]) -> list[str]:
+def encode_keys(table: Table, columns: Sequence[str]) -> pa.Array:
     """One text per row that is equal exactly when all key cells are.
 
     Native PSI splits its file at line ends and joins several keys with commas; percent-encoding keeps
@@ -185,32 +188,48 @@ def encode_keys(table: Table, columns: Sequence[str]) -> list[str]:
         MissingColumn: a key column is not there.
         MissingKeys: a key cell is empty.
     """
+    import pyarrow.compute as pc
+
     table.require(columns)
-    encoded = []
     for column in columns:
-        cells = table.text(column)
-        if not all(cells) or _has_nan(table, column):
+        cells = table.text_column(column)
+        if cells.null_count or pc.any(pc.equal(cells, "")).as_py():
             raise MissingKeys(f"{table.party}: key column {column!r} has empty cells.", party=table.party)
-        encoded.append([_encode(cell) for cell in cells])
-    return ["/".join(parts) for parts in zip(*encoded)]
+    return _encoded(table, columns)
 
 
-def _has_nan(table: Table, column: str) -> bool:
-    """Whether cells are missing as pandas writes it in a column of numbers."""
+def _encoded(table: Table, columns: Sequence[str]) -> pa.Array:
+    """The key of every row; null where a cell is missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = table.data.column(column)
-    return bool(pa.types.is_floating(cells.type) and pc.any(pc.is_nan(cells)).as_py())
+    parts = [_encoded_column(table, column) for column in columns]
+    return pc.binary_join_element_wise(*parts, pa.scalar("/", pa.large_string()))
 
 
-def alignment_digest(keys: Sequence[str], matched: Sequence[bool] | None = None) -> str:
+def _encoded_column(table: Table, column: str) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = table.text_column(column).cast(pa.large_string()).combine_chunks()
+    if pc.all(pc.match_substring_regex(cells, r"\A[0-9A-Za-z]+\z")).as_py():
+        return cells  # by far the most are, and need no loop
+    encoded = (None if cell is None else quote(cell, safe="") for cell in cells.to_pylist())
+    return pa.array(encoded, pa.large_string())
+
+
+def alignment_digest(keys: pa.Array, matched: Array | None = None) -> str:
     """SHA-256 over position and key of every matched row, the same at all parties if they are aligned."""
-    digest = hashlib.sha256()
-    for position, key in enumerate(keys):
-        if matched is None or matched[position]:
-            digest.update(f"{position}:{key}\n".encode())
-    return digest.hexdigest()
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = np.arange(len(keys)) if matched is None else np.flatnonzero(matched)
+    positions = pa.array(places).cast(pa.large_string())
+    colon, end = pa.scalar(":", pa.large_string()), pa.scalar("\n", pa.large_string())
+    rows = pc.binary_join_element_wise(positions, keys.take(pa.array(places)), colon)
+    text = pc.binary_join(pa.LargeListArray.from_arrays([0, len(rows)], rows), end)
+    return hashlib.sha256(text[0].as_buffer()).hexdigest()
 
 
 def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
@@ -231,7 +250,7 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
     matched = np.ones(rows.rows, dtype=bool)
     for mask in _masks(devices, config, present).values():
         matched &= mask if len(mask) == rows.rows else False
-    digest = f"{rows.rows}:{alignment_digest(keys, matched.tolist())}"
+    digest = f"{rows.rows}:{alignment_digest(keys, matched)}"
     digests = sf.reveal({party: devices[party](lambda own=digest: own)() for party in config.getters})
     if len(set(digests.values())) > 1:
         raise Misaligned()
@@ -250,31 +269,26 @@ def _masks(devices: Devices, config: PsiConfig, present: Array) -> dict[str, Arr
     return {party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()}
 
 
-def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[list[str], Array]:
+def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[pa.Array, Array]:
     """The keys of an output, read back from it, and which of its rows are the party's own."""
-    import numpy as np
-
-    cells = [rows.text(column) for column in columns]
-    present = np.array([all(cell is not None for cell in row) for row in zip(*cells)], dtype=bool)
-    keys = ["/".join(map(_encode, row)) for row in zip(*cells)]
-    return keys, present
+    keys = _encoded(rows, columns)
+    return keys, keys.is_valid().to_numpy(zero_copy_only=False)
 
 
-def _encode(cell: str | None) -> str:
-    text = cell or ""
-    return text if text.isalnum() and text.isascii() else quote(text, safe="")
-
-
-def _write_keys(keys: Sequence[str], path: Path) -> None:
+def _write_keys(keys: pa.Array, path: Path) -> None:
     """Write the input of native PSI: the keys, and one that no other party can have.
 
     Native PSI swaps a plain hash of each party's whole set of keys and says when they are equal: from it a
     peer could guess a small set, and learn the size of an intersection that it must not get. A random key
     hides both. It is never an encoded key, where two digits follow on a percent sign.
     """
-    with path.open("w", encoding="ascii") as file:
-        file.write(f"key,row\n%~{secrets.token_hex(16)},{_OWN_SALT}\n")
-        file.writelines(f"{key},{row}\n" for row, key in enumerate(keys))
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    with path.open("wb") as file:
+        file.write(f"key,row\n%~{secrets.token_hex(16)},{_OWN_SALT}\n".encode())
+        pa_csv.write_csv(pa.table({"key": keys, "row": np.arange(len(keys))}), file, plain_rows())
 
 
 def _run_psi(devices: Devices, config: PsiConfig) -> int:
@@ -318,52 +332,62 @@ def _native_protocol(config: PsiConfig) -> str:
     return f"PROTOCOL_{config.used_protocol}" if len(config.input_paths) == 2 else "PROTOCOL_ECDH_NPC"
 
 
-def _read_indices(path: Path) -> list[int | None]:
-    """The own row numbers in the order of the intersection; None where the other party's row has no match."""
+def _read_indices(path: Path) -> pa.Array:
+    """The own row numbers in the order of the intersection; null where the other party's row has no match."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    types = {"key": pa.string(), "row": pa.int64()}
-    table = pa_csv.read_csv(
-        path, convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[_NO_ROW])
+    options = pa_csv.ConvertOptions(
+        column_types={"row": pa.int64()}, include_columns=["row"], null_values=[_NO_ROW]
     )
-    return list(table.column("row").to_pylist())
+    return pa_csv.read_csv(path, convert_options=options).column("row").combine_chunks()
 
 
-def _output_rows(
-    devices: Devices, config: PsiConfig, keys: Sequence[str], indices: Sequence[int | None]
-) -> Any:
-    """The own rows to write: matches by key, then the rest of each side, None for what only the other has."""
+def _output_rows(devices: Devices, config: PsiConfig, keys: pa.Array, indices: pa.Array) -> pa.Array:
+    """The own rows to write: matches by key, then the rest of each side, null for what only the other has."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    own = np.array([index is not None for index in indices], dtype=bool)
+    own = indices.is_valid().to_numpy(zero_copy_only=False)
     masks = _masks(devices, config, own)
     if len({len(mask) for mask in masks.values()} | {len(indices)}) > 1:
         raise Misaligned()
     matched = np.logical_and.reduce([own, *masks.values()])
-    rows: list[int | None] = []
-    rows += _paired(
-        keys, [index for index, both in zip(indices, matched) if both], config.receiver == devices.run.party
-    )
+    parts = [_matches(devices, config, keys, indices.filter(pa.array(matched)))]
     for party, mask in sorted(masks.items()):
-        alone = [indices[place] for place in np.flatnonzero(mask & ~matched)]
+        alone = indices.filter(pa.array(mask & ~matched))
         if party == devices.run.party:
-            rows += sorted(
-                (index for index in alone if index != _OWN_SALT), key=lambda index: keys[index or 0]
-            )
+            parts.append(_by_key(keys, alone.filter(pc.not_equal(alone, _OWN_SALT))))
         else:
-            rows += alone[:-1]  # one of these is the salt of that party
-    return pa.array(rows, type=pa.int64())
+            parts.append(alone[:-1])  # one of these is the salt of that party
+    return pa.concat_arrays(parts)
 
 
-def _paired(keys: Sequence[str], indices: Sequence[int | None], receiver: bool) -> list[int]:
+def _matches(devices: Devices, config: PsiConfig, keys: pa.Array, rows: pa.Array) -> pa.Array:
+    """The own rows that matched, by key; with duplicates each as often as it is paired."""
+    import pyarrow as pa
+
+    if not config.allow_duplicates:
+        return _by_key(keys, rows)
+    is_receiver = config.receiver == devices.run.party
+    return pa.array(_paired(keys.to_pylist(), rows.to_pylist(), is_receiver), pa.int64())
+
+
+def _by_key(keys: pa.Array, rows: pa.Array) -> pa.Array:
+    """Row numbers in the order of their keys."""
+    import pyarrow.compute as pc
+
+    return rows.take(pc.sort_indices(keys.take(rows)))
+
+
+def _paired(keys: Sequence[str], indices: Sequence[int], receiver: bool) -> list[int]:
     """The matched own rows by key, so that every pair of rows with equal keys is there exactly once.
 
     Native PSI repeats a row as often as the other party has its key, but when both have it several times it
     pairs some rows twice and others never. The receiver repeats each row, the other the sequence of rows.
     """
-    times = Counter(index for index in indices if index is not None)
+    times = Counter(indices)
     groups: dict[str, list[int]] = defaultdict(list)
     for index in sorted(times):
         groups[keys[index]].append(index)
