@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update bench clean
+.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update bench bench-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,8 +55,12 @@ update: venv ## Renew uv.lock and .venv, and say what changed
 	@scripts/bootstrap.sh
 	@echo "Now run make lint test, read docs/developer_guide/dependencies.md if they fail, and commit uv.lock."
 
-bench: venv ## Measure the tasks on this machine
-	$(BIN)/python tests/performance/benchmark_tasks.py
+bench: venv ## Compare all tasks with SecretFlow itself, and write docs/performance (40 minutes; ARGS="--help")
+	@$(BIN)/uv sync --quiet --locked --inexact --extra bench
+	$(BIN)/python -m tests.performance.benchmark_tasks $(ARGS)
+
+bench-check: venv ## Fail when the worker has become a quarter slower, compared with SecretFlow (3 minutes)
+	$(BIN)/python -m tests.performance.check_ratios
 
 clean: ## Remove what builds and tests leave (.venv stays)
 	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache build dist htmlcov

@@ -1,0 +1,42 @@
+"""What is computed from measured seconds: medians, spreads, growth, and whether a ratio was lost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Sequence
+
+SHARE, SECONDS = 0.05, 0.5  # what a job may take longer than the same work in a warm process
+_LOST = 1.2  # 25 % must be noticed: the rest is left to noise
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """Half the range between the quartiles, as a share of the median; 0 for one measurement."""
+    if len(seconds) < 2:
+        return 0.0
+    first, middle, third = statistics.quantiles(seconds, method="inclusive")
+    return (third - first) / 2 / middle
+
+
+def within_limit(worker: float, warm: float) -> bool:
+    """Whether the worker takes at most 5 % and half a second longer than SecretFlow in a warm process."""
+    return worker <= warm * (1 + SHARE) + SECONDS
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """The slope of the line of least squares through the logarithms: 1 is linear growth."""
+    x, y = ([math.log(value) for value in values] for values in (sizes, seconds))
+    return statistics.linear_regression(x, y).slope
+
+
+def ratio(worker: Sequence[float], warm: Sequence[float]) -> float:
+    """The median of the ratios of measurements that were made one right after the other.
+
+    What slows the machine down for a while slows down both, and one disturbed pair moves a median little.
+    """
+    return statistics.median(one / other for one, other in zip(worker, warm))
+
+
+def is_lost(measured: float, baseline: float) -> bool:
+    """Whether a quarter or so was lost, compared with SecretFlow on the same machine."""
+    return measured > _LOST * baseline

@@ -1,0 +1,57 @@
+"""The body of one of our own tasks in a session of SecretFlow that is up already: the work without its node.
+
+What the worker is compared with where SecretFlow has no class for the work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Mapping
+
+from secretflow_task.data_loader import PathRules
+from secretflow_task.device_manager import Devices
+from secretflow_task.messages import TaskRequest
+from secretflow_task.requests import Plan
+from secretflow_task.run import Run
+from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.task_executor import ClusterChannel
+from tests.performance.directly import Session
+
+
+class _NoNode:
+    """Nobody needs to hear that the own party is prepared."""
+
+    def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """There are no peers here."""
+        return {}
+
+
+def run_body(session: Session, config: Mapping[str, Any]) -> None:
+    """Check the input, agree, run the task, and move its outputs to their places."""
+    plan = Plan.of(TaskRequest.from_arguments("direct", {"task_config": dict(config)}))
+    rules = PathRules(session.party, session.root)
+    with tempfile.TemporaryDirectory(prefix="sfworker-bench-") as folder:
+        run = Run(
+            "direct",
+            "direct",
+            session.party,
+            plan.parties,
+            rules,
+            Path(folder),
+            ".direct",
+            ClusterChannel(_NoNode(), plan.parties),
+            plan.protocol,
+            several=True,
+        )
+        run.prepare(plan.task, plan.config)
+        devices = Devices(run)
+        devices |= session.pyus
+        if "spu" in plan.needs:
+            devices["spu"] = session.spu
+        TaskDispatcher.dispatch(plan.task.task_type, devices, plan.config)
+    for staged, target in run.outputs.items():
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(staged, target)
