@@ -64,7 +64,7 @@ class Client:
         return any(said.get("cancelled") for answer in answers for said in answer.values())
 
     def result(
-        self, execution_id: str, parties: Iterable[str], timeout_seconds: float = 3600.0
+        self, execution_id: str, parties: Iterable[str], timeout_seconds: float = 3600.0, since: str = "0"
     ) -> dict[str, StatusEvent]:
         """The terminal event of each of ``parties``; waits for those that have not ended.
 
@@ -72,7 +72,7 @@ class Client:
             TimeoutError: not all ended within the timeout.
         """
         wanted, ended = set(parties), dict[str, StatusEvent]()
-        for event in self.events(execution_id, timeout_seconds=timeout_seconds):
+        for event in self.events(execution_id, since, timeout_seconds):
             if event is not None and event.status.terminal:
                 ended[event.party] = event
                 if wanted <= ended.keys():

@@ -160,6 +160,21 @@ def test_submit_and_watch_follow_an_execution(node: RunningNode, request_file: P
 
 
 @pytest.mark.engine
+def test_smoke_says_whether_a_request_goes_all_the_way(node: RunningNode, tmp_path: Path) -> None:
+    before = sorted((node.root / "data").rglob("*"))
+    well = sfworker("smoke", **node.environment)
+    assert well.returncode == 0, well.stderr
+    assert "Well: alice and bob have 75 of 100 rows in common" in well.stdout
+    elsewhere = node.environment | {"SFWORKER_DATA_ROOT": str(tmp_path)}
+    wrong = sfworker("smoke", **elsewhere)
+    assert (wrong.returncode, "MissingFile" in wrong.stdout) == (1, True)
+    late = sfworker("smoke", "--timeout", "1", **node.environment | {"SFWORKER_QUEUES": "nobody_listens"})
+    assert (late.returncode, "No node has ended" in late.stderr) == (5, True)
+    assert sfworker("smoke", "--id", "../up", **node.environment).returncode == 2
+    assert sorted((node.root / "data").rglob("*")) == before and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize("nodes", ["one", pytest.param("two", marks=pytest.mark.matrix)])
 @pytest.mark.timeout(400)
 def test_the_demo_trains_as_well_as_plaintext(nodes: str, tmp_path: Path) -> None:

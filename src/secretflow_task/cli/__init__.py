@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import uuid
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -238,6 +240,28 @@ def doctor(
     settings = files.settings()
     well = examine(settings) if peer is None else examine_peer(settings, peer)
     raise typer.Exit(Exit.OK if well else Exit.UNAVAILABLE)
+
+
+@app.command()
+@guarded
+def smoke(
+    parties: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="[PARTY]...", help="Between these, if not all of the settings."),
+    ] = None,
+    execution_id: Annotated[
+        Optional[str], typer.Option("--id", help="What the other party's `sfworker smoke` has printed.")
+    ] = None,
+    timeout: Timeout = 180.0,
+) -> None:
+    """Send the node a small intersection with a known answer. Linked parties do so each, with one id."""
+    from secretflow_task.cli.smoke import Trial, run_smoke
+
+    if execution_id and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", execution_id):
+        raise typer.BadParameter("up to 64 letters, digits, _ and -", param_hint="--id")
+    settings = files.settings()
+    trial = Trial.of(execution_id or f"smoke-{uuid.uuid4().hex[:12]}", settings, parties or ())
+    raise typer.Exit(run_smoke(trial, settings, timeout))
 
 
 @app.command()
