@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from secretflow_task.cli import files
 from secretflow_task.config.settings import Settings
 
 
@@ -207,3 +208,15 @@ def test_another_database_is_refused(url: str) -> None:
 def test_a_peer_is_not_lost_between_two_signs_of_life() -> None:
     with pytest.raises(ValidationError, match="twice"):
         Settings(heartbeat_seconds=5.0, peer_lost_seconds=6.0)
+
+
+def test_a_secret_comes_from_a_file_unless_the_environment_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sfworker_redis_url").write_text("redis://:hidden@redis:6379/0\n")
+    (tmp_path / "redis.conf").write_text("of another program")
+    read = files.settings(tmp_path)
+    assert read.redis_url.get_secret_value() == "redis://:hidden@redis:6379/0" and "hidden" not in repr(read)
+    assert files.settings(tmp_path / "none").redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://other:6379/0")
+    assert files.settings(tmp_path).redis_url.get_secret_value() == "redis://other:6379/0"

@@ -20,11 +20,18 @@ from secretflow_task.messages import TaskRequest
 from secretflow_task.utils import log
 
 
-def settings() -> Settings:
-    """The settings of this process; raises `BadSetting` naming the variable."""
+def settings(secrets: Path = Path("/run/secrets")) -> Settings:
+    """The settings of this process, from its environment and from what a container engine puts into files.
+
+    Args:
+        secrets: may hold files such as ``sfworker_redis_url``.
+
+    Raises:
+        BadSetting: one is wrong; it names the variable.
+    """
     _warn_of_misspelt_settings()
     try:
-        return Settings()
+        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
         problems = [
             f"SFWORKER_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
