@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update bench bench-check clean
+.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update image bench bench-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,7 @@ lint: venv ## Check format, style, types and layers
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/pylint src
+	$(BIN)/hadolint docker/Dockerfile
 
 format: venv ## Format the code
 	$(BIN)/black $(CODE)
@@ -54,6 +55,9 @@ update: venv ## Renew uv.lock and .venv, and say what changed
 	$(BIN)/uv lock --upgrade
 	@scripts/bootstrap.sh
 	@echo "Now run make lint test, read docs/developer_guide/dependencies.md if they fail, and commit uv.lock."
+
+image: venv ## Build the container image on a stand-in for its base, and run a job in it (root, buildah, debootstrap)
+	docker/verify.sh
 
 bench: venv ## Compare all tasks with SecretFlow itself, and write docs/performance (40 minutes; ARGS="--help")
 	@$(BIN)/uv sync --quiet --locked --inexact --extra bench
