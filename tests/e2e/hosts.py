@@ -210,6 +210,32 @@ def _setns(handle: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+class Switch:
+    """A network of namespaces, which are gone when ``stack`` is closed."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self._name = f"{name}-switch"
+        self._stack = stack
+        self._namespace(self._name)
+        ip("-n", self._name, "link", "add", "br0", "type", "bridge")
+        ip("-n", self._name, "link", "set", "br0", "up")
+
+    def plug(self, namespace: str, port: str, address: str) -> None:
+        """Make a namespace that is reached at an address, by a cable to a port of this name."""
+        port = f"to-{port}"[:15]
+        self._namespace(namespace)
+        ends = ("eth0", "netns", namespace, "type", "veth", "peer", port)
+        ip("link", "add", *ends, "netns", self._name)
+        ip("-n", self._name, "link", "set", port, "master", "br0", "up")
+        ip("-n", namespace, "address", "add", f"{address}/16", "dev", "eth0")
+        ip("-n", namespace, "link", "set", "eth0", "up")
+        ip("-n", namespace, "link", "set", "lo", "up")
+
+    def _namespace(self, name: str) -> None:
+        ip("netns", "add", name)
+        self._stack.callback(ip, "netns", "delete", name)
+
+
 class Network:
     """Hosts on one switch, each with an address of its own."""
 
@@ -232,26 +258,12 @@ class Network:
         """Make the namespaces, the cables and the Redis of each host."""
         need_namespaces()
         with ExitStack() as stack:
-            switch = f"{self._name}-switch"
-            self._namespace(switch, stack)
-            ip("-n", switch, "link", "add", "br0", "type", "bridge")
-            ip("-n", switch, "link", "set", "br0", "up")
+            switch = Switch(self._name, stack)
             for host in self.hosts.values():
-                self._namespace(host.namespace, stack)
-                ends = ("eth0", "netns", host.namespace, "type", "veth", "peer", f"to-{host.party}"[:15])
-                ip("link", "add", *ends, "netns", switch)
-                ip("-n", switch, "link", "set", f"to-{host.party}"[:15], "master", "br0", "up")
-                ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
-                ip("-n", host.namespace, "link", "set", "eth0", "up")
-                ip("-n", host.namespace, "link", "set", "lo", "up")
+                switch.plug(host.namespace, host.party, host.address)
                 self.introduce(host)
                 stack.enter_context(host.redis())
             yield self.hosts
-
-    @staticmethod
-    def _namespace(name: str, stack: ExitStack) -> None:
-        ip("netns", "add", name)
-        stack.callback(ip, "netns", "delete", name)
 
     def introduce(self, host: Host) -> None:
         """Write the address book of a host, and its party's table."""
