@@ -247,7 +247,7 @@ def doctor(
 def smoke(
     parties: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[PARTY]...", help="Between these, if not all of the settings."),
+        typer.Argument(metavar="PARTY", help="Between these, if not all of the settings."),
     ] = None,
     execution_id: Annotated[
         Optional[str], typer.Option("--id", help="What the other party's `sfworker smoke` has printed.")
