@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,7 @@ class Image:
     folder: str = "/"
     owned: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    stop: signal.Signals = signal.SIGTERM
 
 
 @cache
@@ -108,7 +110,9 @@ def _image(name: str) -> Image | None:
     if name == "postgres" and (folder := postgresql.programs()):
         data = "/var/lib/postgresql/data"
         image = Image({"PATH": f"{folder}:{PATH}", "PGDATA": data, "PGHOST": "/tmp"})
-        return Image(image.environment, ("bash", "-euc", _POSTGRES), user=999, owned=(data,))
+        return Image(
+            image.environment, ("bash", "-euc", _POSTGRES), user=999, owned=(data,), stop=signal.SIGINT
+        )
     if name == "prom/prometheus":
         return _foreign("prometheus", None, entrypoint=("prometheus",), user=65534, owned=("/prometheus",))
     if name == "prom/alertmanager":
@@ -125,7 +129,7 @@ class Running:
     process: psutil.Popen
     environment: Mapping[str, str]
     user: int
-    health: tuple[str, ...]
+    image: Image
     log: Path
     begin: int
 
@@ -230,7 +234,7 @@ class Project:
         self.running[name] = self._start(name, self.services[name])
 
     def _wait_until_healthy(self, name: str) -> None:
-        test = self.services[name].get("healthcheck", {}).get("test") or self.running[name].health
+        test = self.services[name].get("healthcheck", {}).get("test") or self.running[name].image.healthcheck
         command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[test[0] == "CMD" :]
 
         def is_healthy() -> bool:
@@ -249,7 +253,7 @@ class Project:
         """Tell services to end and wait until they have: `stop`."""
         for name in names or self.running:
             if self.running[name].process.poll() is None:
-                self.running[name].process.terminate()
+                self.running[name].process.send_signal(self.running[name].image.stop)
         for name in names or self.running:
             self.running[name].process.wait(700)
 
@@ -313,7 +317,7 @@ class Project:
                 stdout=file,
                 stderr=file,
             )
-        return Running(service, process, environment, user, image.healthcheck, log, begin)
+        return Running(service, process, environment, user, image, log, begin)
 
     def _entering(self, name: str, service: Mapping[str, Any], image: Image, user: int) -> Iterator[str]:
         """The lines of a script that makes the root file system and runs its arguments there."""
