@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Mapping
 
@@ -44,16 +44,22 @@ class Docker:
         self._programs.mkdir()
         self._socket = str(folder / "docker.sock")
         self._projects = projects
+        self._closing = False
         program = self._programs / "docker"
         program.write_text(f"#!{sys.executable}\n{_DOCKER.format(socket=self._socket)}", encoding="utf-8")
         program.chmod(0o755)
 
     def __enter__(self) -> Docker:
         self._listener = Listener(self._socket)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        # A thread that waits on a closed socket would take the connections of the next one with its number.
+        self._closing = True
+        Client(self._socket).close()
+        self._thread.join()
         self._listener.close()
 
     def shell(self, script: str, folder: Path) -> str:
@@ -72,10 +78,9 @@ class Docker:
 
     def _serve(self) -> None:
         while True:
-            try:
-                connection = self._listener.accept()
-            except OSError:
-                return
+            connection = self._listener.accept()
+            if self._closing:
+                return connection.close()
             threading.Thread(target=self._answer, args=[connection], daemon=True).start()
 
     def _answer(self, connection: Connection) -> None:

@@ -12,16 +12,12 @@ from typing import Iterator
 
 import pytest
 
-from secretflow_task.config.settings import Settings
 from tests.e2e.containers import ROOT, Machine, Project
 from tests.e2e.nodes import wait_for
 from tests.e2e.shell import Docker
 
 GUIDE = ROOT / "docs/ops_guide/deployment.md"
 FILES = ["docker-compose.yml", "docker/compose.party.yml"]
-has_health = pytest.mark.skipif(
-    "metrics_listen" not in Settings.model_fields, reason="no node answers /healthz yet"
-)
 
 
 @pytest.fixture(name="project")
@@ -54,7 +50,6 @@ def smoke(docker: Docker, execution_id: str) -> str:
 
 @pytest.mark.engine
 @pytest.mark.timeout(400)
-@has_health
 def test_two_nodes_come_up_and_run_a_job_between_them(project: Project, docker: Docker) -> None:
     project.need("database")
     project.up("alice", "bob", "alice-listener")
@@ -64,7 +59,6 @@ def test_two_nodes_come_up_and_run_a_job_between_them(project: Project, docker: 
 @pytest.mark.engine
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@has_health
 def test_all_services_survive_a_restart_in_any_order(project: Project, docker: Docker) -> None:
     project.need("database", "prometheus", "alertmanager")
     docker.shell(blocks_to_try()[0], ROOT)

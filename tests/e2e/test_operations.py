@@ -14,7 +14,6 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from secretflow_task.config.settings import Settings
 from secretflow_task.messages import Status
 from secretflow_task.node.embedded_redis import embedded_redis
 from tests.e2e.conftest import psi_params, write_tables
@@ -27,7 +26,6 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.faults,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif("metrics_listen" not in Settings.model_fields, reason="no node answers /healthz yet"),
 ]
 GUIDES = ROOT / "docs/ops_guide"
 SEND = """

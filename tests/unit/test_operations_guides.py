@@ -60,4 +60,4 @@ def test_settings_of_a_compose_file_exist_but_for_those_of_other_programs(file: 
         if name.startswith("SFWORKER_")
     }
     known = {f"SFWORKER_{name.upper()}" for name in Settings.model_fields}
-    assert names - known <= {"SFWORKER_METRICS_LISTEN", "SFWORKER_DASHBOARDS"}
+    assert names - known <= {"SFWORKER_DASHBOARDS"}
