@@ -20,14 +20,14 @@ test: venv ## Run all tests, job processes included in the coverage, which must 
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-test-matrix: venv ## Run what `make test` leaves out: every task on every protocol, label party and bad input
+test-matrix: venv ## Run what `make test` leaves out: every protocol, label party and bad input, alerts of faults, operations
 	$(BIN)/pytest -m matrix --timeout 600 --durations 20
 
 faults: venv ## Break processes, Redis and disks at random moments, and print how each ended (under 40 minutes)
 	$(BIN)/pytest tests/faults -m faults --timeout 1800 --moments 7
 
-faults-long: venv ## The same at many more moments; writes the table of the documents
-	$(BIN)/pytest tests/faults -m faults --timeout 7200 --moments 20 --fault-table docs/developer_guide/faults.table.md
+faults-long: venv ## The same at many more moments, and random bytes for minutes; writes the table of the documents
+	$(BIN)/pytest tests/faults tests/contract -m faults --timeout 7200 --moments 20 --fault-table docs/developer_guide/faults.table.md
 
 unit: venv ## Run the fast tests, which need no engine
 	$(BIN)/pytest tests/unit

@@ -57,7 +57,7 @@ def test_two_nodes_come_up_and_run_a_job_between_them(project: Project, docker: 
 
 
 @pytest.mark.engine
-@pytest.mark.faults
+@pytest.mark.matrix
 @pytest.mark.timeout(1800)
 def test_all_services_survive_a_restart_in_any_order(project: Project, docker: Docker) -> None:
     project.need("database", "prometheus", "alertmanager")

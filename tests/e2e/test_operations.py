@@ -24,7 +24,7 @@ from tests.faults.field import check_events
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.faults,
+    pytest.mark.matrix,
     pytest.mark.timeout(1800),
 ]
 GUIDES = ROOT / "docs/ops_guide"

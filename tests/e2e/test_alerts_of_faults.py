@@ -15,7 +15,7 @@ from tests.faults.field import Field, check_events
 from tests.faults.report import Report
 from tests.faults.test_disk import disk, fill
 
-pytestmark = [pytest.mark.faults, pytest.mark.engine, needs_programs]
+pytestmark = [pytest.mark.matrix, pytest.mark.engine, needs_programs]
 
 NO_FILE = {"input_paths": {"alice": "none.csv", "bob": "in.csv"}}
 
