@@ -21,6 +21,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
+    generate_latest,
 )
 
 from secretflow_task import __version__
@@ -118,25 +119,58 @@ OBSERVED = (
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
+def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
+    buckets = {"buckets": metric.buckets} if metric.buckets else {}
+    return _KINDS[metric.kind](metric.name, metric.meaning, metric.labels, registry=registry, **buckets)
+
+
+class ByTaskType:
+    """A metric whose first label is the task type. Only what has changed since the last scrape is rendered.
+
+    Almost all lines of a scrape are by task type, and few types run between two scrapes. The caller lets one
+    thread in at a time, from `labels` to the end of the change that it is called for.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._made: dict[str, Any] = {}
+        self._texts: dict[str, bytes] = {}
+
+    def labels(self, task_type: str, *others: str) -> Any:
+        """The series with these labels, to be changed."""
+        if task_type not in self._made:
+            self._made[task_type] = _make(self._metric)
+        self._texts.pop(task_type, None)
+        return self._made[task_type].labels(task_type, *others)
+
+    def text(self) -> bytes:
+        """All series in the text format, under one head as it demands; empty when there are none."""
+        for task_type in self._made.keys() - self._texts.keys():
+            self._texts[task_type] = generate_latest(self._made[task_type])
+        texts = [self._texts[task_type] for task_type in self._made]
+        return b"".join([*texts[:1], *(text.split(b"\n", 2)[2] for text in texts[1:])])
+
+
 class Metrics:
-    """Counts what a node tells it, from any thread."""
+    """Counts what a node tells it, from any thread.
+
+    Attributes:
+        registry: what is not by task type; rendered at each scrape.
+    """
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._made = {metric.name: self._make(metric) for metric in OBSERVED}
+        self._made = {
+            metric.name: ByTaskType(metric) if "task_type" in metric.labels else _make(metric, self.registry)
+            for metric in OBSERVED
+        }
         self._jobs: set[Usage] = set()
         self._peers: frozenset[str] = frozenset()
         self._mutex = threading.Lock()
         self._next_sample = 0.0
         self._begin()
-
-    def _make(self, metric: Metric) -> Any:
-        buckets = {"buckets": metric.buckets} if metric.buckets else {}
-        return _KINDS[metric.kind](
-            metric.name, metric.meaning, metric.labels, registry=self.registry, **buckets
-        )
 
     def _begin(self) -> None:
         """Let exist from the start what is cheap, so that rates are right from the first event on."""
@@ -154,6 +188,13 @@ class Metrics:
         made = self._made[f"sfworker_{name}"]
         return made.labels(*labels) if labels else made
 
+    def exposition(self) -> bytes:
+        """Everything in the text format of Prometheus."""
+        others = generate_latest(self.registry)  # outside of the mutex: it waits for Redis
+        by_task_type = (made for made in self._made.values() if isinstance(made, ByTaskType))
+        with self._mutex:
+            return b"".join([others, *(metric.text() for metric in by_task_type)])
+
     def know_peers(self, peers: Iterable[str]) -> None:
         """Count the losses of these parties, and of no others."""
         self._peers = frozenset(peers)
@@ -163,10 +204,11 @@ class Metrics:
     def taken(self, task_type: str, sent_at: object) -> None:
         """A request was taken; ``sent_at`` is what its sender says, who may say anything."""
         name = _known(task_type)
-        for outcome in (SUCCESS, FAILURE):
-            self._of("execution_seconds", name, outcome)
-        if isinstance(sent_at, (int, float)) and 0 < sent_at < float("inf"):
-            self._of("queue_wait_seconds", name).observe(max(0.0, time.time() - sent_at))
+        with self._mutex:
+            for outcome in (SUCCESS, FAILURE):
+                self._of("execution_seconds", name, outcome)
+            if isinstance(sent_at, (int, float)) and 0 < sent_at < float("inf"):
+                self._of("queue_wait_seconds", name).observe(max(0.0, time.time() - sent_at))
 
     def stored(self, event: StatusEvent) -> None:
         """An event was stored."""
@@ -181,9 +223,10 @@ class Metrics:
         name = _known(task_type)
         failed = next((ending for ending in endings if ending.failure), None)
         outcome, code = (FAILURE, str(failed.data["error_code"])) if failed else (SUCCESS, "")
-        self._of("executions_total", name, outcome, code).inc()
-        self._of("execution_seconds", name, outcome).observe(max(0.0, seconds))
-        self._used(name, [ending.usage for ending in endings if ending.usage])
+        with self._mutex:
+            self._of("executions_total", name, outcome, code).inc()
+            self._of("execution_seconds", name, outcome).observe(max(0.0, seconds))
+            self._used(name, [ending.usage for ending in endings if ending.usage])
         if failed and isinstance(failed.failure, PeerLost):
             for peer in self._peers.intersection(str(failed.failure.party).split(", ")):
                 self._of("peer_losses_total", peer).inc()

@@ -13,8 +13,8 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from kombu.transport.redis import PRIORITY_STEPS, Channel
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client import Metric as Family
-from prometheus_client import make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis import Redis, RedisError
@@ -171,7 +171,6 @@ class Monitor:
         self._metrics = metrics
         self._redis = RedisGlance(settings)
         self._server: _Server | None = None
-        self._exposition: Any = make_wsgi_app(metrics.registry, disable_compression=True)
         self._alive: Problems = lambda: []
         self._ready: Problems = lambda: ["The node is starting."]
 
@@ -216,7 +215,8 @@ class Monitor:
         checks = {"/healthz": self._alive, "/readyz": self._ready}
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            return self._exposition(environ, start_response)
+            start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
+            return [self._metrics.exposition()]
         if path not in checks:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"There are /metrics, /healthz and /readyz.\n"]
