@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from secretflow_task.errors import MissingFile, PeerLost, WorkerError
 from secretflow_task.job_spec import JobSpec
 from secretflow_task.messages import Stage, Status, TaskRequest
+from secretflow_task.node import metrics as metrics_module
 from secretflow_task.node.metrics import OBSERVED, Metrics
 from secretflow_task.node.store import EventStore
 from secretflow_task.node.supervisor import Ending
@@ -30,16 +35,22 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+def exposed(metrics: Metrics) -> list[Metric]:
+    """What a scrape gives."""
+    return list(text_string_to_metric_families(metrics.exposition().decode()))
+
+
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     """The value of a series; None when there is none."""
-    return metrics.registry.get_sample_value(f"sfworker_{name}", labels)
+    found = (sample for family in exposed(metrics) for sample in family.samples)
+    return next((one.value for one in found if (one.name, one.labels) == (f"sfworker_{name}", labels)), None)
 
 
 def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
     """What was counted, and how often something was measured, by name and values of labels."""
     return {
         (sample.name.removeprefix("sfworker_"), " ".join(sample.labels.values())): sample.value
-        for family in metrics.registry.collect()
+        for family in exposed(metrics)
         for sample in family.samples
         if family.name.startswith("sfworker_")
         and sample.name.endswith(("_total", "_count"))
@@ -63,10 +74,10 @@ def test_a_success_counts_once_though_two_parties_are_hosted(bench: Bench) -> No
         node.execute("r-1", PSI, sent_at=time.time() - 7)
         assert node.execute("r-1", PSI).repeated
     assert counted(node.metrics) == {
-        ("executions_total", "psi success "): 1,
-        ("execution_seconds_count", "psi success"): 1,
+        ("executions_total", " success psi"): 1,
+        ("execution_seconds_count", "success psi"): 1,
         ("queue_wait_seconds_count", "psi"): 1,
-        **{("stage_seconds_count", f"psi {stage}"): 1 for stage in STAGES},
+        **{("stage_seconds_count", f"{stage} psi"): 1 for stage in STAGES},
         ("events_stored_total", "RUNNING"): 6,
         ("events_stored_total", "SUCCESS"): 2,
     }
@@ -112,9 +123,9 @@ def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
     with bench.node(fail_in_the_end) as node:
         node.execute("r-1", PSI)
     assert counted(node.metrics) == {
-        ("executions_total", "psi failure AlgorithmError"): 1,
-        ("execution_seconds_count", "psi failure"): 1,
-        ("stage_seconds_count", "psi prepare"): 1,
+        ("executions_total", "AlgorithmError failure psi"): 1,
+        ("execution_seconds_count", "failure psi"): 1,
+        ("stage_seconds_count", "prepare psi"): 1,
         ("events_stored_total", "FAILURE"): 2,
     }
 
@@ -122,9 +133,9 @@ def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
 @pytest.mark.parametrize(
     ("params", "labels"),
     [
-        ({"task_config": {"task_type": "r-1 of alice"}}, "other failure UnknownTaskType"),
-        ({"task_config": {"task_type": "psi"}}, "psi failure InvalidTaskConfig"),
-        ({}, "other failure InvalidTaskConfig"),
+        ({"task_config": {"task_type": "r-1 of alice"}}, "UnknownTaskType failure other"),
+        ({"task_config": {"task_type": "psi"}}, "InvalidTaskConfig failure psi"),
+        ({}, "InvalidTaskConfig failure other"),
     ],
 )
 def test_a_refused_request_counts_under_a_name_that_we_know(
@@ -134,7 +145,7 @@ def test_a_refused_request_counts_under_a_name_that_we_know(
         node.execute("r-1", params)
     assert counted(node.metrics) == {
         ("executions_total", labels): 1,
-        ("execution_seconds_count", labels.rpartition(" ")[0]): 1,
+        ("execution_seconds_count", labels.partition(" ")[2]): 1,
         ("events_stored_total", "FAILURE"): 2,
     }
 
@@ -144,8 +155,8 @@ def test_what_an_earlier_process_left_counts_when_it_is_settled(bench: Bench) ->
         store.claim(TaskRequest("r-1", "r-1", PSI), "alice", "bob")
     with bench.node(never) as node:
         assert counted(node.metrics) == {
-            ("executions_total", "psi failure NodeLost"): 1,
-            ("execution_seconds_count", "psi failure"): 1,
+            ("executions_total", "NodeLost failure psi"): 1,
+            ("execution_seconds_count", "failure psi"): 1,
             ("events_stored_total", "FAILURE"): 2,
         }
 
@@ -192,7 +203,7 @@ def test_losses_count_for_the_peers_of_the_address_book(error: WorkerError, lost
     metrics = Metrics()
     metrics.know_peers(["bob", "carol"])
     metrics.ended("psi", [Ending.of(error)], 1.0)
-    (family,) = (family for family in metrics.registry.collect() if family.name == "sfworker_peer_losses")
+    (family,) = (family for family in exposed(metrics) if family.name == "sfworker_peer_losses")
     assert {sample.labels["peer"]: sample.value for sample in family.samples} == lost
 
 
@@ -230,4 +241,86 @@ def test_names_follow_the_conventions() -> None:
 def test_there_are_no_series_of_creation_times() -> None:
     metrics = Metrics()
     metrics.ended("psi", [Ending(None, {})], 1.0)
-    assert b"_created" not in generate_latest(metrics.registry)
+    assert b"_created" not in metrics.exposition()
+
+
+def run(metrics: Metrics, task_type: str) -> None:
+    """Count a success with all stages."""
+    usage = Usage(0)
+    usage.stages, usage.peak_memory_bytes = dict.fromkeys(STAGES, 1.0), 2**30
+    metrics.taken(task_type, time.time() + 3600)
+    metrics.ended(task_type, [Ending(None, {}, usage)], 1.0)
+
+
+class Parsed(Collector):
+    """What a text says, to be rendered again."""
+
+    def __init__(self, text: bytes) -> None:
+        self.families = list(text_string_to_metric_families(text.decode()))
+
+    def collect(self) -> list[Metric]:
+        """The families, as they were read."""
+        return self.families
+
+
+def test_a_scrape_is_what_a_full_rendering_gives_with_one_group_for_each_family() -> None:
+    metrics = Metrics()
+    for task_type in ("psi", "nobody's", "ss_lr", "psi"):
+        run(metrics, task_type)
+        text = metrics.exposition()
+        families = Parsed(text).families
+        assert generate_latest(Parsed(text)) == text
+        assert len({family.name for family in families}) == len(families)
+
+
+def of_task_types(metrics: Metrics) -> list[Metric]:
+    """What a scrape gives by task type."""
+    return [one for one in exposed(metrics) if any("task_type" in sample.labels for sample in one.samples)]
+
+
+def test_what_earlier_scrapes_have_rendered_is_not_told_when_it_has_changed() -> None:
+    often, once = Metrics(), Metrics()
+    for task_type in ("psi", "ss_lr", "nobody's", "psi", "ss_lr"):
+        for metrics in (often, once):
+            run(metrics, task_type)
+            metrics.ended(task_type, [Ending.of(MissingFile())], 1.0)
+        often.exposition()
+    assert of_task_types(often) == of_task_types(once)
+
+
+def test_a_scrape_renders_only_the_task_types_that_have_run_since_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics, rendered = Metrics(), []
+
+    def noting(collector: Collector) -> bytes:
+        rendered.append(generate_latest(collector))
+        return rendered[-1]
+
+    metrics.exposition()
+    monkeypatch.setattr(metrics_module, "generate_latest", noting)
+    for ran in ({"psi", "ss_lr"}, {"psi"}, set()):
+        for task_type in ran:
+            run(metrics, task_type)
+        metrics.exposition()
+        assert set(re.findall('task_type="(.*?)"', b"".join(rendered).decode())) == ran
+        rendered.clear()
+
+
+def test_a_scrape_tells_whole_executions_and_loses_none_while_threads_count() -> None:
+    metrics, scrapes = Metrics(), []
+    threads = [
+        threading.Thread(target=lambda: [run(metrics, task_type) for task_type in ["psi", "ss_lr"] * 100])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        scrapes.append(counted(metrics))
+    scrapes.append(counted(metrics))
+    for found in scrapes:
+        for task_type in ("psi", "ss_lr"):
+            ended = found.get(("executions_total", f" success {task_type}"), 0)
+            assert found.get(("execution_seconds_count", f"success {task_type}"), 0) == ended
+            assert found.get(("stage_seconds_count", f"prepare {task_type}"), 0) == ended
+    assert scrapes[-1]["executions_total", " success psi"] == 400
