@@ -125,10 +125,10 @@ def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
 
 
 class ByTaskType:
-    """A metric whose first label is the task type. Only what has changed since the last scrape is rendered.
+    """A metric whose first label is the task type; its text is rendered again for the types that have changed.
 
-    Almost all lines of a scrape are by task type, and few types run between two scrapes. The caller lets one
-    thread in at a time, from `labels` to the end of the change that it is called for.
+    Rendering is what a scrape costs. Almost all its lines are by task type, and few types run between two. The
+    caller lets one thread in at a time, from `labels` to the end of the change that it asks the series for.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -187,13 +187,6 @@ class Metrics:
         """The series of ``sfworker_<name>`` with these labels."""
         made = self._made[f"sfworker_{name}"]
         return made.labels(*labels) if labels else made
-
-    def exposition(self) -> bytes:
-        """Everything in the text format of Prometheus."""
-        others = generate_latest(self.registry)  # outside of the mutex: it waits for Redis
-        by_task_type = (made for made in self._made.values() if isinstance(made, ByTaskType))
-        with self._mutex:
-            return b"".join([others, *(metric.text() for metric in by_task_type)])
 
     def know_peers(self, peers: Iterable[str]) -> None:
         """Count the losses of these parties, and of no others."""
@@ -260,6 +253,13 @@ class Metrics:
         """Memory of all jobs that run, as it was weighed last."""
         with self._mutex:
             return sum(job.memory_bytes for job in self._jobs)
+
+    def exposition(self) -> bytes:
+        """Everything in the text format of Prometheus."""
+        others = generate_latest(self.registry)  # outside of the mutex: it waits for Redis
+        by_task_type = (made for made in self._made.values() if isinstance(made, ByTaskType))
+        with self._mutex:
+            return b"".join([others, *(metric.text() for metric in by_task_type)])
 
 
 def _known(task_type: str) -> str:
