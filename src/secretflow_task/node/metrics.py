@@ -125,10 +125,10 @@ def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
 
 
 class ByTaskType:
-    """A metric whose first label is the task type; its text is rendered again for the types that have changed.
+    """A metric whose first label is the task type. What has not changed is not rendered again.
 
-    Rendering is what a scrape costs. Almost all its lines are by task type, and few types run between two. The
-    caller lets one thread in at a time, from `labels` to the end of the change that it asks the series for.
+    Rendering is what a scrape costs: almost all its lines are by task type, and few types run between two.
+    The caller lets one thread in at a time, from `labels` to the end of the change of these series.
     """
 
     def __init__(self, metric: Metric) -> None:
