@@ -65,10 +65,10 @@ def link_to_carol(root: Path) -> dict[str, str]:
 
 
 def load(node: RunningNode, name: str) -> None:
-    """Let a request fail and another succeed."""
-    node.send(f"{name}-bad", psi_params(**NO_FILE))
+    """Let a request fail and then another succeed, so that one of their jobs is weighed."""
+    bad = node.execute(f"{name}-bad", psi_params(**NO_FILE))
+    assert bad["alice"][-1].data["error_code"] == "MissingFile"
     assert node.execute(f"{name}-good", psi_params())["alice"][-1].status is Status.SUCCESS
-    assert node.events(f"{name}-bad")["alice"][-1].data["error_code"] == "MissingFile"
 
 
 def chosen(use: Use, instance: str) -> str:
