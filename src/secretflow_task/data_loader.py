@@ -134,6 +134,7 @@ class Table:
             raise DuplicateColumn(f"{party}: the file of {purpose} has two columns of one name.", party=party)
         if table.rows == 0:
             raise EmptyInput(f"{party}: the file of {purpose} has no rows.", party=party)
+        _check_encoding(table)
         return table
 
     @property
@@ -336,7 +337,7 @@ class Table:
 
         column = self.data.column(name)
         try:
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            if _is_text(column.type):
                 column = pc.utf8_trim_whitespace(column)
                 missing = pc.is_in(column, value_set=pa.array(MISSING_TEXT, type=column.type))
                 column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
@@ -372,8 +373,25 @@ def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         text = column.cast(pa.string())
         whole = pc.match_substring_regex(text, r"\A-?\d+\z")
         return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return column if is_text and not pc.any(pc.match_substring(column, "\0")).as_py() else None
+    return column if _is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py() else None
+
+
+def _check_encoding(table: Table) -> None:
+    """Raise `UnreadableFile` for text that is not UTF-8, which Parquet can hold and pyarrow passes on."""
+    import pyarrow as pa
+
+    for name in filter(lambda name: _is_text(table.data.column(name).type), table.columns):
+        try:
+            table.data.column(name).validate(full=True)
+        except pa.ArrowInvalid as error:
+            problem = table.about(name, "holds text that is not UTF-8")
+            raise UnreadableFile(problem, party=table.party, detail=str(error)) from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 class _UnixLines:

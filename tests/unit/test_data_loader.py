@@ -284,6 +284,18 @@ class TestFormats:
         with pytest.raises(UnreadableFile):
             read(tmp_path, content[:-50], "t.parquet")
 
+    @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+    @pytest.mark.parametrize("coded", [False, True])
+    def test_text_of_parquet_that_is_not_utf_8_is_unreadable(
+        self, kind: pa.DataType, coded: bool, tmp_path: Path
+    ) -> None:
+        names = pa.array(["张".encode(), "张伟".encode("gbk")], pa.binary()).cast(pa.large_binary())
+        names = names.cast(pa.binary()) if kind == pa.string() else names
+        names = pa.Array.from_buffers(kind, 2, names.buffers())
+        with pytest.raises(UnreadableFile) as caught:
+            parquet(tmp_path, a=[1, 2], name=names.dictionary_encode() if coded else names)
+        assert caught.value.message == "alice: column 'name' of train_data holds text that is not UTF-8."
+
     @pytest.mark.parametrize("header", ["a,b,a", "a,,", "\ufeffa,a", '"a",a'])
     def test_two_columns_of_one_name_are_refused(self, header: str, tmp_path: Path) -> None:
         width = len(header.split(","))
