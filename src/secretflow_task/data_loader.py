@@ -363,13 +363,17 @@ def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Cells as Python writes them, where Arrow can do that; floats may have another exponent."""
+    """Cells as Python writes them, or None where Arrow cannot do that."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_integer(column.type):
         return column
     if pa.types.is_float64(column.type):
+        size = pc.abs(column)
+        tiny = pc.and_(pc.greater(size, 0.0), pc.less(size, 1e-4))
+        if pc.any(pc.or_(tiny, pc.greater_equal(size, 1e10))).as_py():  # Arrow's exponents
+            return None
         text = column.cast(pa.string())
         whole = pc.match_substring_regex(text, r"\A-?\d+\z")
         return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)

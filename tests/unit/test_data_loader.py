@@ -634,10 +634,18 @@ class TestWrite:
         with (tmp_path / "deep" / "er" / "t.csv").open(newline="") as file:
             assert list(csv.reader(file)) == [["a", "t"], *map(list, zip(map(str, numbers), texts))]
 
-    def test_numbers_look_the_same_whether_another_cell_needs_quotes_or_not(self, tmp_path: Path) -> None:
-        numbers = pa.array([1.0, -0.0, 0.1 + 0.2, -2.5e-4, 1e22, 12345.0, None])
+    @pytest.mark.parametrize(
+        "unusual",
+        [[], [1e22], [1e10], [13812345678.0], [1e15], [-1234567890123456.0], [1e-5], [-0.00001234]],
+        ids=lambda numbers: str(*numbers),
+    )
+    def test_numbers_look_the_same_whether_another_cell_needs_quotes_or_not(
+        self, unusual: list[float], tmp_path: Path
+    ) -> None:
+        numbers = pa.array([1.0, -0.0, 0.1 + 0.2, -2.5e-4, 9999999999.5, 12345.0, None, *unusual])
         for name, text in {"plain": "x", "quoted": "x,y"}.items():
-            data = pa.table({"a": numbers, "n": range(7), "t": [text] * 7})
+            rows = len(numbers)
+            data = pa.table({"a": numbers, "n": range(rows), "t": [text] * rows})
             Table(data, "alice", "x").write(tmp_path / f"{name}.csv")
         quoted = (tmp_path / "quoted.csv").read_text().replace('"x,y"', "x")
         assert (tmp_path / "plain.csv").read_text() == quoted
