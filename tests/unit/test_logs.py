@@ -7,6 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator
 
 import pytest
@@ -225,6 +226,35 @@ def test_the_node_is_quoted_about_one_execution_with_its_tracebacks(
     assert "e-10" not in printed
     assert sfworker("logs", "e-10", "--node", "--follow") == Exit.OK
     assert "JobProcessDied" in capsys.readouterr().out
+
+
+def test_following_the_node_prints_each_record_once_when_its_log_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_file, numbers = tmp_path / "node.log", iter(range(4))
+    monkeypatch.setenv("SFWORKER_LOG_FILE", str(log_file))
+
+    def record(text: str) -> str:
+        return f"2026-01-01T00:00:00Z [info     ] {text} execution_id=e-1\n"
+
+    def meanwhile(_seconds: float) -> None:
+        number = next(numbers)
+        if number == 1:
+            Path(f"{log_file}.1").rename(f"{log_file}.2")
+            log_file.rename(f"{log_file}.1")
+            log_file.write_text(record("new"))
+        if number == 2:
+            store.append(StatusEvent("e-1", "r-1", "alice", Status.SUCCESS, {}, "node", "task"))
+
+    monkeypatch.setattr("secretflow_task.cli.logs.time", SimpleNamespace(sleep=meanwhile))
+    Path(f"{log_file}.1").write_text(record("oldest"))
+    log_file.write_text(record("old"))
+    with EventStore(tmp_path / "state") as store:
+        store.claim(TaskRequest("e-1", "r-1", {}), "alice")
+        (tmp_path / "state" / "logs").mkdir()
+        (tmp_path / "state" / "logs" / "e-1.alice.log").touch()
+        assert sfworker("logs", "e-1", "--node", "--follow") == Exit.OK
+    assert capsys.readouterr().out == record("oldest") + record("old") + record("new")
 
 
 def test_a_log_of_the_node_that_is_in_no_file_is_told(

@@ -54,8 +54,7 @@ def print_node_log(execution_id: str, follow: bool) -> None:
             "The node's log is in no file.",
             hint="Set SFWORKER_LOG_FILE for the node and for this command, or look where its errors go.",
         )
-    tails = [("", Tail(path)) for path in [*_renamed(settings.log_file), settings.log_file]]
-    for line in _about(execution_id, (line for _, line in _lines(tails, execution.runs, follow))):
+    for line in _about(execution_id, _node_lines(settings.log_file, execution.runs, follow)):
         print(line, flush=follow)
 
 
@@ -126,6 +125,14 @@ def _lines(
             yield from ((name, line) for line in tail.lines())
     for name, tail in tails:
         yield from ((name, line) for line in tail.rest())
+
+
+def _node_lines(log_file: Path, runs: Callable[[], bool], follow: bool) -> Iterator[str]:
+    """The lines of the renamed files, which no longer grow, and then those of the log itself."""
+    for path in _renamed(log_file):
+        with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            yield from (line.removesuffix("\n") for line in file)
+    yield from (line for _, line in _lines([("", Tail(log_file))], runs, follow))
 
 
 def _renamed(log_file: Path) -> list[Path]:
