@@ -11,7 +11,10 @@ from typing import Any, Iterator
 
 import pytest
 import structlog
+from celery import Celery
+from celery.app.trace import trace_task
 
+from secretflow_task.errors import MissingColumn
 from secretflow_task.utils.log import configure, execution_context, get_logger, problem_of, rotating_file
 
 Records = list[dict[str, Any]]
@@ -115,10 +118,10 @@ def test_credentials_are_redacted_in_the_message_too(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_traceback_shows_neither_local_variables_nor_credentials(
+def test_a_traceback_of_a_job_shows_neither_local_variables_nor_credentials(
     as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure("INFO", as_json=as_json)
+    configure("INFO", as_json=as_json, libraries=False)
     rows_of_alice = ["local " + "secret"]
     try:
         raise ConnectionError(f"redis://:hunter{len(rows_of_alice) + 1}@host")
@@ -127,6 +130,53 @@ def test_a_traceback_shows_neither_local_variables_nor_credentials(
     text = capsys.readouterr().err
     assert "Traceback (most recent call last)" in text and "ConnectionError: redis://***@host" in text
     assert "hunter2" not in text and "local secret" not in text
+
+
+def fail_with_data() -> None:
+    """Raise an error of ours, because of a foreign one that quotes data, and a foreign one because of it."""
+    datum = "row " + "4711"
+    try:
+        try:
+            raise KeyError(datum)
+        except KeyError:
+            raise MissingColumn("No party has a column 'x'.") from ValueError(datum)
+    except MissingColumn:
+        raise RuntimeError(datum)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("name", ["secretflow_task", "kombu"])
+def test_the_log_of_a_node_shows_where_foreign_errors_came_from_but_not_what_they_say(
+    name: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure("INFO", as_json=as_json)
+    try:
+        fail_with_data()
+    except RuntimeError:
+        logger = get_logger() if name == "secretflow_task" else logging.getLogger(name)
+        logger.exception("It failed.")
+    text = capsys.readouterr().err
+    told = ["ValueError", "in fail_with_data", "MissingColumn: No party has a column 'x'.", "RuntimeError"]
+    places = [text.find(word) for word in told]
+    assert -1 not in places and places == sorted(places) and text.count("Traceback (most") == 3
+    assert "4711" not in text
+
+
+def test_celery_names_a_task_that_failed_but_not_what_its_error_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("INFO", as_json=True)
+    app, datum = Celery(set_as_current=False), "row " + "4711"
+
+    @app.task(name="broken")  # type: ignore[untyped-decorator]
+    def broken() -> None:
+        raise ValueError(datum)
+
+    trace_task(broken, "t-1", (), {}, request={"id": "t-1"}, app=app)
+    text = capsys.readouterr().err
+    assert "4711" not in text
+    (record,) = [json.loads(line) for line in text.splitlines()]
+    assert record["message"] == "Task broken[t-1] raised unexpected" and "ValueError" in record["exception"]
 
 
 def test_people_get_one_line_of_text_without_colours(capsys: pytest.CaptureFixture[str]) -> None:

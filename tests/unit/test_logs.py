@@ -222,7 +222,8 @@ def test_the_node_is_quoted_about_one_execution_with_its_tracebacks(
     assert sfworker("logs", "e-1", "--node") == Exit.OK
     printed = capsys.readouterr().out
     assert printed.count("execution_started") == printed.count("execution_ended") == 1
-    assert printed.count("spawn_failed") == printed.count("ZeroDivisionError: division by zero") == 2
+    assert printed.count("spawn_failed") == printed.count("ZeroDivisionError") == 2
+    assert "division by zero" not in printed
     assert "e-10" not in printed
     assert sfworker("logs", "e-10", "--node", "--follow") == Exit.OK
     assert "JobProcessDied" in capsys.readouterr().out

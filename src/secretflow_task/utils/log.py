@@ -6,12 +6,15 @@ import logging
 import os
 import re
 import sys
+import traceback
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Iterator, Mapping, MutableMapping
 
 import structlog
+
+from secretflow_task.errors import WorkerError
 
 _OWN = "secretflow_task"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")
@@ -30,10 +33,13 @@ def configure(
     """Send this process's log to standard error or to ``handler``, for people or as JSON lines.
 
     Args:
-        libraries: also send what Celery and others log, from warnings on; else leave their loggers alone.
+        libraries: also send what Celery and others log, from warnings on; else leave their loggers alone,
+            as a job does, whose log may quote what the exceptions of others say.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(as_json))
+    handler.setFormatter(_formatter(as_json, structlog.processors.ExceptionRenderer(_trace)))
+    if not libraries:
+        handler.setFormatter(_formatter(as_json))
     own, root = logging.getLogger(_OWN), logging.getLogger()
     own.propagate = False
     for logger, lowest in [(own, level)] + ([(root, "WARNING")] if libraries else []):
@@ -67,7 +73,7 @@ def appended_to(path: Path, as_json: bool) -> Iterator[Any]:
         yield structlog.wrap_logger(logger, [*_OWN_CHAIN], structlog.make_filtering_bound_logger("info"))
 
 
-def _formatter(as_json: bool) -> logging.Formatter:
+def _formatter(as_json: bool, render: Any = structlog.processors.format_exc_info) -> logging.Formatter:
     # Plain tracebacks: structlog's own show local variables, which hold data.
     people = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     last: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
@@ -76,7 +82,7 @@ def _formatter(as_json: bool) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            render,
             _redact,
             *(last if as_json else [_printable, people]),
         ],
@@ -87,9 +93,22 @@ def _of_a_library(_logger: Any, _method: str, event: Record) -> Record:
     """Name the library, and keep the first line: below it Celery quotes messages, which hold requests."""
     record: logging.LogRecord = event["_record"]
     said = str(event["event"]).partition("\n")[0]
-    if record.funcName == "on_decode_error":  # it quotes on the first line too
+    if record.funcName in ("on_decode_error", "_log_error"):  # these quote on the first line too
         said = said.partition(":")[0]
     return {**event, "event": said, "action": "library", "logger": record.name}
+
+
+def _trace(exc_info: Any) -> str:
+    """Frames and types of an error and of those before it; what they say only if they are ours."""
+    told: list[str] = []
+    error, seen = exc_info[1], set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        said = f": {error}" if isinstance(error, WorkerError) else ""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told.append(f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{said}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nThen, because of it or while it was handled:\n\n".join(reversed(told))
 
 
 def _redact(_logger: Any, _method: str, event: Record) -> Record:
