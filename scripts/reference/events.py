@@ -45,7 +45,8 @@ DATA: dict[Status, dict[str, str]] = {
         "progress": "1.",
         "result": "What the task gives this party; [the user guide](../user_guide/index.md) has the keys. "
         "All have `timings`: the seconds of `prepare` (the own input, and waiting for the others'), "
-        "`cluster_init`, `device_creation`, `task_execution` and, within that, of each step of a `workflow`.",
+        "`cluster_init`, `device_creation`, `task_execution` and, within that, of each step of a `workflow` "
+        "and of the `alignment` of a `psi`, at a party that gets its rows.",
     },
     Status.FAILURE: {
         "progress": "How far it was.",

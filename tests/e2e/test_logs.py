@@ -53,7 +53,7 @@ def test_a_node_logs_the_stages_of_a_workflow_and_the_result_tells_the_same(node
     )
     for party, told in events.items():
         timings = told[-1].data["result"]["timings"]
-        assert set(timings) == {*STAGES, "psi", "train"}
+        assert set(timings) == {*STAGES, "alignment", "psi", "train"}
         assert timings["psi"] + timings["train"] <= timings["task_execution"] + 0.01 <= last["seconds"] + 0.01
         logged: dict[str, float] = {}
         for record in stages:
@@ -88,11 +88,11 @@ def test_the_commands_of_the_guide_show_the_logs(node: RunningNode) -> None:
     own = [json.loads(line) for line in of_alice.splitlines() if line.startswith('{"')]
     assert [record["action"] for record in own] == [
         "job_started",
-        *["job_stage_ended"] * len(STAGES),
+        *["job_stage_ended"] * len([*STAGES, "alignment"]),
         "job_succeeded",
     ]
     assert "PsiReceiver" in of_alice  # what the engine itself says
-    assert [json.loads(line)["execution_id"] for line in of_node.splitlines()] == ["shown"] * 10
+    assert [json.loads(line)["execution_id"] for line in of_node.splitlines()] == ["shown"] * 12
     typo = sfworker("logs", "shwon", **node.environment)
     assert (typo.returncode, "Did you mean shown?" in typo.stderr) == (3, True)
 
