@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,11 +15,18 @@ ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs/ops_guide"
 PAGES = pytest.mark.parametrize("page", ["deployment", "backup", "upgrade", "scaling"])
 ENDINGS = (".md", ".zh-CN.md")
+COMPOSE_FILES = pytest.mark.parametrize("file", ["docker-compose.yml", "docker/compose.party.yml"])
 
 
 def text_of(page: str, ending: str = ".md") -> str:
     """The text of a page."""
     return (GUIDES / f"{page}{ending}").read_text(encoding="utf-8")
+
+
+def services_of(file: str) -> dict[str, dict[str, Any]]:
+    """The services of a compose file, as it stands."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    return services
 
 
 @PAGES
@@ -50,12 +58,19 @@ def test_every_variable_of_the_production_file_is_in_the_guide() -> None:
     assert {name for name in variables if f"`{name}`" not in text_of("deployment")} == set()
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "docker/compose.party.yml"])
+@COMPOSE_FILES
+def test_limits_stand_in_one_place(file: str) -> None:
+    """Compose refuses a file that has them in two, even where one says nothing of what the other limits."""
+    for name, service in services_of(file).items():
+        if service.get("deploy", {}).get("resources", {}).get("limits"):
+            assert not {"pids_limit", "cpus", "mem_limit"} & set(service), name
+
+
+@COMPOSE_FILES
 def test_settings_of_a_compose_file_exist_but_for_those_of_other_programs(file: str) -> None:
-    services = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"].values()
     names = {
         name
-        for service in services
+        for service in services_of(file).values()
         for name in service.get("environment", {})
         if name.startswith("SFWORKER_")
     }
