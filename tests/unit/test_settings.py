@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from secretflow_task.cli import files
 from secretflow_task.config.settings import Settings
+from secretflow_task.errors import BadSetting
 
 
 def test_the_defaults_suit_a_laptop() -> None:
@@ -220,3 +221,28 @@ def test_a_secret_comes_from_a_file_unless_the_environment_has_it(
     assert files.settings(tmp_path / "none").redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
     monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://other:6379/0")
     assert files.settings(tmp_path).redis_url.get_secret_value() == "redis://other:6379/0"
+
+
+@pytest.mark.parametrize("content", [b"redis://closed", b"\xff\xfe"])
+def test_a_secret_that_cannot_be_read_is_a_bad_setting(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sfworker_redis_url").write_bytes(content)
+    reason = "no text"
+    if content.isascii():
+        reason = "Permission denied"
+
+        def closed(*_args: object, **_kwargs: object) -> str:
+            raise PermissionError(13, reason)
+
+        monkeypatch.setattr(Path, "read_text", closed)  # root may read everything
+    with pytest.raises(BadSetting, match=f"SFWORKER_REDIS_URL: .*{tmp_path}: .*{reason}"):
+        files.settings(tmp_path)
+
+
+def test_a_misspelt_file_of_a_secret_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("sfworker_redis_url", "sfworker_database_ur", "redis.conf"):
+        (tmp_path / name).write_text("redis://hidden\n")
+    files.settings(tmp_path)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/sfworker_database_ur is ignored, did you mean SFWORKER_DATABASE_URL?" in said

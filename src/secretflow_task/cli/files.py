@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from secretflow_task.cli.exits import complain
 from secretflow_task.config.settings import Settings
@@ -29,7 +30,7 @@ def settings(secrets: Path = Path("/run/secrets")) -> Settings:
     Raises:
         BadSetting: one is wrong; it names the variable.
     """
-    _warn_of_misspelt_settings()
+    _warn_of_misspelt_settings(secrets)
     try:
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
@@ -38,15 +39,20 @@ def settings(secrets: Path = Path("/run/secrets")) -> Settings:
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise BadSetting("; ".join(problems) + ".") from None
+    except SettingsError as error:  # a file's; its text names the field, its cause might quote the secret
+        names = " ".join(f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error)))
+        reason = getattr(error.__cause__, "strerror", None) or "it is no text that can be read"
+        raise BadSetting(f"{names}: the file in {secrets}: {reason}.") from None
 
 
-def _warn_of_misspelt_settings() -> None:
+def _warn_of_misspelt_settings(secrets: Path) -> None:
     """Not an error: container platforms set variables of the same prefix for their own ends."""
     known = [f"SFWORKER_{name.upper()}" for name in Settings.model_fields]
-    for name in sorted(os.environ):
+    files = {str(path): path.name.upper() for path in secrets.glob("*")}
+    for given, name in sorted(({name: name for name in os.environ} | files).items()):
         if name.startswith("SFWORKER_") and name not in known:
             for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
-                complain("UnknownSetting", f"{name} is ignored, did you mean {near}?")
+                complain("UnknownSetting", f"{given} is ignored, did you mean {near}?")
 
 
 def open_log(chosen: Settings) -> None:
