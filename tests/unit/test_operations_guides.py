@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 import yaml
@@ -25,7 +27,9 @@ def text_of(page: str, ending: str = ".md") -> str:
 
 def services_of(file: str) -> dict[str, dict[str, Any]]:
     """The services of a compose file, as it stands."""
-    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    services: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))[
+        "services"
+    ]
     return services
 
 
@@ -50,6 +54,53 @@ def test_links_lead_somewhere(page: str, ending: str) -> None:
 def test_settings_that_are_named_exist(page: str) -> None:
     known = {f"SFWORKER_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"SFWORKER_[A-Z_]+", text_of(page))) <= known
+
+
+@pytest.fixture(name="shell")
+def _shell(tmp_path: Path) -> Callable[..., str]:
+    """Runs a block of the page on backups, as at a prompt, with a `docker` that tells its calls."""
+    (tmp_path / "backups").mkdir()
+    program = tmp_path / "docker"
+    program.write_text(
+        '#!/bin/sh\necho "$*"\n'
+        'case "$*" in *"run --rm backup") gzip < "$0" > backups/unfinished; exit $CODE;; esac'
+    )
+    program.chmod(0o755)
+
+    def run(number: int, code: int = 0) -> str:
+        block = re.findall(r"```sh\n(.*?)```", text_of("backup"), re.S)[number]
+        return subprocess.run(
+            ["bash", "-c", block],
+            cwd=tmp_path,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CODE": str(code)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        ).stdout
+
+    return run
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_only_a_whole_backup_is_an_archive(code: int, shell: Callable[..., str], tmp_path: Path) -> None:
+    assert shell(0, code).endswith("compose up --detach --wait\n")
+    names = [path.name for path in (tmp_path / "backups").iterdir()]
+    if code:
+        assert names == ["unfinished"]
+    else:
+        (name,) = names
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d\.tgz", name)
+
+
+def test_what_is_named_is_restored_and_nothing_goes_before_it_is_known_to_be_whole(
+    shell: Callable[..., str], tmp_path: Path
+) -> None:
+    whole = gzip.compress(b"tar")
+    for name in ("2026-11-25.tgz", "latest.tgz", "restore.tgz"):
+        (tmp_path / "backups" / name).write_bytes(whole)
+    assert "backup --extract --file /backups/2026-11-25.tgz\n" in shell(1)
+    (tmp_path / "backups/2026-11-25.tgz").write_bytes(whole[:-4])
+    assert shell(1) == ""
 
 
 def test_every_variable_of_the_production_file_is_in_the_guide() -> None:
