@@ -118,7 +118,7 @@ def test_limits_stand_in_one_place(file: str) -> None:
 
 
 @COMPOSE_FILES
-def test_settings_of_a_compose_file_exist_but_for_those_of_other_programs(file: str) -> None:
+def test_settings_of_a_compose_file_exist(file: str) -> None:
     names = {
         name
         for service in services_of(file).values()
@@ -126,4 +126,11 @@ def test_settings_of_a_compose_file_exist_but_for_those_of_other_programs(file: 
         if name.startswith("SFWORKER_")
     }
     known = {f"SFWORKER_{name.upper()}" for name in Settings.model_fields}
-    assert names - known <= {"SFWORKER_DASHBOARDS"}
+    assert names - known == set()
+
+
+def test_grafana_is_given_the_variables_that_its_files_name() -> None:
+    folder = ROOT / "monitoring/grafana/provisioning"
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.yml")]
+    names = {name for text in texts for name in re.findall(r"\$\{?(\w+)", text)}
+    assert names and names <= set(services_of("docker-compose.yml")["grafana"]["environment"])
