@@ -109,6 +109,30 @@ def test_every_variable_of_the_production_file_is_in_the_guide() -> None:
     assert {name for name in variables if f"`{name}`" not in text_of("deployment")} == set()
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_memory_of_a_widened_node_fits_its_jobs_and_its_host(ending: str) -> None:
+    text = text_of("deployment", ending)
+    widen = text[text.index("### 6.") : text.index("### 7.")]
+    concurrency, memory, host = (
+        int(re.findall(pattern, widen)[0])
+        for pattern in (r"CONCURRENCY=(\d+)", r"MEMORY=(\d+)g", r"(\d+) GB")
+    )
+    assert memory * 2**30 >= concurrency * 4_000_000_000 + 10**9
+    others = (
+        service["deploy"]["resources"]["limits"]["memory"]
+        for name, service in services_of("docker/compose.party.yml").items()
+        if name != "node" and "deploy" in service
+    )
+    assert host > memory + sum(int(limit.removesuffix("g")) for limit in others)
+
+
+def test_redis_refuses_before_it_is_killed() -> None:
+    redis = services_of("docker/compose.party.yml")["redis"]
+    refuses = redis["command"][redis["command"].index("--maxmemory") + 1]
+    assert int(refuses.removesuffix("mb")) * 2**20 < 0.9 * 2 * 2**30
+    assert redis["deploy"]["resources"]["limits"]["memory"] == "2g"
+
+
 @COMPOSE_FILES
 def test_limits_stand_in_one_place(file: str) -> None:
     """Compose refuses a file that has them in two, even where one says nothing of what the other limits."""
