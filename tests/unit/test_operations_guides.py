@@ -126,6 +126,15 @@ def test_the_memory_of_a_widened_node_fits_its_jobs_and_its_host(ending: str) ->
     assert host > memory + sum(int(limit.removesuffix("g")) for limit in others)
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_peers_port_is_closed_where_docker_obeys(ending: str) -> None:
+    assert "`DOCKER-USER`" in text_of("security", ending)
+    rules = re.findall(
+        r"^iptables -I DOCKER-USER .*--dport 9443 .*-j (\w+)$", text_of("deployment", ending), re.M
+    )
+    assert rules == ["DROP", "RETURN"]  # the later one comes before
+
+
 def test_redis_refuses_before_it_is_killed() -> None:
     redis = services_of("docker/compose.party.yml")["redis"]
     refuses = redis["command"][redis["command"].index("--maxmemory") + 1]
