@@ -161,11 +161,24 @@ def test_what_an_earlier_process_left_counts_when_it_is_settled(bench: Bench) ->
         }
 
 
-@pytest.mark.parametrize("said", [None, "yesterday", float("nan"), float("inf"), -1, {"at": 1}])
+@pytest.mark.parametrize(
+    "said",
+    [None, "yesterday", float("nan"), float("inf"), -1, {"at": 1}, True, 10**400, -(10**400), 1.0],
+)
 def test_a_sender_that_does_not_say_when_has_no_queue_wait(said: object) -> None:
     metrics = Metrics()
     metrics.taken("psi", said)
     assert value(metrics, "queue_wait_seconds_count", task_type="psi") is None
+
+
+def test_what_cannot_be_counted_fails_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: Any) -> None:
+        raise OverflowError
+
+    for name in ("taken", "stored", "ended"):
+        monkeypatch.setattr(Metrics, name, broken)
+    with bench.node(every_stage) as node:
+        assert node.execute("r-1", PSI, sent_at=10**400).status is Status.SUCCESS
 
 
 def test_a_sender_whose_clock_is_ahead_has_not_waited() -> None:

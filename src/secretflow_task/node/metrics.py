@@ -6,6 +6,7 @@ the error tree, peers those of the address book.
 
 from __future__ import annotations
 
+import math
 import platform
 import threading
 import time
@@ -34,6 +35,7 @@ from secretflow_task.task_dispatcher import TaskDispatcher
 SUCCESS, FAILURE = "success", "failure"
 _OTHER = "other"  # the task type of a request that names none of ours
 _MINUTE, _HOUR = 60.0, 3600.0
+_LONGEST_WAIT_SECONDS = 30 * 24 * _HOUR  # who says more has no clock, or means harm
 _GIB = 2.0**30
 # Weighing takes more CPU time than all the rest: of many short jobs one in so many seconds is weighed.
 _SAMPLE_SECONDS = 10.0
@@ -197,11 +199,12 @@ class Metrics:
     def taken(self, task_type: str, sent_at: object) -> None:
         """A request was taken; ``sent_at`` is what its sender says, who may say anything."""
         name = _known(task_type)
+        waited = _waited_seconds(sent_at)
         with self._mutex:
             for outcome in (SUCCESS, FAILURE):
                 self._of("execution_seconds", name, outcome)
-            if isinstance(sent_at, (int, float)) and 0 < sent_at < float("inf"):
-                self._of("queue_wait_seconds", name).observe(max(0.0, time.time() - sent_at))
+            if waited is not None:
+                self._of("queue_wait_seconds", name).observe(waited)
 
     def stored(self, event: StatusEvent) -> None:
         """An event was stored."""
@@ -264,6 +267,17 @@ class Metrics:
 
 def _known(task_type: str) -> str:
     return task_type if task_type in TaskDispatcher.TASK_REGISTRY else _OTHER
+
+
+def _waited_seconds(sent_at: object) -> float | None:
+    """Seconds since then; None if it is no time, or none of the last 30 days."""
+    if isinstance(sent_at, bool) or not isinstance(sent_at, (int, float)):
+        return None
+    try:
+        waited = time.time() - float(sent_at)
+    except OverflowError:  # JSON has integers of any length
+        return None
+    return max(0.0, waited) if math.isfinite(waited) and waited <= _LONGEST_WAIT_SECONDS else None
 
 
 def _version_of(package: str) -> str:

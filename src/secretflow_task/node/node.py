@@ -160,8 +160,9 @@ class Node:
         if self._closing:
             raise NodeStopping
         request = TaskRequest.from_arguments(*arguments)
-        self.metrics.taken(request.task_type, sent_at)
         with execution_context(**request.log_ids):
+            with _counting():
+                self.metrics.taken(request.task_type, sent_at)
             try:
                 plan = Plan.of(request)
             except WorkerError as error:
@@ -412,11 +413,13 @@ class Node:
         for event in kept:
             self._announce(event)
         if kept:
-            seconds = time.time() - self.store.taken_at(request.execution_id)
-            self.metrics.ended(request.task_type, list(endings.values()), seconds)
+            with _counting():
+                seconds = time.time() - self.store.taken_at(request.execution_id)
+                self.metrics.ended(request.task_type, list(endings.values()), seconds)
 
     def _announce(self, event: StatusEvent) -> None:
-        self.metrics.stored(event)
+        with _counting():
+            self.metrics.stored(event)
         self.on_event(event)
 
     def _event(
@@ -465,6 +468,15 @@ class Node:
         statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
         status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
         return Outcome(request.execution_id, status, repeated=True)
+
+
+@contextmanager
+def _counting() -> Iterator[None]:
+    """Let the block, which counts what happens, not keep it from happening."""
+    try:
+        yield
+    except Exception:  # pylint: disable=broad-exception-caught  # whatever it is, the request matters more
+        log.exception("Something could not be counted.", action="counting_failed")
 
 
 @dataclass(frozen=True)
