@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -206,6 +206,31 @@ def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(
     assert scrape(rig.monitor.port)["redis_up", ""] == 1
     for connection in silent:
         connection.close()
+
+
+def trickle(connections: list[socket.socket], ended: threading.Event) -> None:
+    """Send a byte now and then, more often than the server stops waiting for one."""
+    while not ended.wait(0.1):
+        for connection in connections:
+            with suppress(OSError):
+                connection.send(b"G")
+
+
+def test_clients_that_send_byte_by_byte_do_not_keep_others_from_an_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor_module._Handler, "timeout", 1.0)
+    slow = [socket.create_connection(("127.0.0.1", rig.monitor.port)) for _ in range(6)]
+    ended = threading.Event()
+    sender = threading.Thread(target=trickle, args=(slow, ended))
+    sender.start()
+    try:
+        assert scrape(rig.monitor.port)["redis_up", ""] == 1
+    finally:
+        ended.set()
+        sender.join()
+        for connection in slow:
+            connection.close()
 
 
 def test_clients_that_say_nothing_do_not_hold_up_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

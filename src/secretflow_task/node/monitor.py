@@ -234,7 +234,7 @@ def _missing_threads(settings: Settings) -> list[str]:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_SECONDS
+    timeout = _REQUEST_SECONDS  # of each wait for the client, and of the request as a whole
 
     def log_message(self, *_arguments: Any) -> None:  # pylint: disable=arguments-differ
         """Nobody reads about scrapes."""
@@ -268,10 +268,14 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer."""
+        """Answer, to a client that does not take its time byte by byte."""
+        deadline = threading.Timer(_Handler.timeout, _hang_up, [request])
+        deadline.daemon = True
+        deadline.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            deadline.cancel()
             self._free.release()
 
     def server_close(self) -> None:
@@ -283,6 +287,11 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left early is no news."""
         log.debug("A request for metrics broke.", action="scrape_broke", exc_info=True)
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it may have just ended
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def _listen(address: str) -> _Server:
