@@ -155,7 +155,9 @@ def test_the_length_of_a_queue_counts_every_priority(rig: Rig) -> None:
 
 
 def test_a_node_without_a_template_or_that_stops_is_not_ready_and_lives(rig: Rig) -> None:
+    assert scrape(rig.monitor.port)["template_ready", ""] == 1
     rig.bench.template.ready = False
+    assert scrape(rig.monitor.port)["template_ready", ""] == 0
     rig.stopping.set()
     assert reasons(rig.monitor.port, "/readyz") == [
         "The node is stopping.",

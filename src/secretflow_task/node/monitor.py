@@ -48,6 +48,9 @@ SAMPLED = (
     ),
     Metric("sfworker_memory_size_bytes", "gauge", "Memory of the machine, or the container's limit if less."),
     Metric("sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."),
+    Metric(
+        "sfworker_template_ready", "gauge", "1 if jobs can be started; 0 while there is no template for them."
+    ),
     Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),
     Metric("sfworker_outbox_oldest_seconds", "gauge", "Age of the oldest event that waits; 0 if none waits."),
     Metric(
@@ -105,6 +108,7 @@ class NodeCollector(Collector):
             "sfworker_job_memory_bytes": {(): self._metrics.job_memory_bytes()},
             "sfworker_memory_size_bytes": {(): vitals.memory_size_bytes()},
             "sfworker_template_restarts_total": {(): node.template.restarts},
+            "sfworker_template_ready": {(): float(node.template.ready)},
         }
 
     def _of_events(self) -> dict[str, Values]:
