@@ -25,7 +25,7 @@ from secretflow_task.node.embedded_redis import embedded_redis
 from secretflow_task.node.metrics import Metrics
 from secretflow_task.node.monitor import Monitor
 from secretflow_task.node.node import Node
-from secretflow_task.utils.status_notifier import Publisher
+from secretflow_task.utils.status_notifier import GROUP, STREAM, Publisher
 from tests.contract.scraping import ask, described, reasons, scrape
 from tests.e2e.nodes import wait_for
 from tests.unit.test_metrics import stay
@@ -100,6 +100,7 @@ def test_what_is_exposed_is_what_the_reference_says(rig: Rig) -> None:
     rig.bench.template._script = fail
     rig.node.execute("r-2", PSI)
     rig.node.execute("r-3", REFUSED)
+    rig.redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
     exposed = described(rig.monitor.port)
     assert exposed == {
         metric.name: (metric.kind, frozenset(metric.labels)) for metric in metrics_of_the_reference()
@@ -152,6 +153,28 @@ def test_the_length_of_a_queue_counts_every_priority(rig: Rig) -> None:
         for priority in (None, 3, 9):
             app.send_task(TASK_NAME, args=["r-1", {}], priority=priority, ignore_result=True)
         rig.until("queue_length", lambda value: value == 3, "secretflow_queue")
+
+
+def test_a_listener_lags_by_the_oldest_event_that_it_has_not_written(rig: Rig) -> None:
+    def lag() -> float | None:
+        return scrape(rig.monitor.port).get(("listener_lag_seconds", ""))
+
+    now, raw = int(rig.redis.time()[0]), Redis.from_url(rig.bench.settings.redis_url.get_secret_value())
+    assert lag() is None
+    for age in (3600, 600):
+        rig.redis.xadd(STREAM, {"event": "x"}, id=f"{(now - age) * 1000}-0")
+    assert lag() is None
+    rig.redis.xgroup_create(STREAM, GROUP, id="0")
+    assert 3600 <= (lag() or 0) < 3700
+    ((_, entries),) = raw.xreadgroup(GROUP, "one", {STREAM: ">"}, count=1)
+    assert 3600 <= (lag() or 0) < 3700  # read, and not written
+    rig.redis.xack(STREAM, GROUP, entries[0][0])
+    assert 600 <= (lag() or 0) < 700
+    ((_, entries),) = raw.xreadgroup(GROUP, "one", {STREAM: ">"}, count=1)
+    rig.redis.xack(STREAM, GROUP, entries[0][0])
+    assert lag() == 0
+    assert scrape(rig.monitor.port)["redis_up", ""] == 1
+    raw.close()
 
 
 def test_a_node_without_a_template_or_that_stops_is_not_ready_and_lives(rig: Rig) -> None:

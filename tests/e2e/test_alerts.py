@@ -12,10 +12,12 @@ import promql_parser as promql
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from secretflow_task.errors import error_classes
 from secretflow_task.messages import Status
 from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.utils.status_notifier import GROUP, STREAM
 from tests.contract.monitoring import OF_PROMETHEUS, RECORDED, ROOT, Use, labels_of, program, selectors, uses
 from tests.contract.scraping import ask
 from tests.e2e.alerting import Alerting, free_port, needs_programs
@@ -86,9 +88,14 @@ def exported(node: RunningNode) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_no_panel_and_no_alert_names_what_a_node_does_not_export(node: RunningNode) -> None:
+def test_no_panel_and_no_alert_names_what_a_node_does_not_export(
+    node: RunningNode, redis: RedisServer
+) -> None:
     load(node, "named")
-    series = exported(node)
+    with Redis.from_url(redis.url) as client:
+        client.xgroup_create(STREAM, GROUP)  # as a listener does
+        series = exported(node)
+        client.xgroup_destroy(STREAM, GROUP)
     known = OF_PROMETHEUS | {name: set().union(*labels) for name, labels in series.items()}
     for use in uses():
         expression = chosen(use, "it")

@@ -19,9 +19,8 @@ from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
 from secretflow_task.listener.writer import Writer
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import STREAM
+from secretflow_task.utils.status_notifier import GROUP, STREAM
 
-GROUP = "task_status_listener"
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read
 _SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails

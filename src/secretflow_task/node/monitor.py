@@ -8,6 +8,7 @@ import socket
 import socketserver
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Callable, Iterable, Iterator, Mapping
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -25,7 +26,7 @@ from secretflow_task.node import vitals
 from secretflow_task.node.metrics import Metric, Metrics
 from secretflow_task.node.node import Node
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import Publisher
+from secretflow_task.utils.status_notifier import GROUP, STREAM, Publisher
 
 log = get_logger()
 
@@ -57,6 +58,11 @@ SAMPLED = (
         "sfworker_events_dropped_total", "counter", "Progress that was dropped, since too many events waited."
     ),
     Metric("sfworker_publish_failures_total", "counter", "Attempts to send events that failed."),
+    Metric(
+        "sfworker_listener_lag_seconds",
+        "gauge",
+        "Age of the oldest status event that no listener has written; absent without listeners or Redis.",
+    ),
     Metric(
         "sfworker_disk_free_bytes",
         "gauge",
@@ -96,15 +102,18 @@ class NodeCollector(Collector):
             yield family
 
     def _of_the_node(self) -> dict[str, Values]:
-        node, lengths = self._node, self._redis.queue_lengths()
+        node, seen = self._node, self._redis.look()
         waiting: dict[tuple[str, ...], float] = {
-            (queue,): length for queue, length in (lengths or {}).items()
+            (queue,): length for queue, length in (seen.queue_lengths if seen else {}).items()
         }
         return {
             "sfworker_executions_running": {(): len(node.running())},
             "sfworker_executions_limit": {(): node.settings.concurrency},
             "sfworker_queue_length": waiting,
-            "sfworker_redis_up": {(): float(lengths is not None)},
+            "sfworker_redis_up": {(): float(seen is not None)},
+            "sfworker_listener_lag_seconds": (
+                {} if seen is None or seen.lag_seconds is None else {(): seen.lag_seconds}
+            ),
             "sfworker_job_memory_bytes": {(): self._metrics.job_memory_bytes()},
             "sfworker_memory_size_bytes": {(): vitals.memory_size_bytes()},
             "sfworker_template_restarts_total": {(): node.template.restarts},
@@ -138,6 +147,20 @@ def _family(metric: Metric) -> Any:
     return _FAMILIES[metric.kind](metric.name, metric.meaning, labels=metric.labels)
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What Redis has.
+
+    Attributes:
+        queue_lengths: how many requests wait in each queue.
+        lag_seconds: age of the oldest event that no listener has written, 0 if all are written; None where
+            no listener has ever been.
+    """
+
+    queue_lengths: dict[str, int]
+    lag_seconds: float | None
+
+
 class RedisGlance:
     """Looks at Redis for a moment; nothing here may wait for it."""
 
@@ -149,18 +172,36 @@ class RedisGlance:
         )
         self._queues = settings.queues
 
-    def queue_lengths(self) -> dict[str, int] | None:
-        """How many requests wait in each queue; None when Redis does not answer in time."""
+    def look(self) -> Sight | None:
+        """What it has; None when it does not answer in time."""
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for queue in self._queues:
                     for step in PRIORITY_STEPS:  # kombu has one list for each
                         pipeline.llen(f"{queue}{Channel.sep}{step}" if step else queue)
-                lengths = pipeline.execute()
+                pipeline.time().xinfo_groups(STREAM).xpending(STREAM, GROUP)
+                *counts, now, groups, pending = pipeline.execute(raise_on_error=False)
+            for failed in filter(lambda answer: isinstance(answer, RedisError), [*counts, now]):
+                raise failed
+            lag = self._lag_seconds(now, groups, pending)
         except RedisError:
             return None
         steps = len(PRIORITY_STEPS)
-        return {queue: sum(lengths[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)}
+        lengths = {queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)}
+        return Sight(lengths, lag)
+
+    def _lag_seconds(self, now: tuple[int, int], groups: Any, pending: Any) -> float | None:
+        """From what Redis says of the stream; it refuses an answer where there is no stream or no group."""
+        if isinstance(groups, RedisError) or isinstance(pending, RedisError):
+            return None
+        positions = {group["name"]: group["last-delivered-id"] for group in groups}
+        position = positions.get(GROUP.encode(), b"0-0")
+        oldest = pending["min"]  # read and not written; all that comes after it is newer
+        if oldest is None:
+            unread = self._redis.xrange(STREAM, min=b"(" + position, count=1)
+            oldest = unread[0][0] if unread else None
+        # An id begins with the milliseconds of the same clock.
+        return 0.0 if oldest is None else max(0.0, now[0] - int(oldest.split(b"-")[0]) / 1000)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -211,7 +252,7 @@ class Monitor:
         reasons = {
             "The node is stopping.": stopping(),
             "The template has ended; another is started.": not node.template.ready,
-            "Redis does not answer.": self._redis.queue_lengths() is None,
+            "Redis does not answer.": self._redis.look() is None,
         }
         return [reason for reason, holds in reasons.items() if holds]
 

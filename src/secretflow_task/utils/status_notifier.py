@@ -17,6 +17,7 @@ from secretflow_task.messages import StatusEvent
 from secretflow_task.utils.log import get_logger
 
 STREAM = "task_status_stream"
+GROUP = "task_status_listener"  # of the listeners, which write the stream to a database
 CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 
