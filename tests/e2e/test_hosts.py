@@ -54,7 +54,8 @@ def test_an_intersection_is_found_and_aligned(hosts: dict[str, Host]) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("protocol", "field", "batch_size"), [("SEMI2K", "FM128", 128), ("CHEETAH", "FM64", 400)]
+    ("protocol", "field", "batch_size"),
+    [("SEMI2K", "FM128", 128), pytest.param("CHEETAH", "FM64", 400, marks=pytest.mark.matrix)],
 )
 def test_a_regression_is_as_good_as_on_the_joined_table(
     protocol: str, field: str, batch_size: int, hosts: dict[str, Host]
