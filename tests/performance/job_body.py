@@ -22,11 +22,14 @@ from tests.performance.directly import Session
 
 
 class _NoNode:
-    """Nobody needs to hear that the own party is prepared."""
+    """Nobody needs to hear that the own party is prepared, or what took how long."""
 
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """There are no peers here."""
         return {}
+
+    def stage_ended(self, stage: str, seconds: float) -> None:
+        """There is no node here."""
 
 
 def run_body(session: Session, config: Mapping[str, Any]) -> None:
