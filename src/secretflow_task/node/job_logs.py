@@ -15,6 +15,17 @@ _KEPT_BYTES = 1_000_000  # of the end of a log that is too long
 _DAY_SECONDS = 24 * 3600.0
 
 
+def log_path(folder: Path, execution_id: str, party: str) -> Path:
+    """The log of a party's job, in a folder of logs."""
+    return folder / f"{execution_id}.{party}.log"
+
+
+def owner_of(log: Path) -> tuple[str, str]:
+    """The execution and the party of such a log; ids may have dots, parties have none."""
+    execution_id, _, party = log.name.removesuffix(".log").rpartition(".")
+    return execution_id, party
+
+
 def trim(log: Path, limit_bytes: int) -> None:
     """Drop the older part of a log that is longer than ``limit_bytes``; its job goes on appending."""
     try:

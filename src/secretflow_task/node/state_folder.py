@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from secretflow_task.errors import WorkerError
 from secretflow_task.messages import Status, TaskRequest
+from secretflow_task.node.job_logs import log_path, owner_of
 from secretflow_task.requests import Plan
 
 
@@ -29,11 +30,13 @@ class StateFolder:
 
     def logs(self, execution_id: str) -> dict[str, Path]:
         """The log of the job of each party here, by party; one that has not started may have none yet."""
-        named = {party: self._log(execution_id, party) for party in self.statuses(execution_id)}
+        named = {
+            party: log_path(self.path / "logs", execution_id, party) for party in self.statuses(execution_id)
+        }
         found = {
             party: log
             for log in (self.path / "logs").glob("*.log")
-            for execution, party in [_parts(log)]
+            for execution, party in [owner_of(log)]
             if execution == execution_id
         }
         return dict(sorted({**named, **found}.items()))
@@ -58,11 +61,8 @@ class StateFolder:
     def execution_ids(self) -> list[str]:
         """Everything that is remembered or has a log, here or by `sfworker run`."""
         stored = {execution_id for (execution_id,) in self._rows("SELECT execution_id FROM executions")}
-        logged = {_parts(log)[0] for log in (self.path / "logs").glob("*.log")}
+        logged = {owner_of(log)[0] for log in (self.path / "logs").glob("*.log")}
         return sorted(stored | logged | {run.name for run in (self.path / "runs").glob("*")})
-
-    def _log(self, execution_id: str, party: str) -> Path:
-        return self.path / "logs" / f"{execution_id}.{party}.log"
 
     def _rows(self, query: str, *values: str) -> list[Any]:
         """Nothing where there is no store, or none that can be read."""
@@ -71,9 +71,3 @@ class StateFolder:
             with closing(sqlite3.connect(uri, uri=True)) as db:
                 return db.execute(query, values).fetchall()
         return []
-
-
-def _parts(log: Path) -> tuple[str, str]:
-    """The execution and the party in a log's name; ids may have dots, parties have none."""
-    execution_id, _, party = log.name.removesuffix(".log").rpartition(".")
-    return execution_id, party

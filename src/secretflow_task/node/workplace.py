@@ -51,7 +51,7 @@ class Workplace:
             party=party,
             rules=rules_of(party, self._settings),
             folder=folder,
-            log_path=self._logs / f"{assignment.execution_id}.{party}.log",
+            log_path=job_logs.log_path(self._logs, assignment.execution_id, party),
             staging=staging_name(assignment.execution_id, party),
             fed_addresses=fed,
             spu_addresses=spu,

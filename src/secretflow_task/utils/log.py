@@ -37,9 +37,8 @@ def configure(
             as a job does, whose log may quote what the exceptions of others say.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(as_json, structlog.processors.ExceptionRenderer(_trace)))
-    if not libraries:
-        handler.setFormatter(_formatter(as_json))
+    quiet = structlog.processors.ExceptionRenderer(_trace)
+    handler.setFormatter(_formatter(as_json, quiet) if libraries else _formatter(as_json))
     own, root = logging.getLogger(_OWN), logging.getLogger()
     own.propagate = False
     for logger, lowest in [(own, level)] + ([(root, "WARNING")] if libraries else []):
