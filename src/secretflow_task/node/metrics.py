@@ -127,29 +127,34 @@ def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
 
 
 class ByTaskType:
-    """A metric whose first label is the task type. What has not changed is not rendered again.
+    """A metric whose first label is the task type, and its text, made at a change and not at a scrape.
 
-    Rendering is what a scrape costs: almost all its lines are by task type, and few types run between two.
-    The caller lets one thread in at a time, from `labels` to the end of the change of these series.
+    Almost all lines of a scrape are by task type, and to render them all takes longer than a scrape may.
+    The caller lets one thread in at a time, from `labels` to `render`.
     """
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._made: dict[str, Any] = {}
         self._texts: dict[str, bytes] = {}
+        self._changed: set[str] = set()
 
     def labels(self, task_type: str, *others: str) -> Any:
-        """The series with these labels, to be changed."""
+        """The series with these labels, to be changed and then rendered."""
         if task_type not in self._made:
             self._made[task_type] = _make(self._metric)
-        self._texts.pop(task_type, None)
+        self._changed.add(task_type)
         return self._made[task_type].labels(task_type, *others)
+
+    def render(self) -> None:
+        """Make the text of what has changed."""
+        for task_type in self._changed:
+            self._texts[task_type] = generate_latest(self._made[task_type])
+        self._changed.clear()
 
     def text(self) -> bytes:
         """All series in the text format, under one head as it demands; empty when there are none."""
-        for task_type in self._made.keys() - self._texts.keys():
-            self._texts[task_type] = generate_latest(self._made[task_type])
-        texts = [self._texts[task_type] for task_type in self._made]
+        texts = list(self._texts.values())
         return b"".join([*texts[:1], *(text.split(b"\n", 2)[2] for text in texts[1:])])
 
 
@@ -168,6 +173,7 @@ class Metrics:
             metric.name: ByTaskType(metric) if "task_type" in metric.labels else _make(metric, self.registry)
             for metric in OBSERVED
         }
+        self._by_task_type = [made for made in self._made.values() if isinstance(made, ByTaskType)]
         self._jobs: set[Usage] = set()
         self._peers: frozenset[str] = frozenset()
         self._mutex = threading.Lock()
@@ -184,6 +190,11 @@ class Metrics:
         for status in Status:
             self._of("events_stored_total", status.value)
             self._of("events_published_total", status.value)
+        self._render()
+
+    def _render(self) -> None:
+        for made in self._by_task_type:
+            made.render()
 
     def _of(self, name: str, *labels: str) -> Any:
         """The series of ``sfworker_<name>`` with these labels."""
@@ -205,6 +216,7 @@ class Metrics:
                 self._of("execution_seconds", name, outcome)
             if waited is not None:
                 self._of("queue_wait_seconds", name).observe(waited)
+            self._render()
 
     def stored(self, event: StatusEvent) -> None:
         """An event was stored."""
@@ -223,6 +235,7 @@ class Metrics:
             self._of("executions_total", name, outcome, code).inc()
             self._of("execution_seconds", name, outcome).observe(max(0.0, seconds))
             self._used(name, [ending.usage for ending in endings if ending.usage])
+            self._render()
         if failed and isinstance(failed.failure, PeerLost):
             for peer in self._peers.intersection(str(failed.failure.party).split(", ")):
                 self._of("peer_losses_total", peer).inc()
@@ -260,9 +273,8 @@ class Metrics:
     def exposition(self) -> bytes:
         """Everything in the text format of Prometheus."""
         others = generate_latest(self.registry)  # outside of the mutex: it waits for Redis
-        by_task_type = (made for made in self._made.values() if isinstance(made, ByTaskType))
         with self._mutex:
-            return b"".join([others, *(metric.text() for metric in by_task_type)])
+            return b"".join([others, *(made.text() for made in self._by_task_type)])
 
 
 def _known(task_type: str) -> str:
