@@ -302,9 +302,7 @@ class Table:
         return True
 
     def _write_csv(self, writer: Any) -> None:
-        import pyarrow as pa
-
-        if any(map(pa.types.is_binary, self.data.schema.types)):
+        if any(map(_is_bytes, self.data.schema.types)):
             problem = f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can."
             raise OutputNotWritable(problem, party=self.party, hint="Name the output .parquet instead.")
         writer.writerow(self.columns)
@@ -436,7 +434,7 @@ def _read_parquet(path: Path) -> pa.Table:
             raise pa.ArrowInvalid(f"column {name!r} is nested")
         if pa.types.is_dictionary(table.schema.field(index).type):
             table = table.set_column(index, name, _decoded(table.column(index)))
-        if pa.types.is_binary(table.schema.field(index).type):
+        if _is_bytes(table.schema.field(index).type):
             table = table.set_column(index, name, _as_text(table.column(index)))
     # What pandas writes for an index without a name and does not show as a column either.
     return table.select([i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)])
@@ -448,6 +446,13 @@ def _all_whole(column: pa.ChunkedArray) -> bool:
 
     whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
     return pc.all(whole).as_py() is not False
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

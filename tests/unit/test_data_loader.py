@@ -296,6 +296,17 @@ class TestFormats:
             parquet(tmp_path, a=[1, 2], name=names.dictionary_encode() if coded else names)
         assert caught.value.message == "alice: column 'name' of train_data holds text that is not UTF-8."
 
+    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(2)])
+    def test_bytes_that_are_text_are_read_as_text_and_others_are_not_written_as_csv(
+        self, kind: pa.DataType, tmp_path: Path
+    ) -> None:
+        table = parquet(tmp_path, text=pa.array([b"k1", "é".encode()], kind))
+        assert cells(table) == {"text": ["k1", "é"]}
+        table = parquet(tmp_path, text=pa.array([b"k1", b"\xff\xfe"], kind))
+        with pytest.raises(OutputNotWritable) as caught:
+            table.write(tmp_path / "out.csv")
+        assert "holds bytes" in caught.value.message
+
     @pytest.mark.parametrize("header", ["a,b,a", "a,,", "\ufeffa,a", '"a",a'])
     def test_two_columns_of_one_name_are_refused(self, header: str, tmp_path: Path) -> None:
         width = len(header.split(","))
