@@ -50,11 +50,12 @@ class PostgresServer:
         """The address of a database."""
         return f"postgresql:///{name}?host={self.folder}&user=postgres"
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """Make an empty database; returns its address."""
         name = f"test_{next(self._numbers)}"
+        options = f"TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} {options}".encode())
         return self.url(name)
 
     def start(self) -> None:

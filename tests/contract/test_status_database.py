@@ -24,6 +24,7 @@ from secretflow_task.listener.history import find, latest
 from secretflow_task.listener.tables import Base
 from secretflow_task.listener.writer import Writer
 from secretflow_task.messages import Status, StatusEvent
+from tests.contract.postgresql import PostgresServer
 from tests.contract.status_events import (
     entries,
     execution,
@@ -228,3 +229,11 @@ def test_results_are_readable_by_the_owner_only_and_commits_survive_the_machine(
         with database.engine.begin() as connection:
             names = ("journal_mode", "synchronous")
             assert [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names] == ["wal", 2]
+
+
+def test_a_postgresql_in_sql_ascii_keeps_the_texts(postgresql: PostgresServer) -> None:
+    with Database(postgresql.new_database("SQL_ASCII")) as database:
+        database.upgrade()
+        events = execution("执行一", count=6)
+        Writer(database).write(entries(events))
+        holds(database, events)

@@ -19,8 +19,14 @@ from secretflow_task.errors import DatabaseUnavailable
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x5F_77_6F_72  # the number of an advisory lock of PostgreSQL: any, but always the same
 _BUSY_SECONDS = 5.0  # how long SQLite waits for another writer
-# A server that hangs, or that the network hides, must not hang the listener.
-_POSTGRESQL = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "options": "-c statement_timeout=30000"}
+_POSTGRESQL = {
+    # A server that hangs, or that the network hides, must not hang the listener.
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "options": "-c statement_timeout=30000",
+    # Else a database in SQL_ASCII, as initdb makes it where the locale is C, gives bytes for texts.
+    "client_encoding": "utf8",
+}
 
 
 class Database:
