@@ -165,23 +165,38 @@ def step(
     if penalty is not None:
         information = information + jnp.eye(information.shape[0]) * penalty
         gradient = gradient if b is None else gradient - penalty * b
-    change, sound = _solve(information * 2.0**-shift, gradient * 2.0**-shift, smallest)
-    settled = jnp.max(jnp.abs(change)) < (0.0 if b is None else tol)
-    return (change if b is None else b + change), jnp.stack([settled, sound])
+    information = information * 2.0**-shift
+    change, pivots = _solve(information, gradient * 2.0**-shift)
+    # One comparison for all of it: every further one takes as many rounds between the parties.
+    moves = jnp.concatenate([change, -change])[:, 0] - (0.0 if b is None else tol)
+    below = jnp.concatenate([moves, jnp.diagonal(information) * smallest - pivots]) < 0.0
+    verdict = jnp.stack([jnp.all(below[: moves.size]), jnp.all(below[moves.size :])])
+    return (change if b is None else b + change), verdict
 
 
-def _solve(a: Any, r: Any, smallest: float) -> tuple[Any, Any]:
-    """Gauss-Jordan elimination of a symmetric positive definite matrix; and whether it is one, clearly."""
+def _solve(a: Any, r: Any) -> tuple[Any, Any]:
+    """Solve ``a @ x = r`` for a symmetric positive definite ``a`` by Gauss-Jordan elimination.
+
+    Returns:
+        x and the pivots.
+    """
     import jax.numpy as jnp
+    from jax import lax
 
-    size, diagonal = a.shape[0], jnp.diagonal(a)
-    rows, pivots = jnp.concatenate([a, r], axis=1), []
-    for index in range(size):
-        pivot = rows[index, index]
-        pivots.append(pivot)
-        column = rows[:, index : index + 1] - jnp.eye(size)[:, index : index + 1]
-        rows = rows - column * (rows[index : index + 1, :] * (1.0 / pivot))
-    return rows[:, size:], jnp.all(jnp.stack(pivots) > diagonal * smallest)
+    size = a.shape[0]
+    units = jnp.eye(size)
+
+    def eliminate(index: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        rows, pivots = state
+        row = lax.dynamic_slice_in_dim(rows, index, 1)
+        pivot = lax.dynamic_slice_in_dim(row, index, 1, axis=1)
+        column, unit = (lax.dynamic_slice_in_dim(of, index, 1, axis=1) for of in (rows, units))
+        pivots = lax.dynamic_update_slice_in_dim(pivots, pivot[0], index, 0)
+        return rows - (column - unit) * (row * (1.0 / pivot)), pivots
+
+    rows = jnp.concatenate([a, r], axis=1)
+    rows, pivots = lax.fori_loop(0, size, eliminate, (rows, rows[:, 0]))
+    return rows[:, size:], pivots
 
 
 def descend(family: Family, rows: Rows, b: Any, penalty: Any, *, rate: float, size: int, total: int) -> Any:
