@@ -136,6 +136,26 @@ def _messages_of_a_collected_share() -> int:
     return int(get_global_context()._seq_count - before)
 
 
+def _programs_of_a_wait() -> int:
+    """How many programs SS-XGB runs on the SPU to wait for one share."""
+    from secretflow.device.device.spu import SPUObject
+    from secretflow.ml.boost.ss_xgb_v import booster
+
+    programs: list[Any] = []
+
+    class Device:
+        """Notes the programs, and runs none."""
+
+        actors: dict[str, Any] = {}
+
+        def __call__(self, program: Any) -> Any:
+            programs.append(program)
+            return program
+
+    booster.wait([SPUObject(Device(), None, [])])
+    return len(programs)
+
+
 def main() -> None:
     """Measure, print, and fail."""
     import jax._src.xla_bridge
@@ -169,6 +189,9 @@ def main() -> None:
     connections = psutil.Process().net_connections("tcp")
     facts["listens"] = sorted({some.laddr.ip for some in connections if some.status == psutil.CONN_LISTEN})
     facts["interrupt"] = signal.getsignal(signal.SIGINT).__module__
+    facts["programs_of_a_wait"] = [_programs_of_a_wait()]
+    engine_adapter.wait_without_programs()
+    facts["programs_of_a_wait"] += [_programs_of_a_wait()]
     facts["messages_of_a_collected_share"] = _messages_of_a_collected_share()
     print(json.dumps(facts))
     sys.stdout.flush()

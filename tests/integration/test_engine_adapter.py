@@ -98,6 +98,10 @@ def test_its_trees_take_a_sigmoid_of_twice_the_slope_and_ours_the_true_one(stock
     assert stock["tree_slope"] == [0.5, 0.25]
 
 
+def test_its_trees_run_a_program_to_wait_for_a_share_and_ours_none(stock: dict[str, Any]) -> None:
+    assert stock["programs_of_a_wait"] == [1, 0]
+
+
 def test_it_shows_every_party_the_gains_of_splits_and_we_do_not(stock: dict[str, Any]) -> None:
     shown, hidden = stock["gains"]
     assert shown[0] > 0 and hidden == [0.0]

@@ -72,6 +72,7 @@ def execute_ss_xgboost(devices: Devices, task_config: SsXgbConfig) -> dict[str, 
     run, config, params = devices.run, task_config, task_config.params
     own: TrainingInput = run.inputs
     engine_adapter.use_exact_sigmoid_in_trees()
+    engine_adapter.wait_without_programs()
     after_tree = report_trees(run, params.num_boost_round)
     model = Xgb(devices["spu"]).train(
         params.engine_params() | {"subsample": params.subsample},
