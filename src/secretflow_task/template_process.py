@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import warnings
 
 from secretflow_task import engine_adapter, job_process  # noqa: F401  # pylint: disable=unused-import
@@ -9,6 +10,8 @@ from secretflow_task.task_dispatcher import TaskDispatcher
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+# `kill %1` and systemd signal the whole group. The node lets its jobs end first, which need the template.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 engine_adapter.preload()

@@ -63,11 +63,13 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
             wait_for(lambda: len(node.jobs()) == 2)
             node.send("queued", psi_params())
             assert reasons(node.metrics_port, "/readyz") == []
-            node.process.send_signal(signal.SIGTERM)
+            for process in (template_of(node), node.process):  # as `kill %1` and systemd do
+                process.send_signal(signal.SIGTERM)
             wait_for(lambda: reasons(node.metrics_port, "/readyz") == ["The node is stopping."])
             assert reasons(node.metrics_port, "/healthz") == []
             assert node.process.wait(60) == 0
             assert_ended_once(node.events("running")["alice"], Status.SUCCESS)
+        assert "The node has stopped." in (tmp_path / "node.log").read_text().splitlines()[-1]
         with running_node(tmp_path, url) as node:
             assert_ended_once(node.events("queued")["bob"], Status.SUCCESS)
 
@@ -86,7 +88,7 @@ def test_a_node_that_must_stop_ends_its_jobs_and_says_so(signals: list[int], tmp
         assert node.process.wait(30) == 0
         assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
         wait_for(lambda: not any(map(is_alive, family)))
-    assert list((tmp_path / "work").glob("*/*")) == []
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

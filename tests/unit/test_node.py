@@ -255,22 +255,22 @@ def test_what_a_killed_node_left_is_settled_when_it_starts_again(bench: Bench) -
     assert bench.events[0].data["retryable"] is True
 
 
-def test_a_start_deletes_what_this_node_left_in_its_work_folder_and_nothing_else(bench: Bench) -> None:
-    work = bench.root / "work"
-
+def test_start_and_end_delete_what_this_node_left_in_its_work_folder_and_nothing_else(bench: Bench) -> None:
     def leave_a_copy(spec: JobSpec, job: JobSide) -> None:
-        (spec.folder / "rows.csv").touch()
         shutil.copytree(spec.folder, spec.folder.with_name(f"left.{spec.party}"))
         succeed(spec, job)
 
+    precious = bench.root / "work" / "someone.else" / "precious.csv"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
     with bench.node(leave_a_copy) as node:
         node.execute("r-1", PSI)
-    (work / "someone.else").mkdir()
-    (work / "someone.else" / "precious.csv").touch()
-    (left,) = work.glob("*/left.alice/rows.csv")
+        (left,) = precious.parent.parent.glob("*/left.alice")
+    assert not left.parent.exists()
+    left.mkdir(parents=True)  # as a node that was killed
     with bench.node(never):
-        assert [path.name for path in work.iterdir()] == ["someone.else"] and not left.exists()
-        assert (work / "someone.else" / "precious.csv").exists()
+        assert not left.exists()
+    assert precious.exists()
 
 
 def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ class Node:
         self.store = self._stack.enter_context(EventStore(self.settings.state_dir))
         with self._stack:
             self._workplace = Workplace(self.settings, self.store.node_id)
+            self._stack.callback(self._workplace.clear)
             if self.settings.peer_listen:
                 answer = partial(known_outcome, self.store)
                 self._hub = self._stack.enter_context(PeerHub(self.settings, self.store.decide, answer))

@@ -71,6 +71,7 @@ def serve(settings: Settings) -> int:
         taking_back.join(_TAKE_BACK_SECONDS)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
+    log.info("The node has stopped.", action="node_stopped")
     return int(worker.exitcode or 0)
 
 
