@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from secretflow_task.node.embedded_redis import embedded_redis
-from tests.e2e.nodes import running_node
 from tests.e2e.pages import DOCS, follow
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -37,9 +35,8 @@ def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> N
     assert report["columns"] == ["age", "spent", "orders"] and 0.5 < report["correlation"][0][2] < 1
 
 
-def test_the_web_application_sees_its_jobs_end_in_every_way(tmp_path: Path) -> None:
-    with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_STATUS_LIST="true"):
-        follow("user_guide/web_application.md", tmp_path, SFWORKER_REDIS_URL=url)
+def test_the_web_application_sees_its_jobs_end_in_every_way(tmp_path: Path, port: str) -> None:
+    follow("user_guide/web_application.md", tmp_path, {"6379": port})
 
 
 def test_a_task_type_is_added_in_a_copy_of_the_sources(tmp_path: Path) -> None:
