@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Iterator, Literal, Mapping, get_args
+from typing import Annotated, Any, ClassVar, Iterable, Iterator, Literal, Mapping, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -68,6 +68,16 @@ SavesModel = Annotated[PathText | PartyPaths, PathRole("save")]
 Report = Annotated[PathText, PathRole("write")]
 PartyColumns = dict[PartyName, list[str]]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def check_same_parties(**fields: Iterable[str]) -> None:
+    """Raise `ValueError` unless the fields name the same parties; it says who is missing where."""
+    everybody = set().union(*fields.values())
+    lacking = {name: sorted(everybody.difference(parties)) for name, parties in fields.items()}
+    if any(lacking.values()):
+        found = ", ".join(f"{name} lacks {' and '.join(who)}" for name, who in lacking.items() if who)
+        *names, last = fields
+        raise ValueError(f"{', '.join(names)} and {last} must name the same parties: {found}")
 
 
 class Strict(BaseModel):

@@ -172,7 +172,7 @@ def test_bad_input_is_refused(
         ({"columns": [], "ids": {}}, "columns: name one column or more, or leave it out"),
         (
             {"columns": ["a"], "output_data": {"alice": "x.csv"}},
-            "input_data and output_data must name the same parties",
+            "input_data and output_data must name the same parties: output_data lacks bob",
         ),
         (
             {"columns": ["a"], "model_path": "m"},
@@ -213,11 +213,11 @@ def test_a_result_counts_categories_that_are_too_many_to_show(alice: Run, tmp_pa
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
         (
             {"test_data": {"alice": "x.csv"}},
-            "input_data, train_data and test_data must name the same parties",
+            "input_data, train_data and test_data must name the same parties: test_data lacks bob",
         ),
         (
             {"stratify": {"party": "carol", "column": "y"}},
-            "stratify.party must be one of the parties of input_data",
+            "stratify.party is carol, who is not in input_data",
         ),
     ],
 )

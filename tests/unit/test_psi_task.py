@@ -102,9 +102,12 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
         ({"curve": "25518"}, "curve: input should be '25519', 'fourq', 'sm2' or 'secp256k1'"),
         ({"join": "outer"}, "join: input should be 'inner', 'left', 'right', 'full' or 'difference'"),
         ({"key": {}}, "unknown key 'key', did you mean 'keys'?"),
-        ({"input_paths": {"alice": "a.csv"}}, "psi takes two or more parties in input_paths"),
-        ({"keys": {"alice": ["uid"]}}, "keys must name the same parties as input_paths"),
-        ({"keys": {"alice": ["uid"], "carol": ["uid"]}}, "keys must name the same parties as input_paths"),
+        ({"input_paths": {"alice": "a.csv"}}, "input_paths names alice only; psi takes two parties or more"),
+        ({"keys": {"alice": ["uid"]}}, "keys and input_paths must name the same parties: keys lacks bob"),
+        (
+            {"keys": {"alice": ["uid"], "carol": ["uid"]}},
+            "keys and input_paths must name the same parties: keys lacks bob, input_paths lacks carol",
+        ),
         (
             {"keys": {"alice": ["uid"], "bob": ["uid", "day"]}},
             "keys must name the same number of columns, one or more, for every party",
@@ -113,7 +116,7 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
             {"keys": {"alice": [], "bob": []}},
             "keys must name the same number of columns, one or more, for every party",
         ),
-        ({"receiver": "carol"}, "receiver must be one of the parties of input_paths"),
+        ({"receiver": "carol"}, "receiver is carol, who is not in input_paths"),
         ({"output_paths": {"alice": "a.csv"}}, "output_paths must name alice and bob, who get the rows"),
         (
             {"output_paths": {"bob": "b.csv"}, "broadcast_result": False},

@@ -390,7 +390,10 @@ def test_a_label_without_two_kinds_is_refused(cells: list[str], value: Any, erro
     ("values", "problem"),
     [
         ({"label": "x"}, "columns must not name the label"),
-        ({"output_data": {"alice": "a.csv"}}, "input_data and output_data must name the same parties"),
+        (
+            {"output_data": {"alice": "a.csv"}},
+            "input_data and output_data must name the same parties: output_data lacks bob",
+        ),
         ({"method": "kmeans"}, "method: input should be 'quantile', 'eq_range' or 'chimerge'"),
         ({"n_bins": 1}, "n_bins: input should be greater than or equal to 2"),
     ],

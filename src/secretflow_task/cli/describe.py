@@ -97,9 +97,11 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
         console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
     table = Table("party", "does", "path", "here")
     for use in plan.config.inputs():
-        table.add_row(use.party, f"reads {use.purpose}", escape(use.path), _state(use, settings))
+        there = _state(use, settings, "[yellow]missing[/]")
+        table.add_row(use.party, f"reads {use.purpose}", escape(use.path), there)
     for use in plan.config.outputs() + plan.config.models():
-        table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), _state(use, settings))
+        there = _state(use, settings, "not yet")
+        table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), there)
     console.print(table)
     _print_reveals(plan)
 
@@ -116,11 +118,11 @@ def _print_reveals(plan: Plan) -> None:
     console.print(table)
 
 
-def _state(use: Use, settings: Settings) -> str:
-    """Whether a path lies in the allowed folders of this machine, and exists."""
+def _state(use: Use, settings: Settings, otherwise: str) -> str:
+    """Whether a path lies in the allowed folders of this machine, and exists there; ``otherwise`` if not."""
     roots = tuple(Path(root) for root in settings.allowed_roots)
     try:
         path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(use.path, use.purpose)
     except PathNotAllowed:
         return "[red]not in an allowed folder[/]"
-    return "exists" if path.exists() else "does not exist"
+    return "exists" if path.exists() else otherwise

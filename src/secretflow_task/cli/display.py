@@ -16,6 +16,7 @@ from secretflow_task.messages import Status, StatusEvent
 from secretflow_task.task_config import STEP_PREFIX
 
 console = Console()
+_STYLES = {Status.RUNNING: "none", Status.SUCCESS: "green", Status.FAILURE: "red"}
 _SHOWN = 6  # of a longer list or mapping the table shows as many
 
 
@@ -27,7 +28,7 @@ class ExecutionDisplay:
             SpinnerColumn(finished_text=" "),
             TextColumn("{task.fields[party]:<10}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False),
+            TextColumn("{task.percentage:>3.0f}% [{task.fields[style]}]{task.description}[/]"),
             TimeElapsedColumn(),
             console=Console(file=sys.stderr),
             disable=quiet,
@@ -46,10 +47,13 @@ class ExecutionDisplay:
         """Move the bar of the event's party."""
         self.last[event.party] = event
         if event.party not in self._bars:
-            self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
+            self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party, style="none")
         row = self._bars[event.party]
-        described = describe_event(event.status, event.data)
-        self._progress.update(row, completed=float(event.data["progress"]), description=described)
+        described = escape(describe_event(event.status, event.data))
+        style = _STYLES[event.status]
+        self._progress.update(
+            row, completed=float(event.data["progress"]), description=described, style=style
+        )
         if event.status.terminal:
             self._progress.stop_task(row)
 

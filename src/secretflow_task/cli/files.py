@@ -76,8 +76,12 @@ def read_request(path: Path) -> TaskRequest:
         raise MissingFile(f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one.")
     values = _load(path)
     if not isinstance(values, dict) or "task_config" not in values:
+        near = difflib.get_close_matches(
+            "task_config", map(str, values if isinstance(values, dict) else ()), 1
+        )
+        guess = f"; did you mean it by {near[0]!r}?" if near else "."
         raise InvalidTaskConfig(
-            f"{path} holds no request: a request is an object with the key task_config.",
+            f"{path} holds no request: a request is an object with the key task_config{guess}",
             hint="`sfworker tasks psi --example` prints one.",
         )
     values.setdefault("task_request_id", "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64])
@@ -99,5 +103,9 @@ def _load(path: Path) -> Any:
         raise InvalidTaskConfig(f"{path} is not UTF-8 text.") from None
     except ValueError as error:
         raise InvalidTaskConfig(f"{path} is not JSON: {error}.") from None
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidTaskConfig(f"{path} is not YAML: {place}{error.problem or error.context}.") from None
+    except yaml.YAMLError as error:  # a character that no YAML holds
         raise InvalidTaskConfig(f"{path} is not YAML: {' '.join(str(error).split())}.") from None

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from secretflow_task.cli import files
 from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
-from secretflow_task.cli.exits import Exit
+from secretflow_task.cli.exits import Exit, complain
 from secretflow_task.client import Client
 from secretflow_task.messages import TaskRequest
 from secretflow_task.requests import Plan
+
+_PATIENCE_SECONDS = 10.0
+_SILENCE = "Nothing was heard of it for 10 s, and it is still waited for."
+_SILENCE_HINT = (
+    "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
+)
 
 
 def submit_and_follow(
@@ -26,12 +35,16 @@ def submit_and_follow(
 
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
     """Show an execution until it has ended at every party that reports; returns the exit code."""
+    complain_at = time.monotonic() + _PATIENCE_SECONDS
     with Client(files.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
         for event in client.events(execution_id, since, timeout_seconds):
             if event is not None:
                 display.show(event)
             elif display.ended():
                 break
+            elif not display.last and time.monotonic() > complain_at:
+                complain("NothingHeard", _SILENCE, _SILENCE_HINT)
+                complain_at = math.inf
     return print_json(display.last) if as_json else print_outcome(display.last)
 
 

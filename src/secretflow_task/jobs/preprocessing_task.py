@@ -34,7 +34,7 @@ from secretflow_task.jobs.transformers import (
     scale_to_range,
     standardize,
 )
-from secretflow_task.task_config import Reads, Share, Strict, TaskConfig, Use, Writes
+from secretflow_task.task_config import Reads, Share, Strict, TaskConfig, Use, Writes, check_same_parties
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
@@ -62,10 +62,9 @@ class TrainTestSplitConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _same_parties(self) -> TrainTestSplitConfig:
-        if not set(self.input_data) == set(self.train_data) == set(self.test_data):
-            raise ValueError("input_data, train_data and test_data must name the same parties")
+        check_same_parties(input_data=self.input_data, train_data=self.train_data, test_data=self.test_data)
         if self.stratify and self.stratify.party not in self.input_data:
-            raise ValueError("stratify.party must be one of the parties of input_data")
+            raise ValueError(f"stratify.party is {self.stratify.party}, who is not in input_data")
         return self
 
     def reveals(self) -> list[Use]:

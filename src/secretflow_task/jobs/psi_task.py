@@ -22,7 +22,15 @@ from pydantic import Field, field_validator, model_validator
 from secretflow_task.data_loader import Table, plain_rows
 from secretflow_task.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
 from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
-from secretflow_task.task_config import PartyColumns, PartyName, Reads, TaskConfig, Use, Writes
+from secretflow_task.task_config import (
+    PartyColumns,
+    PartyName,
+    Reads,
+    TaskConfig,
+    Use,
+    Writes,
+    check_same_parties,
+)
 from secretflow_task.task_dispatcher import TaskDispatcher
 from secretflow_task.utils.log import get_logger
 
@@ -87,15 +95,14 @@ class PsiConfig(TaskConfig):
         parties = set(self.input_paths)
         getters = parties if self.broadcast_result else {self.receiver}
         if len(parties) < 2:
-            raise ValueError("psi takes two or more parties in input_paths")
-        if set(self.keys) != parties:
-            raise ValueError("keys must name the same parties as input_paths")
+            raise ValueError(f"input_paths names {' '.join(parties)} only; psi takes two parties or more")
+        check_same_parties(keys=self.keys, input_paths=parties)
         if len({len(columns) for columns in self.keys.values()}) > 1 or not all(self.keys.values()):
             raise ValueError("keys must name the same number of columns, one or more, for every party")
         if any(len(set(columns)) < len(columns) for columns in self.keys.values()):
             raise ValueError("keys must not name a column twice")
         if self.receiver not in parties:
-            raise ValueError("receiver must be one of the parties of input_paths")
+            raise ValueError(f"receiver is {self.receiver}, who is not in input_paths")
         if not getters <= set(self.output_paths) <= parties:
             raise ValueError(f"output_paths must name {' and '.join(sorted(getters))}, who get the rows")
         if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):

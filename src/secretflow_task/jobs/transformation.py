@@ -15,7 +15,16 @@ from pydantic import Field, model_validator
 from secretflow_task.data_loader import Table
 from secretflow_task.jobs.columns import ColumnNames, agree_on_features, check_rows, own_features
 from secretflow_task.model_store import Manifest, check_same_model, load_manifest, save_manifest
-from secretflow_task.task_config import LoadsModel, PartyColumns, Reads, SavesModel, TaskConfig, Use, Writes
+from secretflow_task.task_config import (
+    LoadsModel,
+    PartyColumns,
+    Reads,
+    SavesModel,
+    TaskConfig,
+    Use,
+    Writes,
+    check_same_parties,
+)
 
 if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
@@ -45,8 +54,7 @@ class TransformConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _fits_or_applies(self) -> TransformConfig:
-        if set(self.input_data) != set(self.output_data):
-            raise ValueError("input_data and output_data must name the same parties")
+        check_same_parties(input_data=self.input_data, output_data=self.output_data)
         fitted = {"columns", "model_output", *self.options()} & self.model_fields_set
         if self.model_path and fitted:
             raise ValueError(f"model_path goes without {' and '.join(sorted(fitted))}, which the model has")

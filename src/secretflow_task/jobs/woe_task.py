@@ -18,7 +18,7 @@ from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.columns import agree_on_features, find_label_party, own_features, reveal_to
 from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
 from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
-from secretflow_task.task_config import PartyName, Use, Writes
+from secretflow_task.task_config import PartyName, Use, Writes, check_same_parties
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class WoeConfig(StatisticsConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> WoeConfig:
-        if self.output_data is not None and set(self.input_data) != set(self.output_data):
-            raise ValueError("input_data and output_data must name the same parties")
+        if self.output_data is not None:
+            check_same_parties(input_data=self.input_data, output_data=self.output_data)
         if self.label in (self.columns or ()):
             raise ValueError("columns must not name the label")
         return self
