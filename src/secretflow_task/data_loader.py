@@ -190,8 +190,17 @@ class Table:
         Raises:
             MissingColumn, BadColumnType: as their names say.
         """
+        return list(self.category_column(name).to_pylist())
+
+    def category_column(self, name: str) -> pa.ChunkedArray:
+        """As `categories`, in the form of Arrow."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         self.require([name])
-        return [None if cell is None or cell.strip() in MISSING_TEXT else cell for cell in self.text(name)]
+        column = self.text_column(name)
+        missing = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(MISSING_TEXT, column.type))
+        return pc.if_else(missing, pa.scalar(None, column.type), column)
 
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)); True is 1 and False is 0.

@@ -123,6 +123,22 @@ def test_a_type_is_named_as_pandas_does(cells: Any, kind: str) -> None:
     assert number_statistics(table_of(a=cells), "a")["datatype"] == kind
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        *(["007", "12"], [" 7 ", "8"], ["-5", "-0"], ["+5", "1"], ["1e5", "2"], ["1.0", "2"], ["", "NA"]),
+        *([str(2**63)], [str(2**63), "-1"], [str(-(2**63))], [str(2**64)], ["3", "x"], ["1", "", "2"]),
+        *(["0x1F", "1"], ["1_0"], ["1,5"], [".5", "5."], ["\u00a07", "8"], ["\u0667"]),
+    ],
+)
+def test_the_type_of_texts_is_what_pandas_makes_of_them(cells: list[str]) -> None:
+    table = table_of(a=cells)
+    texts = pd.Series([None if cell in ("", "NA") else cell.strip() for cell in cells], dtype=object)
+    numbers = pd.to_numeric(texts, errors="coerce")
+    expected = str(numbers.dtype) if numbers.count() == texts.count() else "object"
+    assert text_statistics(table, "a")["datatype"] == expected
+
+
 def test_texts_are_counted_with_their_missing_cells() -> None:
     assert text_statistics(table_of(a=["x", "y", "x", "", "NA"]), "a") == {
         "datatype": "object",

@@ -16,6 +16,9 @@ from secretflow_task.task_config import PartyColumns, Reads, Report, TaskConfig,
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from secretflow_task.device_manager import Devices
     from secretflow_task.jobs.columns import Array
     from secretflow_task.run import Run
@@ -124,13 +127,20 @@ def number_statistics(table: Table, name: str) -> dict[str, Any]:
     centred = column - column.mean()
     figures = {key: getattr(column, key)() for key in ("min", "max", "mean", "var", "std", "sem", "skew")}
     figures["kurtosis"] = column.kurtosis()
-    figures |= {f"q{quarter}": column.quantile(quarter / 4) for quarter in (1, 2, 3)}
-    figures |= {f"moment_{power}": (column**power).mean() for power in (2, 3, 4)}
-    figures |= {f"central_moment_{power}": (centred**power).mean() for power in (2, 3, 4)}
+    figures |= zip(("q1", "q2", "q3"), column.quantile([0.25, 0.5, 0.75]))
+    powers = _powers(column)
+    figures |= {f"moment_{power}": raised.mean() for power, raised in powers.items()}
+    figures |= {f"central_moment_{power}": raised.mean() for power, raised in _powers(centred).items()}
     figures["sum"] = column.sum()
-    figures |= {f"sum_{power}": (column**power).sum() for power in (2, 3, 4)}
+    figures |= {f"sum_{power}": raised.sum() for power, raised in powers.items()}
     finite = {key: float(value) if abs(value) < float("inf") else None for key, value in figures.items()}
     return {"datatype": _datatype(table, name), **_counts(len(column), int(column.count())), **finite}
+
+
+def _powers(column: pd.Series[float]) -> dict[int, pd.Series[float]]:
+    """By products, which take a tenth of the time of ``**``."""
+    square = column * column
+    return {2: square, 3: square * column, 4: square * square}
 
 
 def text_statistics(table: Table, name: str) -> dict[str, Any]:
@@ -153,11 +163,34 @@ def _datatype(table: Table, name: str) -> str:
     kind = table.data.schema.field(name).type
     if not pa.types.is_string(kind):
         return str(pd.Series([], dtype=kind.to_pandas_dtype()).dtype)
+    if (fast := _datatype_of_numbers(table.category_column(name))) is not None:
+        return fast
     cells = pd.Series(table.categories(name), dtype=object)
     numbers = pd.to_numeric(cells, errors="coerce")
     if numbers.count() == cells.count():
         return str(numbers.dtype)
     return "bool" if table.select([name]).numeric_columns() else "object"
+
+
+def _datatype_of_numbers(cells: pa.ChunkedArray) -> str | None:
+    """`_datatype` of texts that Arrow reads as numbers, without a Python object for each; else None."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+        try:
+            column[:100].cast(kind)  # where it fails it still goes through all cells, slowly
+            column.cast(kind)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    cells = pc.utf8_trim_whitespace(cells)
+    if not fits(cells, pa.float64()):
+        return None
+    whole = pc.utf8_ltrim(cells, "+")  # which Arrow takes before a float only
+    kinds = () if cells.null_count else (pa.int64(), pa.uint64())
+    return next((str(kind) for kind in kinds if fits(whole, kind)), "float64")
 
 
 class CorrelationConfig(StatisticsConfig):
