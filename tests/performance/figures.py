@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Sequence
 
-SHARE, SECONDS = 0.05, 0.5  # what a job may take longer than the same work in a warm process
+_SHARE, _SECONDS = 0.05, 0.5  # what a job may take longer than the same work in a warm process
 _LOST = 1.2  # 25 % must be noticed: the rest is left to noise
 
 
@@ -18,9 +18,9 @@ def spread(seconds: Sequence[float]) -> float:
     return (third - first) / 2 / middle
 
 
-def within_limit(worker: float, warm: float) -> bool:
-    """Whether the worker takes at most 5 % and half a second longer than SecretFlow in a warm process."""
-    return worker <= warm * (1 + SHARE) + SECONDS
+def beyond_limit(worker: float, warm: float) -> float:
+    """Seconds beyond 5 % and half a second more than SecretFlow takes in a warm process; negative within."""
+    return worker - warm * (1 + _SHARE) - _SECONDS
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

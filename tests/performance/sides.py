@@ -251,8 +251,10 @@ def peak_megabytes(side: Side, work: Callable[[], Any]) -> float:
 
     def watch() -> None:
         nonlocal peak
-        while not ended.wait(_LOOK_SECONDS):
+        while True:
             peak = max(peak, sum(map(_megabytes, side.processes())))
+            if ended.wait(_LOOK_SECONDS):
+                return
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
