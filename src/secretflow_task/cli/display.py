@@ -122,7 +122,9 @@ def _cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, Mapping):
         return _shortened([f"{key}={_cell(item)}" for key, item in value.items()])
-    return _shortened([_cell(item) for item in value]) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return _shortened([f"[{_cell(item)}]" if isinstance(item, list) else _cell(item) for item in value])
+    return str(value)
 
 
 def _shortened(parts: list[str]) -> str:
