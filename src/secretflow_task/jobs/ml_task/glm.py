@@ -435,20 +435,19 @@ def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: 
     field, rows = devices.run.protocol.field, devices.run.inputs.table.rows
     family, totals = params.family(field), None
 
-    def first(part: irls.Rows, start: tuple[Any, Any]) -> tuple[Any, Any]:
-        return irls.start_sums(part, *start)
+    def add(totals: Any, part: irls.Rows, start: Any, b: Any) -> tuple[Any, Any]:
+        more = irls.start_sums(part, *start) if b is None else irls.sums(family, part, b)
+        return more if totals is None else (totals[0] + more[0], totals[1] + more[1])
 
-    def later(part: irls.Rows, b: Any) -> tuple[Any, Any]:
-        return irls.sums(family, part, b)
-
-    def step(totals: tuple[Any, Any], b: Any, penalty: Any) -> tuple[Any, Any]:
+    def finish(totals: Any, part: irls.Rows, start: Any, b: Any, penalty: Any) -> tuple[Any, Any]:
         smallest = 1e-3 if field == "FM64" else 1e-5
-        return irls.step(*totals, b, penalty, shift=rows.bit_length() - 1, smallest=smallest, tol=params.tol)
+        shift, sums = rows.bit_length() - 1, add(totals, part, start, b)
+        return irls.step(*sums, b, penalty, shift=shift, smallest=smallest, tol=params.tol)
 
-    for part, start in data:
-        more = _two(devices, first, part, start) if b is None else _two(devices, later, part, b)
-        totals = more if totals is None else _two(devices, _added, totals, more)
-    return _two(devices, step, totals, b, penalty)
+    parts = [(part, start if b is None else None) for part, start in data]
+    for part, start in parts[:-1]:
+        totals = _two(devices, add, totals, part, start, b)
+    return _two(devices, finish, totals, *parts[-1], b, penalty)
 
 
 def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
@@ -472,10 +471,6 @@ def _two(devices: Devices, program: Any, *args: Any) -> Any:
 
     policy = sf.device.SPUCompilerNumReturnsPolicy.FROM_USER
     return devices["spu"](program, num_returns_policy=policy, user_specified_num_returns=2)(*args)
-
-
-def _added(one: tuple[Any, Any], two: tuple[Any, Any]) -> tuple[Any, Any]:
-    return one[0] + two[0], one[1] + two[1]
 
 
 def _offset_column(manifest: Manifest, party: str) -> list[str]:
