@@ -127,7 +127,7 @@ def start_sums(rows: Rows, weight0: Any, z0: Any) -> tuple[Any, Any]:
     x, _, offset, weight = rows
     z0 = z0 if offset is None else z0 - offset
     weighted = x * (weight0 if weight is None else weight0 * weight)
-    return weighted.T @ x, weighted.T @ z0
+    return _products(weighted, x, z0)
 
 
 def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
@@ -137,7 +137,15 @@ def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
     score = slope * (y - mu)
     if weight is not None:
         score, row_weight = score * weight, row_weight * weight
-    return (x * row_weight).T @ x, x.T @ score
+    return _products(x, x * row_weight, score)
+
+
+def _products(left: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """``left.T @ x`` and ``left.T @ y`` in one product, for which ``left`` is masked and sent once."""
+    import jax.numpy as jnp
+
+    both = left.T @ jnp.concatenate([x, y], axis=1)
+    return both[:, :-1], both[:, -1:]
 
 
 def inside(family: Family, rows: Rows, b: Any) -> Any:
