@@ -65,7 +65,10 @@ def _create_spu(protocol: Protocol, addresses: Mapping[str, str], listen: Mappin
         ],
         "runtime_config": {**protocol.runtime, "protocol": protocol.name, "field": protocol.field},
     }
-    return sf.SPU(cluster_def, link_desc=LINK_DESC | dict(protocol.link_desc))
+    link_desc = LINK_DESC | dict(protocol.link_desc)
+    if any(address.startswith("unix:") for address in addresses.values()):
+        link_desc["brpc_channel_protocol"] = "baidu_std"  # brpc's HTTP takes no socket files
+    return sf.SPU(cluster_def, link_desc=link_desc)
 
 
 def _create_heu(run: Run, key_holder: str) -> Any:

@@ -31,7 +31,7 @@ class JobSpec:
         folder: the job's own folder: working directory, temporary files, intermediate files.
         log_path: where the process's output goes.
         fed_addresses: ``{party: host:port}`` of SecretFlow's messages.
-        spu_addresses: ``{party: host:port}`` of the SPU's link.
+        spu_addresses: ``{party: address}`` of the SPU's link, ``host:port`` or ``unix:PATH``.
         several: the node hosts more than one of the parties.
         between_nodes: some of the parties are at other nodes.
         listening: where this party listens, when all have fixed addresses and no link between their nodes.

@@ -135,8 +135,8 @@ def test_jobs_are_told_what_they_need(bench: Bench) -> None:
     alice, bob = specs["alice"], specs["bob"]
     assert alice.request == bob.request == TaskRequest("r-1", "r-1", PSI)
     assert alice.fed_addresses == bob.fed_addresses and alice.spu_addresses == bob.spu_addresses
-    addresses = [*alice.fed_addresses.values(), *alice.spu_addresses.values()]
-    assert len(set(addresses)) == 4 and all(address.startswith("127.0.0.1:300") for address in addresses)
+    addresses = set(alice.fed_addresses.values())
+    assert len(addresses) == 2 and all(address.startswith("127.0.0.1:300") for address in addresses)
     assert len({alice.folder, bob.folder}) == len({alice.log_path, bob.log_path}) == 2
     assert alice.staging != bob.staging and alice.several
 
@@ -271,6 +271,16 @@ def test_start_and_end_delete_what_this_node_left_in_its_work_folder_and_nothing
     with bench.node(never):
         assert not left.exists()
     assert precious.exists()
+
+
+@pytest.mark.parametrize(("length", "link"), [(36, "unix"), (80, "unix"), (128, "127.0.0.1")])
+def test_jobs_on_one_host_link_by_socket_files_unless_the_id_leaves_no_room(
+    length: int, link: str, bench: Bench
+) -> None:
+    with bench.node() as node:
+        node.execute("e" * length, PSI)
+    links = set(bench.template.spawned[0].spu_addresses.values())
+    assert {address.split(":")[0] for address in links} == {link} and len(links) == 2
 
 
 def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path: Path) -> None:
