@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
@@ -422,3 +424,10 @@ def test_a_link_that_some_rows_cannot_have_is_refused(workspace: Workspace, fiel
     }
     request = training(workspace, tables, dist="Gamma", link="Reciprocal")
     workspace.fail(request, "LinkMismatch", None, spu_config={"field": field})
+
+
+def test_a_copy_of_a_feature_is_found_at_every_size_and_a_feature_like_it_is_not() -> None:
+    script = [sys.executable, "-m", "tests.integration.simulated_glm"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=200, check=True)
+    for found in json.loads(done.stdout.splitlines()[-1]).values():
+        assert not any(found["0.0"]) and all(found["0.05"]), found

@@ -132,12 +132,16 @@ def start_sums(rows: Rows, weight0: Any, z0: Any) -> tuple[Any, Any]:
 
 def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
     """X'WX and the gradient of the log-likelihood, at coefficients ``b`` of shape (features + 1, 1)."""
+    x, score, row_weight = rows[0], *_scores(family, rows, b)
+    return _products(x, x * row_weight, score)
+
+
+def _scores(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
+    """What each row adds to the gradient per unit of its features, and its weight in X'WX."""
     x, y, offset, weight = rows
     mu, slope, row_weight = _moments(family, x @ b if offset is None else x @ b + offset)
     score = slope * (y - mu)
-    if weight is not None:
-        score, row_weight = score * weight, row_weight * weight
-    return _products(x, x * row_weight, score)
+    return (score, row_weight) if weight is None else (score * weight, row_weight * weight)
 
 
 def _products(left: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -200,7 +204,9 @@ def _solve(a: Any, r: Any) -> tuple[Any, Any]:
         pivot = lax.dynamic_slice_in_dim(row, index, 1, axis=1)
         column, unit = (lax.dynamic_slice_in_dim(of, index, 1, axis=1) for of in (rows, units))
         pivots = lax.dynamic_update_slice_in_dim(pivots, pivot[0], index, 0)
-        return rows - (column - unit) * (row * (1.0 / pivot)), pivots
+        inverse = 1.0 / pivot  # to 1e-5, which would hide what is left of a column that others determine
+        inverse = inverse * (2.0 - pivot * inverse)
+        return rows - (column - unit) * (row * inverse), pivots
 
     rows = jnp.concatenate([a, r], axis=1)
     rows, pivots = lax.fori_loop(0, size, eliminate, (rows, rows[:, 0]))
@@ -218,10 +224,11 @@ def descend(family: Family, rows: Rows, b: Any, penalty: Any, *, rate: float, si
     count, shift = rows[0].shape[0], size.bit_length()
 
     def batch_step(first: Any, length: int, b: Any) -> Any:
-        x, y, offset, weight = (
+        part: Any = tuple(
             None if column is None else lax.dynamic_slice_in_dim(column, first, length) for column in rows
         )
-        _, gradient = sums(family, (x, y, offset, weight), b)
+        score, _ = _scores(family, part, b)
+        gradient = part[0].T @ score
         if penalty is not None:
             gradient = gradient - penalty * b * (length / total)
         # The first factor is exact in fixed point, the second near 1, so that both are.
