@@ -10,7 +10,7 @@ from secretflow_task.task_dispatcher import TaskDispatcher
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-# `kill %1` and systemd signal the whole group. The node lets its jobs end first, which need the template.
+# `kill %1` signals the whole process group. The node lets its jobs end first, which need the template.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from secretflow_task.cli import remote
 from secretflow_task.task_dispatcher import TaskDispatcher
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode
@@ -113,6 +114,16 @@ def test_what_is_not_there_is_explained(request_file: Path, tmp_path: Path) -> N
     bad = sfworker("doctor", SFWORKER_PORT_RANGE="99-1")
     assert (bad.returncode, "SFWORKER_PORT_RANGE" in bad.stderr) == (3, True)
     assert sfworker("tsaks").returncode == 2
+
+
+def test_a_request_that_nobody_takes_is_told_of(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SFWORKER_REDIS_URL", redis_url)
+    monkeypatch.setattr(remote, "_PATIENCE_SECONDS", 0.5)
+    with pytest.raises(TimeoutError):
+        remote.follow_execution("nobody-has-it", "0", 4.0, as_json=False)
+    assert capsys.readouterr().err.count("sfworker doctor") == 1
 
 
 def test_doctor_finds_what_is_wrong_and_what_is_well(

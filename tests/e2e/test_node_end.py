@@ -63,7 +63,7 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
             wait_for(lambda: len(node.jobs()) == 2)
             node.send("queued", psi_params())
             assert reasons(node.metrics_port, "/readyz") == []
-            for process in (template_of(node), node.process):  # as `kill %1` and systemd do
+            for process in (template_of(node), node.process):  # as `kill %1` does
                 process.send_signal(signal.SIGTERM)
             wait_for(lambda: reasons(node.metrics_port, "/readyz") == ["The node is stopping."])
             assert reasons(node.metrics_port, "/healthz") == []

@@ -12,6 +12,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,12 +137,19 @@ def _messages_of_a_collected_share() -> int:
     return int(get_global_context()._seq_count - before)
 
 
-def _programs_of_a_wait() -> int:
-    """How many programs SS-XGB runs on the SPU to wait for one share."""
+def _programs_of_a_wait() -> tuple[int, bool]:
+    """How many programs SS-XGB runs on the SPU to wait for a share, and whether it was there then."""
+    import secretflow as sf
     from secretflow.device.device.spu import SPUObject
     from secretflow.ml.boost.ss_xgb_v import booster
 
     programs: list[Any] = []
+    made: list[str] = []
+
+    def make() -> str:
+        time.sleep(0.3)
+        made.append("share")
+        return made[0]
 
     class Device:
         """Notes the programs, and runs none."""
@@ -152,8 +160,8 @@ def _programs_of_a_wait() -> int:
             programs.append(program)
             return program
 
-    booster.wait([SPUObject(Device(), None, [])])
-    return len(programs)
+    booster.wait([SPUObject(Device(), None, [sf.PYU("alice")(make)().data])])
+    return len(programs), bool(made)
 
 
 def main() -> None:

@@ -46,10 +46,13 @@ def test_importing_it_starts_a_backend_that_forked_children_hang_on(
 
 
 def test_its_server_listens_on_every_interface_and_ours_on_loopback(
-    stock: dict[str, Any], bent: dict[str, Any]
+    stock: dict[str, Any], bent: dict[str, Any], workspace: Workspace
 ) -> None:
     assert stock["listens"] == ["::"]
     assert bent["listens"] == ["::ffff:127.0.0.1"]  # gRPC; the SPU's link has a socket file
+    by_port = {"link_desc": {"brpc_channel_protocol": "http"}}
+    with_port = workspace.run(probe(workspace, "adapter"), spu_config=by_port).results["bob"]
+    assert with_port["listens"] == ["127.0.0.1", "::ffff:127.0.0.1"]
 
 
 def test_it_runs_code_that_a_peer_sends_and_we_do_not(stock: dict[str, Any], bent: dict[str, Any]) -> None:
@@ -99,7 +102,8 @@ def test_its_trees_take_a_sigmoid_of_twice_the_slope_and_ours_the_true_one(stock
 
 
 def test_its_trees_run_a_program_to_wait_for_a_share_and_ours_none(stock: dict[str, Any]) -> None:
-    assert stock["programs_of_a_wait"] == [1, 0]
+    (stock_programs, _), (our_programs, was_there) = stock["programs_of_a_wait"]
+    assert (stock_programs, our_programs, was_there) == (1, 0, True)
 
 
 def test_it_shows_every_party_the_gains_of_splits_and_we_do_not(stock: dict[str, Any]) -> None:

@@ -131,8 +131,9 @@ def test_a_type_is_named_as_pandas_does(cells: Any, kind: str) -> None:
         *(["0x1F", "1"], ["1_0"], ["1,5"], [".5", "5."], ["\u00a07", "8"], ["\u0667"]),
     ],
 )
-def test_the_type_of_texts_is_what_pandas_makes_of_them(cells: list[str]) -> None:
-    table = table_of(a=cells)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_the_type_of_texts_is_what_pandas_makes_of_them(cells: list[str], kind: pa.DataType) -> None:
+    table = table_of(a=pa.array(cells, kind))
     texts = pd.Series([None if cell in ("", "NA") else cell.strip() for cell in cells], dtype=object)
     numbers = pd.to_numeric(texts, errors="coerce")
     expected = str(numbers.dtype) if numbers.count() == texts.count() else "object"

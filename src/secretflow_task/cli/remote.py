@@ -13,7 +13,7 @@ from secretflow_task.messages import TaskRequest
 from secretflow_task.requests import Plan
 
 _PATIENCE_SECONDS = 10.0
-_SILENCE = "Nothing was heard of it for 10 s, and it is still waited for."
+_SILENCE = f"Nothing was heard of it for {_PATIENCE_SECONDS:g} s, and it is still waited for."
 _SILENCE_HINT = (
     "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
 )

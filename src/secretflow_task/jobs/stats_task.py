@@ -161,7 +161,7 @@ def _datatype(table: Table, name: str) -> str:
     import pyarrow as pa
 
     kind = table.data.schema.field(name).type
-    if not pa.types.is_string(kind):
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return str(pd.Series([], dtype=kind.to_pandas_dtype()).dtype)
     if (fast := _datatype_of_numbers(table.category_column(name))) is not None:
         return fast

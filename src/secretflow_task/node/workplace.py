@@ -99,12 +99,13 @@ class Workplace:
 
 
 def _sockets(assignment: Assignment) -> dict[str, str]:
-    """Where the jobs of one execution link their SPUs on this host; empty if its id is too long for that.
+    """Where the jobs of one execution link their SPUs on this host; empty where they need ports.
 
-    Socket files, not ports: one that is not listened on yet, brpc tries again after 3 s only. They are also
-    faster, and open to this user alone. Relative to the job's folder, since there is room for few characters.
+    A port that is not listened on yet, brpc tries again after 3 s only. Socket files are also faster, and
+    open to this user alone. Relative to the job's folder, since there is room for few characters.
     """
     paths = {party: f"../{assignment.execution_id}.{party}/spu" for party in assignment.plan.parties}
-    if any(len(path.encode()) > _SOCKET_PATH_BYTES for path in paths.values()):
+    too_long = any(len(path.encode()) > _SOCKET_PATH_BYTES for path in paths.values())
+    if too_long or "brpc_channel_protocol" in assignment.plan.protocol.link_desc:
         return {}
     return {party: f"unix:{path}" for party, path in paths.items()}
