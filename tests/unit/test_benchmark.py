@@ -168,9 +168,9 @@ def test_what_was_measured_is_not_measured_again_unless_asked(tmp_path: Path) ->
 
 def test_a_page_tells_medians_ratios_and_what_is_beyond_the_limit() -> None:
     text = page_of(work(worker=[2.0, 2.0, 9.0], warm=[1.0, 1.0, 1.0]), work("ss_lr", cold=[8.25]))
-    assert "| `psi` 1,000 x 2 | 2.00 | 1.00 | 2.00 | 88% / 0% | +0.45 s |  | SecretFlow |" in text
+    assert "| `psi` 1,000 x 2 | 2.00 | 1.00 | 2.00 | 88% / 0% | +0.35 s |  | SecretFlow |" in text
     assert "| `ss_lr` 1,000 x 2 | 1.00 | 0.80 | 1.25 | 0% / 0% | kept | 8.2 | SecretFlow |" in text
-    assert "- `psi` 1,000 x 2: 2.00 s, warm 1.00 s, 0.45 s beyond." in text
+    assert "- `psi` 1,000 x 2: 2.00 s, warm 1.00 s, 0.35 s beyond." in text
     assert "a job takes 0.60 s longer" in text and "at most 1.00 s" in text
 
 
