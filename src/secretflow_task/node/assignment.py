@@ -18,6 +18,7 @@ from secretflow_task.node.staging import check_outputs_apart, paths_of
 from secretflow_task.requests import Plan
 
 _MOST_PARTIES = 16
+_SOCKET_PATH_BYTES = 100  # the kernel takes 107
 _SECURE_BETWEEN_NODES = frozenset({"CHEETAH", "ABY3"})
 
 
@@ -53,7 +54,23 @@ class Assignment:
         """Where this node's jobs reach each party: SecretFlow's messages, and the SPU's link."""
         if self.strangers and self.plan.fixed:
             return self.plan.fixed.fed, self.plan.fixed.spu
-        return _on_loopback(ports.fed), _on_loopback(ports.spu)
+        return _on_loopback(ports.fed), self._sockets() or _on_loopback(ports.spu)
+
+    def folder(self, party: str) -> str:
+        """The name of the folder of a party's job, beside those of the others."""
+        return f"{self.execution_id}.{party}"
+
+    def _sockets(self) -> dict[str, str]:
+        """Where jobs that are all on this host link their SPUs; empty where they need ports.
+
+        A port that is not listened on yet, brpc tries again after 3 s only. Socket files are also faster, and
+        open to this user alone. Relative to the job's folder, since there is room for few characters.
+        """
+        paths = {party: f"../{self.folder(party)}/spu" for party in self.plan.parties}
+        too_long = any(len(path.encode()) > _SOCKET_PATH_BYTES for path in paths.values())
+        if self.strangers or too_long or "brpc_channel_protocol" in self.plan.protocol.link_desc:
+            return {}
+        return {party: f"unix:{path}" for party, path in paths.items()}
 
     def listening(self, party: str, patience_seconds: float) -> Listening | None:
         """Where the job of a party with a fixed address listens."""

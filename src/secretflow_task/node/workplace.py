@@ -20,7 +20,6 @@ from secretflow_task.utils.log import get_logger, problem_of
 from secretflow_task.utils.psi_traces import remove_traces
 
 log = get_logger()
-_SOCKET_PATH_BYTES = 100  # the kernel takes 107
 
 
 class Workplace:
@@ -43,12 +42,10 @@ class Workplace:
 
     def spec(self, assignment: Assignment, party: str, ports: Ports) -> JobSpec:
         """What the job of a party is told; its folder is made."""
-        folder = self._work / f"{assignment.execution_id}.{party}"
+        folder = self._work / assignment.folder(party)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         fed, spu = assignment.addresses(ports)
-        if not assignment.strangers:
-            spu = _sockets(assignment) or spu
         return JobSpec(
             request=assignment.request,
             party=party,
@@ -96,16 +93,3 @@ class Workplace:
         if not succeeded:
             put_back(folders, rules)
         remove_staged(folders, succeeded)
-
-
-def _sockets(assignment: Assignment) -> dict[str, str]:
-    """Where the jobs of one execution link their SPUs on this host; empty where they need ports.
-
-    A port that is not listened on yet, brpc tries again after 3 s only. Socket files are also faster, and
-    open to this user alone. Relative to the job's folder, since there is room for few characters.
-    """
-    paths = {party: f"../{assignment.execution_id}.{party}/spu" for party in assignment.plan.parties}
-    too_long = any(len(path.encode()) > _SOCKET_PATH_BYTES for path in paths.values())
-    if too_long or "brpc_channel_protocol" in assignment.plan.protocol.link_desc:
-        return {}
-    return {party: f"unix:{path}" for party, path in paths.items()}
