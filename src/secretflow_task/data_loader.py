@@ -194,13 +194,11 @@ class Table:
 
     def category_column(self, name: str) -> pa.ChunkedArray:
         """As `categories`, in the form of Arrow."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         self.require([name])
         column = self.text_column(name)
-        missing = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(MISSING_TEXT, column.type))
-        return pc.if_else(missing, pa.scalar(None, column.type), column)
+        return _without_missing(column, pc.utf8_trim_whitespace(column))
 
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)); True is 1 and False is 0.
@@ -231,10 +229,9 @@ class Table:
 
     def text_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
         """Columns of text in which a cell that is not empty is no number."""
-        import pyarrow as pa
 
-        left_out, types = set(leave_out), (pa.string(), pa.large_string())
-        texts = [name for name in self.columns if self.data.column(name).type in types]
+        left_out = set(leave_out)
+        texts = [name for name in self.columns if is_text(self.data.column(name).type)]
         return [name for name in texts if name not in left_out and not self._is_numeric(name)]
 
     def take(self, indices: Any) -> Table:
@@ -344,15 +341,22 @@ class Table:
 
         column = self.data.column(name)
         try:
-            if _is_text(column.type):
-                column = pc.utf8_trim_whitespace(column)
-                missing = pc.is_in(column, value_set=pa.array(MISSING_TEXT, type=column.type))
-                column = pc.if_else(missing, pa.scalar(None, type=column.type), column)
-                column = _as_booleans(column)
+            if is_text(column.type):
+                trimmed = pc.utf8_trim_whitespace(column)
+                column = _as_booleans(_without_missing(trimmed, trimmed))
             column = column.cast(pa.float64(), safe=False)
         except pa.ArrowException as error:
             raise BadColumnType(self.about(name, "holds text"), party=self.party, detail=str(error)) from None
         return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _without_missing(column: pa.ChunkedArray, trimmed: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text with null for every cell that means a missing one, told by its trimmed text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    missing = pc.is_in(trimmed, value_set=pa.array(MISSING_TEXT, type=column.type))
+    return pc.if_else(missing, pa.scalar(None, type=column.type), column)
 
 
 def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -384,14 +388,14 @@ def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         text = column.cast(pa.string())
         whole = pc.match_substring_regex(text, r"\A-?\d+\z")
         return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)
-    return column if _is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py() else None
+    return column if is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py() else None
 
 
 def _check_encoding(table: Table) -> None:
     """Raise `UnreadableFile` for text that is not UTF-8, which Parquet can hold and pyarrow passes on."""
     import pyarrow as pa
 
-    for name in filter(lambda name: _is_text(table.data.column(name).type), table.columns):
+    for name in filter(lambda name: is_text(table.data.column(name).type), table.columns):
         try:
             table.data.column(name).validate(full=True)
         except pa.ArrowInvalid as error:
@@ -399,7 +403,8 @@ def _check_encoding(table: Table) -> None:
             raise UnreadableFile(problem, party=table.party, detail=str(error)) from None
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is one of Arrow's types for text."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

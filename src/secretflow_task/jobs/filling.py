@@ -6,7 +6,7 @@ from typing import Any, Collection, Literal, Union
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import MISSING_TEXT, Table
+from secretflow_task.data_loader import MISSING_TEXT, Table, is_text
 from secretflow_task.errors import BadColumnType
 from secretflow_task.jobs.cells import (
     INTEGER,
@@ -161,7 +161,7 @@ def _fill_number(table: Table, name: str, value: int | float) -> Any:
     column = table.data.column(name)
     numbers = table.numbers([name], missing=True).ravel()
     missing = np.isnan(numbers)
-    if column.type in (pa.string(), pa.large_string()):
+    if is_text(column.type):
         return pc.if_else(
             pa.array(missing), pa.scalar(repr(value)), column.cast(pa.string())
         ).combine_chunks()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Collection, Iterator
 
 from pydantic import Field
 
-from secretflow_task.data_loader import Table
+from secretflow_task.data_loader import Table, is_text
 from secretflow_task.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
 from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features
 from secretflow_task.requests import Protocol
@@ -158,10 +158,9 @@ def _counts(total: int, present: int) -> dict[str, float]:
 def _datatype(table: Table, name: str) -> str:
     """What pandas would call the type of a column."""
     import pandas as pd
-    import pyarrow as pa
 
     kind = table.data.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not is_text(kind):
         return str(pd.Series([], dtype=kind.to_pandas_dtype()).dtype)
     if (fast := _datatype_of_numbers(table.category_column(name))) is not None:
         return fast
