@@ -28,7 +28,7 @@ class ExecutionDisplay:
             SpinnerColumn(finished_text=" "),
             TextColumn("{task.fields[party]:<10}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% [{task.fields[style]}]{task.description}[/]"),
+            TextColumn("{task.percentage:>3.0f}% {task.description}"),
             TimeElapsedColumn(),
             console=Console(file=sys.stderr),
             disable=quiet,
@@ -47,13 +47,10 @@ class ExecutionDisplay:
         """Move the bar of the event's party."""
         self.last[event.party] = event
         if event.party not in self._bars:
-            self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party, style="none")
+            self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
         row = self._bars[event.party]
-        described = escape(describe_event(event.status, event.data))
-        style = _STYLES[event.status]
-        self._progress.update(
-            row, completed=float(event.data["progress"]), description=described, style=style
-        )
+        described = f"[{_STYLES[event.status]}]{escape(describe_event(event.status, event.data))}[/]"
+        self._progress.update(row, completed=float(event.data["progress"]), description=described)
         if event.status.terminal:
             self._progress.stop_task(row)
 

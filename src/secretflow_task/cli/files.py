@@ -76,9 +76,8 @@ def read_request(path: Path) -> TaskRequest:
         raise MissingFile(f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one.")
     values = _load(path)
     if not isinstance(values, dict) or "task_config" not in values:
-        near = difflib.get_close_matches(
-            "task_config", map(str, values if isinstance(values, dict) else ()), 1
-        )
+        keys = map(str, values) if isinstance(values, dict) else ()
+        near = difflib.get_close_matches("task_config", keys, n=1)
         guess = f"; did you mean it by {near[0]!r}?" if near else "."
         raise InvalidTaskConfig(
             f"{path} holds no request: a request is an object with the key task_config{guess}",
