@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from scripts.dashboards.panels import Json, dashboard as whole, lines, per_hour, stat, steps, variable
+from scripts.dashboards.panels import (
+    Json,
+    dashboard as whole,
+    lines,
+    per_hour,
+    stat,
+    steps,
+    variable,
+)
 
 _NODE = 'instance="$instance"'
 

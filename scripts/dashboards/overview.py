@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from scripts.dashboards.panels import Json, dashboard as whole, lines, per_hour, stat, steps, succeeded
+from scripts.dashboards.panels import (
+    Json,
+    dashboard as whole,
+    lines,
+    per_hour,
+    stat,
+    steps,
+    succeeded,
+)
 
 
 def dashboard() -> Json:

@@ -20,7 +20,9 @@ def stat(title: str, expression: str, unit: str = "none", **options: Any) -> Jso
         "graphMode": "area",
         "textMode": options.pop("text", "auto"),
     }
-    return _panel("stat", title, {options.pop("legend", ""): expression}, unit, shown, (4, 4), **options)
+    return _panel(
+        "stat", title, {options.pop("legend", ""): expression}, unit, shown, (4, 4), **options
+    )
 
 
 def lines(title: str, expressions: Mapping[str, str], unit: str = "none", **options: Any) -> Json:
@@ -93,7 +95,10 @@ def succeeded(chosen: str = "") -> str:
 
 def steps(*colours: tuple[float, str], base: str = "green") -> list[Json]:
     """Colours from which value on."""
-    return [{"color": base, "value": None}, *({"color": colour, "value": value} for value, colour in colours)]
+    return [
+        {"color": base, "value": None},
+        *({"color": colour, "value": value} for value, colour in colours),
+    ]
 
 
 def _panel(  # pylint: disable=too-many-arguments,too-many-positional-arguments
@@ -118,7 +123,11 @@ def _panel(  # pylint: disable=too-many-arguments,too-many-positional-arguments
         defaults["max"] = most
     if kind == "timeseries":
         line = "line" if thresholds else "off"
-        defaults["custom"] = {"fillOpacity": 10, "showPoints": "never", "thresholdsStyle": {"mode": line}}
+        defaults["custom"] = {
+            "fillOpacity": 10,
+            "showPoints": "never",
+            "thresholdsStyle": {"mode": line},
+        }
     return {
         "type": kind,
         "title": title,

@@ -43,7 +43,10 @@ def _numbers() -> list[Json]:
             width=6,
         ),
         stat(
-            "Median, last hour", f"task_type:sfworker_execution_seconds:p50_rate1h{{{_TASK}}}", "s", width=6
+            "Median, last hour",
+            f"task_type:sfworker_execution_seconds:p50_rate1h{{{_TASK}}}",
+            "s",
+            width=6,
         ),
         stat(
             "90th percentile, last hour",
@@ -64,7 +67,9 @@ def _outcomes() -> list[Json]:
         ),
         lines(
             "Failures by error code",
-            {"{{code}}": f'sum by (code) (sfworker_executions_total{{{_TASK}, outcome="failure"}})'},
+            {
+                "{{code}}": f'sum by (code) (sfworker_executions_total{{{_TASK}, outcome="failure"}})'
+            },
             description="Since the nodes were started.",
             width=12,
         ),

@@ -19,5 +19,16 @@ from scripts.reference import (
 
 PAGES: dict[str, Callable[[], str]] = {
     module.__name__.rpartition(".")[2]: module.page
-    for module in (alerts, api, commands, errors, events, index, log_actions, metrics, requests, settings)
+    for module in (
+        alerts,
+        api,
+        commands,
+        errors,
+        events,
+        index,
+        log_actions,
+        metrics,
+        requests,
+        settings,
+    )
 }

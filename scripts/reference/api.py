@@ -77,7 +77,9 @@ def _made(kind: type) -> Iterator[str]:
 
 def _signature(function: Callable[..., Any]) -> str:
     """As a caller sees it: annotations without their quotes."""
-    text = _QUOTED.sub(lambda found: found[1] + found[3].strip("'"), str(inspect.signature(function)))
+    text = _QUOTED.sub(
+        lambda found: found[1] + found[3].strip("'"), str(inspect.signature(function))
+    )
     return text.removesuffix(" -> None") if isinstance(function, type) else text
 
 

@@ -117,17 +117,31 @@ def _progress(stage: str) -> str:
 
 def _of_status(status: Status) -> Iterator[str]:
     yield f"\n## `data` of {status.value}\n"
-    yield from table("key | meaning", [(code(key), meaning) for key, meaning in DATA[status].items()])
+    yield from table(
+        "key | meaning", [(code(key), meaning) for key, meaning in DATA[status].items()]
+    )
     yield f"\n```json\n{json.dumps(json.loads(_example(status).to_json()), indent=2)}\n```"
 
 
 def _example(status: Status) -> StatusEvent:
-    error = MissingColumn("bob: the file of train_data has no column 'y'.", party="bob", step="train")
+    error = MissingColumn(
+        "bob: the file of train_data has no column 'y'.", party="bob", step="train"
+    )
     usage = Usage(pid=0)
     usage.stages |= {"prepare": 0.021, "cluster_init": 0.046, "device_creation": 0.009}
-    result = {"intersection_count": 3, "rows": 3, "timings": usage.stages | {"task_execution": 0.387}}
+    result = {
+        "intersection_count": 3,
+        "rows": 3,
+        "timings": usage.stages | {"task_execution": 0.387},
+    }
     data: dict[Status, Mapping[str, Any]] = {
-        Status.RUNNING: {"stage": "training", "progress": 0.75, "step": "train", "epoch": 5, "epochs": 10},
+        Status.RUNNING: {
+            "stage": "training",
+            "progress": 0.75,
+            "step": "train",
+            "epoch": 5,
+            "epochs": 10,
+        },
         Status.SUCCESS: success(result),
         Status.FAILURE: Ending.of(error, Stage.TASK_EXECUTION.progress, usage).data,
     }

@@ -17,5 +17,11 @@ They are in English only.
 
 def page() -> str:
     """The list as Markdown, with the title that each page gives itself."""
-    titles = {name: make().partition("\n")[0] for name, make in reference.PAGES.items() if make is not page}
-    return _HEAD + "".join(f"| [{title.removeprefix('# ')}]({name}.md) |\n" for name, title in titles.items())
+    titles = {
+        name: make().partition("\n")[0]
+        for name, make in reference.PAGES.items()
+        if make is not page
+    }
+    return _HEAD + "".join(
+        f"| [{title.removeprefix('# ')}]({name}.md) |\n" for name, title in titles.items()
+    )

@@ -9,7 +9,13 @@ from typing import Iterator
 from scripts.reference.markdown import code, table
 from scripts.reference.source import calls, text
 
-_LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+_LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+}
 _HEAD = """\
 # All log records
 
@@ -52,7 +58,15 @@ def records() -> Iterator[Record]:
 def page() -> str:
     """The reference of all log records as Markdown."""
     rows = [
-        (code(each.action), each.level, each.message, ", ".join(map(code, each.fields)), code(each.module))
+        (
+            code(each.action),
+            each.level,
+            each.message,
+            ", ".join(map(code, each.fields)),
+            code(each.module),
+        )
         for each in sorted(records(), key=lambda record: record.action)
     ]
-    return "\n".join([_HEAD, *table("action | level | message | further fields | module", rows), ""])
+    return "\n".join(
+        [_HEAD, *table("action | level | message | further fields | module", rows), ""]
+    )

@@ -18,7 +18,8 @@ def _cell(text: str) -> str:
     """Text that neither ends a cell nor begins a tag; within code only the former can be."""
     parts = text.replace("|", "\\|").split("`")
     return "`".join(
-        part if is_code else part.replace("<", "&lt;") for part, is_code in zip(parts, cycle((0, 1)))
+        part if is_code else part.replace("<", "&lt;")
+        for part, is_code in zip(parts, cycle((0, 1)))
     )
 
 

@@ -28,7 +28,12 @@ _UNITS = {"_seconds": "seconds", "_bytes": "bytes", "_days": "days"}
 def page() -> str:
     """The reference of all settings as Markdown."""
     rows = [
-        (code(f"SFWORKER_{name.upper()}"), _default(name, field), _unit(name), str(field.description))
+        (
+            code(f"SFWORKER_{name.upper()}"),
+            _default(name, field),
+            _unit(name),
+            str(field.description),
+        )
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join([_HEAD, *table("variable | default | unit | meaning", rows), ""])
@@ -45,7 +50,9 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return ",".join(value) if isinstance(value, tuple) else "" if value in (None, {}) else str(value)
+    return (
+        ",".join(value) if isinstance(value, tuple) else "" if value in (None, {}) else str(value)
+    )
 
 
 def _unit(name: str) -> str:

@@ -69,7 +69,9 @@ def register(app: Celery, executor: Executor) -> None:
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
         """Run one request; the result and the error carry nothing but ids, status and the public message."""
         redelivered = task.request.delivery_info.get("redelivered")
-        sent_at = None if redelivered else task.request.get(SENT_AT)  # it has waited in the queue once
+        sent_at = (
+            None if redelivered else task.request.get(SENT_AT)
+        )  # it has waited in the queue once
         try:
             outcome = executor.execute(*arguments, sent_at=sent_at)
         except NodeStopping:
@@ -79,5 +81,7 @@ def register(app: Celery, executor: Executor) -> None:
         if outcome.repeated and redelivered:
             raise Ignore()  # the first delivery of this very message records how it ended
         if outcome.failure is not None:
-            raise ExecutionFailed(f"{outcome.failure.code}: {outcome.failure.public_message}") from None
+            raise ExecutionFailed(
+                f"{outcome.failure.code}: {outcome.failure.public_message}"
+            ) from None
         return {"execution_id": outcome.execution_id, "status": outcome.status.value}

@@ -23,7 +23,9 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
         self._redis = Redis.from_url(
-            settings.redis_url.get_secret_value(), decode_responses=True, socket_timeout=_SOCKET_SECONDS
+            settings.redis_url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=_SOCKET_SECONDS,
         )
 
     def __enter__(self) -> Client:
@@ -59,12 +61,19 @@ class Client:
         """
         self._redis.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
         answers = self._app.control.broadcast(
-            CANCEL_COMMAND, arguments={"execution_id": execution_id}, reply=True, timeout=_CONTROL_SECONDS
+            CANCEL_COMMAND,
+            arguments={"execution_id": execution_id},
+            reply=True,
+            timeout=_CONTROL_SECONDS,
         )
         return any(said.get("cancelled") for answer in answers for said in answer.values())
 
     def result(
-        self, execution_id: str, parties: Iterable[str], timeout_seconds: float = 3600.0, since: str = "0"
+        self,
+        execution_id: str,
+        parties: Iterable[str],
+        timeout_seconds: float = 3600.0,
+        since: str = "0",
     ) -> dict[str, StatusEvent]:
         """The terminal event of each of ``parties``; waits for those that have not ended.
 

@@ -32,7 +32,9 @@ def cluster(
     import secretflow as sf
 
     engine_adapter.install()
-    members = {party: {"address": address, "listen_addr": address} for party, address in addresses.items()}
+    members = {
+        party: {"address": address, "listen_addr": address} for party, address in addresses.items()
+    }
     if listening:
         members[self_party]["listen_addr"] = listening.fed
     try:
@@ -64,5 +66,7 @@ def _wait_for(party: str, address: str, patience_seconds: float) -> None:
             return
         except OSError:
             if time.monotonic() > deadline:
-                raise ClusterInitError(f"The process of {party} does not answer.", party=party) from None
+                raise ClusterInitError(
+                    f"The process of {party} does not answer.", party=party
+                ) from None
             time.sleep(0.01)

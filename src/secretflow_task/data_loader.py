@@ -36,9 +36,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # What pandas reads as missing too, so that a file means the same here and in a data scientist's notebook.
-MISSING_TEXT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>", "n/a", "#N/A", "#NA") + (
-    *("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
-)
+MISSING_TEXT = (
+    "",
+    "NA",
+    "N/A",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "<NA>",
+    "n/a",
+    "#N/A",
+    "#NA",
+) + (*("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),)
 _LARGEST = 1e150
 _TRUE_TEXT, _FALSE_TEXT = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
@@ -85,7 +96,8 @@ class PathRules:
             root.is_relative_to(path) for root in roots
         ):
             raise PathNotAllowed(
-                f"The path of {purpose} lies outside the folders that {self.party} allows.", party=self.party
+                f"The path of {purpose} lies outside the folders that {self.party} allows.",
+                party=self.party,
             )
         return path
 
@@ -100,7 +112,9 @@ def plain_rows() -> Any:
 def check_format(path: Path, party: str, purpose: str) -> None:
     """Refuse a path that is neither CSV nor Parquet by its ending; raises `UnsupportedFormat`."""
     if path.suffix.lower() not in (".csv", ".parquet"):
-        raise UnsupportedFormat(f"{party}: the file of {purpose} must end in .csv or .parquet.", party=party)
+        raise UnsupportedFormat(
+            f"{party}: the file of {purpose} must end in .csv or .parquet.", party=party
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,9 @@ class Table:
             )
         table = Table(_read_arrow(path, party, purpose), party, purpose)
         if len(set(table.columns)) < len(table.columns):
-            raise DuplicateColumn(f"{party}: the file of {purpose} has two columns of one name.", party=party)
+            raise DuplicateColumn(
+                f"{party}: the file of {purpose} has two columns of one name.", party=party
+            )
         if table.rows == 0:
             raise EmptyInput(f"{party}: the file of {purpose} has no rows.", party=party)
         _check_encoding(table)
@@ -178,7 +194,9 @@ class Table:
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, type=column.type), column)
         try:
             if pa.types.is_floating(column.type) and _all_whole(column):
-                column = column.cast(pa.int64())  # the same key as an integer's: 13812345678, not 1.38e+10
+                column = column.cast(
+                    pa.int64()
+                )  # the same key as an integer's: 13812345678, not 1.38e+10
             return column.cast(pa.string())
         except pa.ArrowException as error:
             problem = self.about(name, "cannot be read as text")
@@ -251,7 +269,9 @@ class Table:
         for name, values in columns.items():
             array = pa.array(values, from_pandas=True)
             at = data.column_names.index(name) if name in data.column_names else None
-            data = data.append_column(name, array) if at is None else data.set_column(at, name, array)
+            data = (
+                data.append_column(name, array) if at is None else data.set_column(at, name, array)
+            )
         return replace(self, data=data)
 
     def replace_column(self, name: str, columns: Mapping[str, Any]) -> Table:
@@ -266,7 +286,8 @@ class Table:
         taken = [new for new in columns if new in others]
         if taken:
             raise DuplicateColumn(
-                self.about(name, f"becomes {taken[0]!r}, which the table has already"), party=self.party
+                self.about(name, f"becomes {taken[0]!r}, which the table has already"),
+                party=self.party,
             )
         at, data = self.columns.index(name), self.data.drop_columns([name])
         for offset, (new, values) in enumerate(columns.items()):
@@ -310,7 +331,9 @@ class Table:
     def _write_csv(self, writer: Any) -> None:
         if any(map(_is_bytes, self.data.schema.types)):
             problem = f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can."
-            raise OutputNotWritable(problem, party=self.party, hint="Name the output .parquet instead.")
+            raise OutputNotWritable(
+                problem, party=self.party, hint="Name the output .parquet instead."
+            )
         writer.writerow(self.columns)
         try:
             for batch in self.data.to_batches(max_chunksize=65536):
@@ -346,7 +369,9 @@ class Table:
                 column = _as_booleans(_without_missing(trimmed, trimmed))
             column = column.cast(pa.float64(), safe=False)
         except pa.ArrowException as error:
-            raise BadColumnType(self.about(name, "holds text"), party=self.party, detail=str(error)) from None
+            raise BadColumnType(
+                self.about(name, "holds text"), party=self.party, detail=str(error)
+            ) from None
         return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
@@ -365,7 +390,8 @@ def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     is_true, is_false = (
-        pc.is_in(column, value_set=pa.array(words, type=column.type)) for words in (_TRUE_TEXT, _FALSE_TEXT)
+        pc.is_in(column, value_set=pa.array(words, type=column.type))
+        for words in (_TRUE_TEXT, _FALSE_TEXT)
     )
     known = pc.or_(pc.is_null(column), pc.or_(is_true, is_false))
     if column.null_count == len(column) or not pc.all(known).as_py():
@@ -388,7 +414,11 @@ def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         text = column.cast(pa.string())
         whole = pc.match_substring_regex(text, r"\A-?\d+\z")
         return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)
-    return column if is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py() else None
+    return (
+        column
+        if is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py()
+        else None
+    )
 
 
 def _check_encoding(table: Table) -> None:
@@ -451,7 +481,9 @@ def _read_parquet(path: Path) -> pa.Table:
         if _is_bytes(table.schema.field(index).type):
             table = table.set_column(index, name, _as_text(table.column(index)))
     # What pandas writes for an index without a name and does not show as a column either.
-    return table.select([i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)])
+    return table.select(
+        [i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)]
+    )
 
 
 def _all_whole(column: pa.ChunkedArray) -> bool:
@@ -466,7 +498,9 @@ def _is_bytes(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     types = pa.types
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+    return bool(
+        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    )
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -482,7 +516,9 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
 
-    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+    return pa.chunked_array(
+        [chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type
+    )
 
 
 def _read_csv(path: Path) -> pa.Table | None:

@@ -33,7 +33,10 @@ class Devices(dict[str, Any]):
 
 
 def create_devices(
-    run: Run, needs: tuple[str, ...], spu_addresses: Mapping[str, str], listening: Listening | None = None
+    run: Run,
+    needs: tuple[str, ...],
+    spu_addresses: Mapping[str, str],
+    listening: Listening | None = None,
 ) -> Devices:
     """Create the devices that a task needs; the cluster must be up.
 

@@ -264,7 +264,9 @@ def _listen_on_loopback() -> None:
         def _start_server(self) -> None:
             server = grpc.server(ThreadPoolExecutor(max_workers=8), options=self._grpc_options)
             fed_pb2_grpc.add_SfFedProxyServicer_to_server(self, server)
-            server.add_insecure_port(self._listen_addr)  # raises RuntimeError when the port is taken
+            server.add_insecure_port(
+                self._listen_addr
+            )  # raises RuntimeError when the port is taken
             server.start()
             self._server = server
 
@@ -276,7 +278,9 @@ def _refuse_foreign_classes() -> None:
 
     def find_class(self: Any, module: str, name: str) -> Any:
         if f"{module}.{name}" not in ALLOWED_CLASSES:
-            raise pickle.UnpicklingError(f"a message names a class that is not allowed: {module}.{name}")
+            raise pickle.UnpicklingError(
+                f"a message names a class that is not allowed: {module}.{name}"
+            )
         return pickle.Unpickler.find_class(self, module, name)
 
     secure_pickle.SecureUnpickler.find_class = find_class
@@ -348,6 +352,8 @@ def _call_without_number(method: Any, argument: Any) -> Callable[[], Any]:
     holder = method._fed_call_holder  # pylint: disable=protected-access
 
     def call() -> Any:
-        return holder._task_impl(*holder.resolve_dependencies(argument))  # pylint: disable=protected-access
+        return holder._task_impl(
+            *holder.resolve_dependencies(argument)
+        )  # pylint: disable=protected-access
 
     return call

@@ -77,7 +77,10 @@ class WorkerError(Exception):
         """Rebuild an error from `to_dict`; an unknown code becomes a plain `WorkerError`."""
         kind = error_classes().get(str(fields.get("code")), WorkerError)
         return kind(
-            fields.get("message"), hint=fields.get("hint"), party=fields.get("party"), step=fields.get("step")
+            fields.get("message"),
+            hint=fields.get("hint"),
+            party=fields.get("party"),
+            step=fields.get("step"),
         )
 
     @staticmethod
@@ -120,7 +123,9 @@ class InvalidTaskConfig(RequestError):
 class UnsupportedProtocol(RequestError):
     """The SPU protocol or field does not exist or cannot do what the request asks."""
 
-    default_hint = "Use SEMI2K (2 or more parties on one node), CHEETAH (2 parties) or ABY3 (3 parties)."
+    default_hint = (
+        "Use SEMI2K (2 or more parties on one node), CHEETAH (2 parties) or ABY3 (3 parties)."
+    )
 
 
 class BadSetting(RequestError):
@@ -236,13 +241,17 @@ class EmptyColumn(DataError):
 class UnseenCategory(DataError):
     """A column holds a category that was not there when the encoder was fitted."""
 
-    default_hint = "Fit the encoder on data that has all categories, or let `onehot_encoder` ignore it."
+    default_hint = (
+        "Fit the encoder on data that has all categories, or let `onehot_encoder` ignore it."
+    )
 
 
 class TooManyCategories(DataError):
     """A column has more categories than the task makes columns of."""
 
-    default_hint = "Set max_categories or min_frequency, or leave the column out: an id is no category."
+    default_hint = (
+        "Set max_categories or min_frequency, or leave the column out: an id is no category."
+    )
 
 
 class BadLabel(DataError):
@@ -254,7 +263,9 @@ class BadLabel(DataError):
 class FeatureRange(DataError):
     """A feature is not scaled; gradient training would give wrong weights."""
 
-    default_hint = "Run `standard_scaler` first, or set params.allow_unscaled if you know that it converges."
+    default_hint = (
+        "Run `standard_scaler` first, or set params.allow_unscaled if you know that it converges."
+    )
 
 
 class CollinearFeatures(DataError):
@@ -266,7 +277,9 @@ class CollinearFeatures(DataError):
 class LinkMismatch(DataError):
     """The link does not suit the data: the means of some rows leave its range."""
 
-    default_hint = "Use the link Log, whose means are always over 0, or look for extreme feature values."
+    default_hint = (
+        "Use the link Log, whose means are always over 0, or look for extreme feature values."
+    )
 
 
 class ValueRange(DataError):
@@ -337,13 +350,17 @@ class EngineUnavailable(RuntimeUnavailable):
 class PeerUnreachable(RuntimeUnavailable):
     """A party of the request is neither hosted by this node nor linked to it."""
 
-    default_hint = "List the party in SFWORKER_PARTIES, in sf_init_config.parties or in SFWORKER_PEERS_FILE."
+    default_hint = (
+        "List the party in SFWORKER_PARTIES, in sf_init_config.parties or in SFWORKER_PEERS_FILE."
+    )
 
 
 class PeerRefused(RuntimeUnavailable):
     """A node did not accept another party's node."""
 
-    default_hint = "`sfworker doctor --peer PARTY` at both parties says which certificate is not accepted."
+    default_hint = (
+        "`sfworker doctor --peer PARTY` at both parties says which certificate is not accepted."
+    )
 
 
 class ClockSkew(RuntimeUnavailable):
@@ -400,7 +417,9 @@ class MemoryLimitExceeded(ExecutionStopped):
 class JobProcessDied(ExecutionStopped):
     """The job process ended without a result."""
 
-    default_hint = "Send the request again; the job's log at that party has the last words of the process."
+    default_hint = (
+        "Send the request again; the job's log at that party has the last words of the process."
+    )
 
 
 class AlgorithmError(WorkerError):
@@ -410,7 +429,9 @@ class AlgorithmError(WorkerError):
 class Misaligned(AlgorithmError):
     """The parties' rows do not belong together; nothing was written."""
 
-    default_hint = "Report this as a defect: the outputs were withheld because they would have been wrong."
+    default_hint = (
+        "Report this as a defect: the outputs were withheld because they would have been wrong."
+    )
 
 
 def error_classes() -> dict[str, type[WorkerError]]:

@@ -79,7 +79,9 @@ class PipeChannel:
 def run_job(spec: JobSpec, connection: Connection) -> NoReturn:
     """Main function of a job process: execute, say how it went, and end at once."""
     _isolate(spec)
-    configure(spec.log_level, spec.log_json, libraries=False)  # these write to the same file by themselves
+    configure(
+        spec.log_level, spec.log_json, libraries=False
+    )  # these write to the same file by themselves
     channel = PipeChannel(connection)
     channel.keep_alive()
     bind_status_sink(channel.publish)
@@ -106,7 +108,9 @@ def _since(started: float) -> float:
     return round(time.monotonic() - started, 3)
 
 
-def _report_failure(channel: PipeChannel, spec: JobSpec, error: BaseException, seconds: float) -> None:
+def _report_failure(
+    channel: PipeChannel, spec: JobSpec, error: BaseException, seconds: float
+) -> None:
     public, from_peer = as_worker_error(error, spec.party)
     log.error(
         "The job has failed.",

@@ -68,15 +68,20 @@ class TaskRequest:
         """
         request_id, params = arguments if len(arguments) == 2 else (None, *arguments, None)[:2]
         if len(arguments) not in (1, 2) or not isinstance(params, Mapping):
-            raise InvalidTaskConfig("The task takes [task_request_id, params] or [params], params an object.")
+            raise InvalidTaskConfig(
+                "The task takes [task_request_id, params] or [params], params an object."
+            )
         ids = {
-            name: params.get(name) for name in ("task_request_id", "execution_id", "task_id", "subtask_id")
+            name: params.get(name)
+            for name in ("task_request_id", "execution_id", "task_id", "subtask_id")
         }
         params = _utf8({key: value for key, value in params.items() if key not in ids})
         request_id = request_id if request_id is not None else ids["task_request_id"]
         execution_id = ids["execution_id"] or request_id
         if execution_id is None:
-            raise InvalidTaskConfig("The request has neither a task_request_id nor an execution_id.")
+            raise InvalidTaskConfig(
+                "The request has neither a task_request_id nor an execution_id."
+            )
         return TaskRequest(
             execution_id=_checked_id(execution_id),
             task_request_id=_text(request_id if request_id is not None else execution_id),

@@ -39,7 +39,9 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 of the part that all parties share."""
-        shared = {key: value for key, value in asdict(self).items() if key not in ("party", "files")}
+        shared = {
+            key: value for key, value in asdict(self).items() if key not in ("party", "files")
+        }
         return _sha256(json.dumps(shared, sort_keys=True).encode())
 
     def check_use(
@@ -55,7 +57,8 @@ class Manifest:
         for name, (asked, made) in wanted.items():
             if asked != made:
                 raise ModelMismatch(
-                    f"The model's {name} is {_text(made)}, the request's is {_text(asked)}.", party=party
+                    f"The model's {name} is {_text(made)}, the request's is {_text(asked)}.",
+                    party=party,
                 )
 
 
@@ -94,7 +97,9 @@ def load_manifest(folder: Path, party: str) -> Manifest:
     for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file() or _sha256(path.read_bytes()) != digest:
-            raise ModelDamaged(f"{party}: a file of the model was changed or is missing.", party=party)
+            raise ModelDamaged(
+                f"{party}: a file of the model was changed or is missing.", party=party
+            )
     return manifest
 
 

@@ -50,7 +50,9 @@ class SfInitConfig(Strict):
 
     parties: Parties | None = None
     self_party: PartyName | None = None
-    address: str | None = Field(default=None, description="Accepted for older web applications and not used.")
+    address: str | None = Field(
+        default=None, description="Accepted for older web applications and not used."
+    )
 
 
 class SpuNode(Strict):
@@ -59,7 +61,9 @@ class SpuNode(Strict):
     party: PartyName
     address: str
     listen_address: str | None = None
-    id: str | None = Field(default=None, description="Accepted for older web applications and not used.")
+    id: str | None = Field(
+        default=None, description="Accepted for older web applications and not used."
+    )
 
 
 class SpuConfig(Strict):
@@ -120,7 +124,9 @@ class Params(Strict):
     heu_config: HeuConfig | None = None
     task_config: dict[str, Any]
     timeout_seconds: float | None = Field(
-        default=None, gt=0, description="Wall-clock limit; the node's own limit holds where it is lower."
+        default=None,
+        gt=0,
+        description="Wall-clock limit; the node's own limit holds where it is lower.",
     )
 
     @model_validator(mode="before")
@@ -228,7 +234,14 @@ class Plan:
         protocol = _protocol(params.spu_config, len(parties), needed, default)
         fixed = FixedAddresses.of(params.sf_init_config, params.spu_config)
         return Plan(
-            request, task, config, parties, protocol, params.heu_config, params.timeout_seconds, fixed
+            request,
+            task,
+            config,
+            parties,
+            protocol,
+            params.heu_config,
+            params.timeout_seconds,
+            fixed,
         )
 
 
@@ -291,7 +304,9 @@ def _protocol(spu: SpuConfig, parties: int, needed: bool, default: str) -> Proto
     if name not in PROTOCOLS:
         raise UnsupportedProtocol(f"There is no SPU protocol {name!r} here.")
     if field_name not in FIELDS:
-        raise UnsupportedProtocol(f"There is no field {field_name!r} here.", hint="Use FM128 or FM64.")
+        raise UnsupportedProtocol(
+            f"There is no field {field_name!r} here.", hint="Use FM128 or FM64."
+        )
     fewest, most = PROTOCOLS[name]
     if needed and not fewest <= parties <= most:
         raise UnsupportedProtocol(

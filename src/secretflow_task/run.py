@@ -86,7 +86,9 @@ class Run:
             InvalidTaskConfig: two outputs have one path.
         """
         targets: set[Path] = set()
-        for purpose, path, kind in (output for config in configs for output in self._own_outputs(config)):
+        for purpose, path, kind in (
+            output for config in configs for output in self._own_outputs(config)
+        ):
             target = self._free_target(path, purpose, kind)
             if target in targets:
                 raise InvalidTaskConfig(f"Two outputs of {self.party} have the path of {purpose}.")
@@ -143,7 +145,9 @@ class Run:
         if inside:
             return inside
         target = str(self.rules.resolve(path, purpose))
-        return Path(next((staged for staged, final in self.outputs.items() if final == target), target))
+        return Path(
+            next((staged for staged, final in self.outputs.items() if final == target), target)
+        )
 
     def write(self, table: Table, path: str, purpose: str) -> str:
         """Stage a table as an output of the own party; returns the path that it will have."""
@@ -185,7 +189,9 @@ class Run:
         stem, suffix = os.path.splitext(path)
         return f"{stem}.{self.party}{suffix}" if self.several else path
 
-    def write_report(self, content: Mapping[str, Any], path: str, purpose: str = "output_report") -> str:
+    def write_report(
+        self, content: Mapping[str, Any], path: str, purpose: str = "output_report"
+    ) -> str:
         """Stage a JSON report of the own party; returns the path that it will have."""
         own_path = self.report_path(path)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -261,8 +267,12 @@ def _check_target(target: Path, is_folder: bool, party: str, purpose: str) -> No
     while not above.exists():
         above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise OutputNotWritable(f"{party}: {purpose} cannot be written where it should lie.", party=party)
-    in_the_way = target.is_dir() if not is_folder else target.exists() and not _may_be_replaced(target)
+        raise OutputNotWritable(
+            f"{party}: {purpose} cannot be written where it should lie.", party=party
+        )
+    in_the_way = (
+        target.is_dir() if not is_folder else target.exists() and not _may_be_replaced(target)
+    )
     if in_the_way:
         what = "is a folder" if not is_folder else "holds something that is not a model"
         raise OutputNotWritable(

@@ -75,7 +75,9 @@ def check_same_parties(**fields: Iterable[str]) -> None:
     everybody = set().union(*fields.values())
     lacking = {name: sorted(everybody.difference(parties)) for name, parties in fields.items()}
     if any(lacking.values()):
-        found = ", ".join(f"{name} lacks {' and '.join(who)}" for name, who in lacking.items() if who)
+        found = ", ".join(
+            f"{name} lacks {' and '.join(who)}" for name, who in lacking.items() if who
+        )
         *names, last = fields
         raise ValueError(f"{', '.join(names)} and {last} must name the same parties: {found}")
 
@@ -117,7 +119,9 @@ class TaskConfig(Strict):
 
     def inputs(self) -> list[Use]:
         """The files that the task reads."""
-        columns_at = [Use(at.party, at.path, (at.column,), name) for name, at in self._named_columns_at()]
+        columns_at = [
+            Use(at.party, at.path, (at.column,), name) for name, at in self._named_columns_at()
+        ]
         return self._uses("read") + columns_at
 
     def outputs(self) -> list[Use]:
@@ -135,7 +139,9 @@ class TaskConfig(Strict):
     @classmethod
     def output_fields(cls) -> dict[str, PathRole]:
         """The fields that name what the task writes, with their roles."""
-        return {name: role for name, role in cls.path_fields().items() if role.kind in ("write", "save")}
+        return {
+            name: role for name, role in cls.path_fields().items() if role.kind in ("write", "save")
+        }
 
     @classmethod
     def path_fields(cls) -> dict[str, PathRole]:
@@ -188,7 +194,9 @@ def parse(model: type[Strict], value: Any, where: str) -> Any:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problems = list(
-            dict.fromkeys(_explain(problem, model) for problem in found if not _beside(problem, found))
+            dict.fromkeys(
+                _explain(problem, model) for problem in found if not _beside(problem, found)
+            )
         )
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InvalidTaskConfig(f"{where}: " + "; ".join(problems[:_SHOWN]) + f"{more}.") from None
@@ -221,8 +229,14 @@ def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
 def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that a model takes at a place inside it."""
     for part in path:
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        annotation = (
+            model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        )
         options = [annotation, *getattr(annotation, "__args__", ())]
-        inner = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        inner = [
+            option
+            for option in options
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        ]
         model = inner[0] if inner else model
     return list(model.model_fields)

@@ -73,7 +73,9 @@ class TaskDispatcher:
         def register(function: TaskFunction) -> TaskFunction:
             if task_type in cls.TASK_REGISTRY:
                 raise ValueError(f"task type {task_type!r} is registered already")
-            cls.TASK_REGISTRY[task_type] = Task(task_type, function, config, needs, prepare, own_cluster)
+            cls.TASK_REGISTRY[task_type] = Task(
+                task_type, function, config, needs, prepare, own_cluster
+            )
             return function
 
         return register
@@ -110,7 +112,9 @@ class TaskDispatcher:
             raise DeviceInitError(f"{task_type} needs the device {lacking[0]!r}.")
         if task.prepare is not None:
             if not hasattr(devices, "run"):
-                raise DeviceInitError(f"{task_type} needs the devices of an execution, not a plain mapping.")
+                raise DeviceInitError(
+                    f"{task_type} needs the devices of an execution, not a plain mapping."
+                )
             devices.run.open(task, config)
         return task.function(devices, config)
 

@@ -151,7 +151,9 @@ def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool
         peer = cause.party() if _name(cause) == "FedRemoteError" else None  # type: ignore[attr-defined]
         return PeerLost(party=peer, detail=detail), True
     if isinstance(cause, pickle.UnpicklingError):
-        message = f"{party}: a message was refused, since it names a class that no message may name."
+        message = (
+            f"{party}: a message was refused, since it names a class that no message may name."
+        )
         hint = "Ask the operators of the other parties what they run: SecretFlow does not send such messages."
         return AlgorithmError(message, hint=hint, party=party, detail=detail), False
     kind = next((kind for test, kind in _FOREIGN if test(cause)), AlgorithmError)

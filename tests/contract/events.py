@@ -14,4 +14,6 @@ def event(
     status: Status = Status.RUNNING, party: str = "alice", execution_id: str = "e-1", **data: object
 ) -> StatusEvent:
     """An event that has no number yet."""
-    return StatusEvent(execution_id, "r-1", party, status, data, "node-1", "tasks.secretflow.execute_task")
+    return StatusEvent(
+        execution_id, "r-1", party, status, data, "node-1", "tasks.secretflow.execute_task"
+    )

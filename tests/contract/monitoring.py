@@ -77,7 +77,9 @@ def uses() -> Iterator[Use]:
         for annotation in board["annotations"]["list"]:
             yield Use(f"{name}: {annotation['name']}", annotation["expr"])
         for variable in board["templating"]["list"]:
-            if found := re.fullmatch(r"label_values\((\w+), (\w+)\)", variable.get("definition", "")):
+            if found := re.fullmatch(
+                r"label_values\((\w+), (\w+)\)", variable.get("definition", "")
+            ):
                 yield Use(f"{name}: {variable['name']}", found[1], frozenset([found[2]]))
 
 
@@ -110,7 +112,9 @@ def labels_of(part: promql.Expr, known: Mapping[str, set[str]]) -> set[str]:
     if isinstance(part, promql.BinaryExpr):
         both = labels_of(part.lhs, known), labels_of(part.rhs, known)
         on = part.modifier.matching if part.modifier else None
-        assert not on or set(on.labels) <= both[0] & both[1], f"no {on.labels} on both sides of {part}"
+        assert (
+            not on or set(on.labels) <= both[0] & both[1]
+        ), f"no {on.labels} on both sides of {part}"
         return both[0] or both[1]
     if isinstance(part, promql.Call):
         inner = set().union(*(labels_of(argument, known) for argument in part.args))

@@ -29,7 +29,11 @@ class Hubs:
         self.fingerprints: dict[str, str] = {}
         for party in parties:
             self.identities[party], self.fingerprints[party] = make_certificate(party, root / party)
-        self.settings = {"join_seconds": 5.0, "heartbeat_seconds": 0.1, "peer_lost_seconds": 1.0} | settings
+        self.settings = {
+            "join_seconds": 5.0,
+            "heartbeat_seconds": 0.1,
+            "peer_lost_seconds": 1.0,
+        } | settings
         self.hubs: dict[str, PeerHub] = {}
         self.outcomes: dict[tuple[str, str], dict[str, Any]] = {}
         self.decided: list[tuple[str, str]] = []
@@ -89,7 +93,11 @@ class Hubs:
 
     def open(self, execution_id: str, party: str, **changes: Any) -> Linked:
         """Let a party take part in an execution of all of them."""
-        fields = {"parties": tuple(sorted(self.identities)), "digest": "digest", "protocol": "protocol"}
+        fields = {
+            "parties": tuple(sorted(self.identities)),
+            "digest": "digest",
+            "protocol": "protocol",
+        }
         agenda = Agenda(execution_id, hosted=(party,), **fields | changes)
         parties = agenda.parties
         # Leased for the whole test: two executions never get the same.

@@ -43,7 +43,16 @@ class PostgresServer:
             user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
             self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(folder, user.pw_uid, user.pw_gid)
-        command = [binaries / "initdb", "-D", folder / "data", "-A", "trust", "-U", "postgres", "--no-sync"]
+        command = [
+            binaries / "initdb",
+            "-D",
+            folder / "data",
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-sync",
+        ]
         subprocess.run(command, check=True, capture_output=True, cwd=folder, **self._user)
 
     def url(self, name: str = "postgres") -> str:
@@ -61,10 +70,18 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         options = {"listen_addresses": "", "fsync": "off", "max_connections": "30"}
-        command: list[Any] = [self._binaries / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        command: list[Any] = [
+            self._binaries / "postgres",
+            "-D",
+            self.folder / "data",
+            "-k",
+            self.folder,
+        ]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._user)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, **self._user
+            )
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -85,7 +102,9 @@ class PostgresServer:
 @contextmanager
 def running_postgresql(binaries: Path) -> Iterator[PostgresServer]:
     """A server in a folder of its own, which is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="sfworker-pg-") as folder:  # short: a socket's path is limited
+    with tempfile.TemporaryDirectory(
+        prefix="sfworker-pg-"
+    ) as folder:  # short: a socket's path is limited
         server = PostgresServer(Path(folder), binaries)
         server.start()
         try:

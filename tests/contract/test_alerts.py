@@ -14,7 +14,9 @@ from tests.contract.monitoring import FOLDER, ROOT, program
 GUIDE = (ROOT / "docs" / "ops_guide" / "monitoring.md").read_text(encoding="utf-8")
 ALERTMANAGER = sorted((FOLDER / "alertmanager").glob("*.yml"))
 PROMTOOL, AMTOOL = program("promtool"), program("amtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)"
+)
 needs_amtool = pytest.mark.skipif(
     AMTOOL is None, reason="amtool is not installed (Debian: prometheus-alertmanager)"
 )
@@ -22,14 +24,18 @@ needs_amtool = pytest.mark.skipif(
 
 def said(*command: object) -> str:
     """What a program prints; fails where it does not succeed."""
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @needs_promtool
 @needs_amtool
-@pytest.mark.parametrize("command", re.findall(r"^(?:promtool|amtool check-config) .*$", GUIDE, re.M))
+@pytest.mark.parametrize(
+    "command", re.findall(r"^(?:promtool|amtool check-config) .*$", GUIDE, re.M)
+)
 def test_the_commands_of_the_guide_find_nothing_wrong(command: str) -> None:
     """Among them are the configuration of Prometheus, the rules, and the tests of all alerts."""
     assert "SUCCESS" in said(*command.split())
@@ -54,15 +60,23 @@ def test_alertmanager_accepts_a_configuration(path: Path) -> None:
 
 
 @needs_amtool
-@pytest.mark.parametrize(("severity", "receivers"), [("critical", "dingtalk,wecom"), ("warning", "wecom")])
-def test_the_chat_example_sends_what_is_critical_to_both_groups(severity: str, receivers: str) -> None:
+@pytest.mark.parametrize(
+    ("severity", "receivers"), [("critical", "dingtalk,wecom"), ("warning", "wecom")]
+)
+def test_the_chat_example_sends_what_is_critical_to_both_groups(
+    severity: str, receivers: str
+) -> None:
     path = FOLDER / "alertmanager" / "chat.yml"
-    routes = said(AMTOOL, "config", "routes", "test", f"--config.file={path}", f"severity={severity}")
+    routes = said(
+        AMTOOL, "config", "routes", "test", f"--config.file={path}", f"severity={severity}"
+    )
     assert routes.strip() == receivers
 
 
 def test_every_receiver_hears_of_the_end_too() -> None:
     for path in ALERTMANAGER:
         for receiver in yaml.safe_load(path.read_text(encoding="utf-8"))["receivers"]:
-            configs = [config for kind, found in receiver.items() if kind != "name" for config in found]
+            configs = [
+                config for kind, found in receiver.items() if kind != "name" for config in found
+            ]
             assert [config["send_resolved"] for config in configs] == [True]

@@ -111,7 +111,9 @@ def test_a_coordinator_that_knows_nothing_of_it_ends_the_wait(pair: MemoryExecut
     assert code(pair.links["bob"].failed) == ("SettlementUnknown", None)
 
 
-def test_the_own_failure_counts_when_the_coordinator_does_not_answer_any_more(pair: MemoryExecution) -> None:
+def test_the_own_failure_counts_when_the_coordinator_does_not_answer_any_more(
+    pair: MemoryExecution,
+) -> None:
     pair.cables["bob"].is_cut = True
     pair.links["bob"].fail(JobProcessDied(party="bob"))
     assert pair.links["bob"].failed is None
@@ -128,7 +130,9 @@ def test_of_three_the_two_that_are_left_hear_who_was_lost() -> None:
     assert failures == {"alice": carol, "bob": carol, "carol": ("PeerLost", "alice")}
 
 
-def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(pair: MemoryExecution) -> None:
+def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(
+    pair: MemoryExecution,
+) -> None:
     pair.members["bob"]._patience_seconds = 0.2
     pair.cables["bob"].is_cut = True  # the coordinator is alive, and says nothing
     pair.links["bob"].fail(TaskCancelled(party="bob"))
@@ -165,9 +169,9 @@ def test_a_success_that_cannot_be_written_down_is_a_failure_at_both(error: Excep
         for link in execution.links.values():
             link.settle()
         expected = "TaskCancelled" if isinstance(error, TaskCancelled) else "WorkerError"
-        assert [failed and failed.code for failed in (link.failed for link in execution.links.values())] == [
-            expected
-        ] * 2
+        assert [
+            failed and failed.code for failed in (link.failed for link in execution.links.values())
+        ] == [expected] * 2
 
 
 @pytest.fixture
@@ -186,7 +190,9 @@ def test_a_request_that_comes_late_to_one_is_waited_for(hubs: Hubs) -> None:
 
 
 @pytest.mark.parametrize("present", ["alice", "bob"])
-def test_a_request_that_never_comes_to_one_is_told_to_the_other(present: str, tmp_path: Path) -> None:
+def test_a_request_that_never_comes_to_one_is_told_to_the_other(
+    present: str, tmp_path: Path
+) -> None:
     with Hubs(tmp_path, "alice", "bob", join_seconds=0.5) as hubs:
         with closing(hubs.open("e", present)) as end, pytest.raises(WorkerError) as raised:
             end.join()
@@ -205,7 +211,11 @@ def test_a_member_that_refuses_before_it_has_joined_says_so(hubs: Hubs) -> None:
 
 def test_who_comes_after_the_end_hears_how_it_ended(hubs: Hubs) -> None:
     failure = TaskCancelled(party="alice")
-    hubs.outcomes["alice", "e"] = {"kind": "outcome", "status": "FAILURE", "error": failure.to_dict()}
+    hubs.outcomes["alice", "e"] = {
+        "kind": "outcome",
+        "status": "FAILURE",
+        "error": failure.to_dict(),
+    }
     with closing(hubs.open("e", "bob")) as bob, pytest.raises(TaskCancelled):
         bob.join()
 
@@ -256,7 +266,9 @@ def test_a_decision_that_nobody_knows_is_waited_for_and_no_longer(hubs: Hubs) ->
         {"kind": "outcome"},
     ],
 )
-def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(answer: dict[str, object], hubs: Hubs) -> None:
+def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(
+    answer: dict[str, object], hubs: Hubs
+) -> None:
     alice, bob = undecided(hubs)
     hubs.outcomes["alice", "e"] = answer
     hubs.start("alice")
@@ -265,9 +277,13 @@ def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(answer: dict[str, 
     alice.end.close()
 
 
-def test_a_certificate_may_change_while_a_decision_is_waited_for(hubs: Hubs, tmp_path: Path) -> None:
+def test_a_certificate_may_change_while_a_decision_is_waited_for(
+    hubs: Hubs, tmp_path: Path
+) -> None:
     alice, bob = undecided(hubs)
-    hubs.identities["alice"], hubs.fingerprints["alice"] = make_certificate("alice", tmp_path / "next")
+    hubs.identities["alice"], hubs.fingerprints["alice"] = make_certificate(
+        "alice", tmp_path / "next"
+    )
     hubs.write_book("bob")
     hubs.hubs["bob"].reload()
     hubs.outcomes["alice", "e"] = {"kind": "outcome", "status": "SUCCESS"}

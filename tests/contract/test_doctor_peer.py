@@ -46,7 +46,14 @@ def settings(hubs: Hubs, party: str, **changes: Any) -> Settings:
 def test_a_good_way_is_measured_both_ways(hubs: Hubs, capsys: pytest.CaptureFixture[str]) -> None:
     assert examine_peer(settings(hubs, "alice"), "bob")
     told = capsys.readouterr().out
-    for row in ("own certificate", "way to bob", "way back from bob", "versions", "clocks", "round trip"):
+    for row in (
+        "own certificate",
+        "way to bob",
+        "way back from bob",
+        "versions",
+        "clocks",
+        "round trip",
+    ):
         assert re.search(rf"{row} .*ok", told), row
     assert re.search(r"bandwidth .*\d+ Mbit/s there, \d+ Mbit/s back", told)
 
@@ -88,7 +95,9 @@ def test_other_versions_and_clocks_are_told(
     monkeypatch.setattr(probe, "time", SimpleNamespace(time=jumps, monotonic=time.monotonic))
     assert not examine_peer(settings(hubs, "alice"), "bob")
     told = capsys.readouterr().out
-    assert re.search("versions .*wrong.*Install the same", told) and re.search("clocks .*wrong", told)
+    assert re.search("versions .*wrong.*Install the same", told) and re.search(
+        "clocks .*wrong", told
+    )
 
 
 def test_doctor_reads_the_address_book_and_the_own_key(

@@ -7,7 +7,13 @@ from typing import Any, Iterator
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from redis import Redis
 
 from secretflow_task.messages import Status, StatusEvent
@@ -73,7 +79,9 @@ class LiveNode:
     def end(self, execution_id: str, status: Status) -> None:
         """Say at all parties how an execution ended."""
         self.running.discard(execution_id)
-        self.outbox.append_all([event(status, party, execution_id=execution_id) for party in PARTIES])
+        self.outbox.append_all(
+            [event(status, party, execution_id=execution_id) for party in PARTIES]
+        )
 
     def fail(self, execution_id: str) -> None:
         """End what runs, or what was lost."""
@@ -190,7 +198,9 @@ class Cluster(RuleBasedStateMachine):
         for execution_id in EXECUTIONS:
             events = self.seen(execution_id)
             taken = self.redis.keys(f"sfworker:execution:{execution_id}:*")
-            assert len({events[party][-1].status for party in PARTIES if party in events}) == bool(taken)
+            assert len({events[party][-1].status for party in PARTIES if party in events}) == bool(
+                taken
+            )
             assert not taken or all(events[party][-1].status.terminal for party in PARTIES)
 
     def seen(self, execution_id: str) -> dict[str, list[StatusEvent]]:

@@ -70,7 +70,9 @@ def url() -> Iterator[str]:
 def bench_on(url: str, root: Path, **changes: Any) -> Bench:
     """A bench whose node listens on any free port."""
     bench = Bench(root)
-    values = bench.settings.model_dump() | {"redis_url": url, "metrics_listen": "127.0.0.1:0"} | changes
+    values = (
+        bench.settings.model_dump() | {"redis_url": url, "metrics_listen": "127.0.0.1:0"} | changes
+    )
     bench.settings = Settings(**values)
     return bench
 
@@ -82,7 +84,9 @@ def rig(url: str, tmp_path: Path) -> Iterator[Rig]:
     with (
         Redis.from_url(url, socket_timeout=0.5) as redis,
         Monitor(bench.settings, metrics) as monitor,
-        bench.node(succeed, metrics=metrics, ownership=lambda node: service._ownership(node, redis)) as node,
+        bench.node(
+            succeed, metrics=metrics, ownership=lambda node: service._ownership(node, redis)
+        ) as node,
         Publisher(node.store, redis, maxlen=1000, on_sent=metrics.published) as publisher,
     ):
         redis.flushall()
@@ -103,7 +107,8 @@ def test_what_is_exposed_is_what_the_reference_says(rig: Rig) -> None:
     rig.redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
     exposed = described(rig.monitor.port)
     assert exposed == {
-        metric.name: (metric.kind, frozenset(metric.labels)) for metric in metrics_of_the_reference()
+        metric.name: (metric.kind, frozenset(metric.labels))
+        for metric in metrics_of_the_reference()
     }
 
 
@@ -159,7 +164,9 @@ def test_a_listener_lags_by_the_oldest_event_that_it_has_not_written(rig: Rig) -
     def lag() -> float | None:
         return scrape(rig.monitor.port).get(("listener_lag_seconds", ""))
 
-    now, raw = int(rig.redis.time()[0]), Redis.from_url(rig.bench.settings.redis_url.get_secret_value())
+    now, raw = int(rig.redis.time()[0]), Redis.from_url(
+        rig.bench.settings.redis_url.get_secret_value()
+    )
     assert lag() is None
     for age in (3600, 600):
         rig.redis.xadd(STREAM, {"event": "x"}, id=f"{(now - age) * 1000}-0")
@@ -226,7 +233,9 @@ def test_a_port_that_is_taken_is_a_bad_setting(url: str, tmp_path: Path) -> None
 def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor_module._Handler, "timeout", 3.0)  # for the scrape too, which may be slow
+    monkeypatch.setattr(
+        monitor_module._Handler, "timeout", 3.0
+    )  # for the scrape too, which may be slow
     silent = [socket.create_connection(("127.0.0.1", rig.monitor.port)) for _ in range(6)]
     assert scrape(rig.monitor.port)["redis_up", ""] == 1
     for connection in silent:
@@ -258,7 +267,9 @@ def test_clients_that_send_byte_by_byte_do_not_keep_others_from_an_answer(
             connection.close()
 
 
-def test_clients_that_say_nothing_do_not_hold_up_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_say_nothing_do_not_hold_up_the_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(monitor_module, "_REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(monitor_module, "_FAREWELL_SECONDS", 0.1)
     monkeypatch.setattr(monitor_module._Handler, "timeout", 3600.0)

@@ -61,12 +61,15 @@ def test_unfinished_is_what_was_taken_and_has_no_terminal_event(outbox: AnyOutbo
         ("e-1", "bob", "psi"),
     ]
     assert {
-        (item.request.task_request_id, item.request.task_id, item.request.subtask_id) for item in left
+        (item.request.task_request_id, item.request.task_id, item.request.subtask_id)
+        for item in left
     } == {("r-1", "t", "s")}
     assert all(item.request.params == request().params for item in left)
 
 
-def test_events_are_numbered_per_execution_and_party_and_come_out_in_order(outbox: AnyOutbox) -> None:
+def test_events_are_numbered_per_execution_and_party_and_come_out_in_order(
+    outbox: AnyOutbox,
+) -> None:
     for party in ("alice", "bob"):
         outbox.claim(request(), party)
     kept = [

@@ -86,7 +86,11 @@ def test_of_nodes_that_get_a_request_at_once_one_runs_it(nodes: Nodes) -> None:
 
 def test_a_delivery_under_a_live_lease_is_dropped_and_the_owner_knows_its_own(nodes: Nodes) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
-    assert [verdict(first), verdict(second), verdict(first)] == [Verdict.RUN, Verdict.DROP, Verdict.OWN]
+    assert [verdict(first), verdict(second), verdict(first)] == [
+        Verdict.RUN,
+        Verdict.DROP,
+        Verdict.OWN,
+    ]
     assert verdict(second, "e-2") is Verdict.RUN
 
 
@@ -120,7 +124,9 @@ def test_what_has_ended_is_dropped_also_when_its_node_is_gone(nodes: Nodes, redi
 
 
 @pytest.mark.usefixtures("impatient")
-def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(nodes: Nodes, redis: Redis) -> None:
+def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(
+    nodes: Nodes, redis: Redis
+) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     assert verdict(first) is Verdict.RUN
     outbox = store_of("n1")
@@ -132,7 +138,9 @@ def test_one_party_that_has_ended_does_not_hold_up_the_end_of_the_other(nodes: N
     assert second.claim(request(), PARTIES).verdict is Verdict.LOST
 
 
-def test_a_request_that_was_cancelled_before_it_came_up_is_not_run(nodes: Nodes, redis: Redis) -> None:
+def test_a_request_that_was_cancelled_before_it_came_up_is_not_run(
+    nodes: Nodes, redis: Redis
+) -> None:
     redis.set(cancel_key("e-1"), "1")
     first, second = nodes.node("n1"), nodes.node("n2")
     assert [verdict(first), verdict(second)] == [Verdict.CANCELLED, Verdict.DROP]
@@ -173,7 +181,9 @@ def test_what_a_dead_node_had_taken_is_settled_also_when_celery_has_forgotten_it
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_runs_is_written_down_again_for_a_redis_that_came_back_empty(nodes: Nodes, redis: Redis) -> None:
+def test_what_runs_is_written_down_again_for_a_redis_that_came_back_empty(
+    nodes: Nodes, redis: Redis
+) -> None:
     first, second = nodes.node("n1"), nodes.node("n2")
     nodes.running["n1"] = ["e-1"]
     assert verdict(first) is Verdict.RUN
@@ -252,7 +262,9 @@ def test_what_has_ended_is_not_written_down_again(nodes: Nodes, redis: Redis) ->
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_node_that_fails_to_inherit_tries_again(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_fails_to_inherit_tries_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nodes.node("n1")
     second = nodes.node("n2")
     nodes.dies("n1")

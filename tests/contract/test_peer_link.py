@@ -41,7 +41,9 @@ class Form:
         if self._hubs:
             return self._between_hubs(self._hubs)
         kind = LocalExecution if self._name == "local" else MemoryExecution
-        execution = self._stack.enter_context(closing(kind(PARTIES, lambda: self._decided.append(1))))
+        execution = self._stack.enter_context(
+            closing(kind(PARTIES, lambda: self._decided.append(1)))
+        )
         execution.join()
         return dict(execution.links)
 
@@ -232,7 +234,9 @@ def test_failing_and_settling_at_once_has_one_outcome_for_all(attempt: int, form
     links = form.links()
     settle(links, "carol")
     start = threading.Barrier(2)
-    failing, settling = (links["alice"], links["bob"]) if attempt % 2 else (links["bob"], links["alice"])
+    failing, settling = (
+        (links["alice"], links["bob"]) if attempt % 2 else (links["bob"], links["alice"])
+    )
 
     def act(link: PeerLink, fail: bool) -> None:
         start.wait()
@@ -240,7 +244,8 @@ def test_failing_and_settling_at_once_has_one_outcome_for_all(attempt: int, form
 
     failing.settle()
     threads = [
-        threading.Thread(target=act, args=arguments) for arguments in ((failing, True), (settling, False))
+        threading.Thread(target=act, args=arguments)
+        for arguments in ((failing, True), (settling, False))
     ]
     for thread in threads:
         thread.start()

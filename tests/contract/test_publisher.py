@@ -26,12 +26,19 @@ def stream(redis: Any) -> list[StatusEvent]:
     return [StatusEvent.from_json(fields["event"]) for _, fields in entries]
 
 
-def fill(outbox: AnyOutbox, count: int, party: str = "alice", execution_id: str = "e-1") -> list[StatusEvent]:
+def fill(
+    outbox: AnyOutbox, count: int, party: str = "alice", execution_id: str = "e-1"
+) -> list[StatusEvent]:
     """Take an execution and store so many events, the last a SUCCESS."""
     outbox.claim(request(execution_id), party)
     stored = [
         outbox.append(
-            event(Status.RUNNING if step < count - 1 else Status.SUCCESS, party, execution_id, step=step)
+            event(
+                Status.RUNNING if step < count - 1 else Status.SUCCESS,
+                party,
+                execution_id,
+                step=step,
+            )
         )
         for step in range(count)
     ]
@@ -90,13 +97,22 @@ def test_the_list_is_for_those_who_ask_for_it_and_is_read_from_its_other_end(
     assert read == stream(redis) == sent
 
 
-def test_an_event_is_what_the_plan_says(publisher: Publisher, outbox: AnyOutbox, redis: Any) -> None:
+def test_an_event_is_what_the_plan_says(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
     fill(outbox, 1)
     publisher.send_batch()
     ((_, fields),) = redis.xrange("task_status_stream")
     read = json.loads(fields["event"])
-    assert (read["task_request_id"], read["status"], read["data"]) == ("r-1", "SUCCESS", {"step": 0})
-    assert (read["worker_container"], read["task_name"]) == ("node-1", "tasks.secretflow.execute_task")
+    assert (read["task_request_id"], read["status"], read["data"]) == (
+        "r-1",
+        "SUCCESS",
+        {"step": 0},
+    )
+    assert (read["worker_container"], read["task_name"]) == (
+        "node-1",
+        "tasks.secretflow.execute_task",
+    )
     assert (read["execution_id"], read["party"], read["seq"]) == ("e-1", "alice", 1)
 
 
@@ -137,7 +153,9 @@ def test_nothing_arrives_twice_when_the_node_dies_before_it_notes_what_it_sent(
     assert redis.llen("task_status_queue") == 3
 
 
-def test_an_event_is_told_as_sent_once_though_it_is_sent_again(outbox: AnyOutbox, redis: Any) -> None:
+def test_an_event_is_told_as_sent_once_though_it_is_sent_again(
+    outbox: AnyOutbox, redis: Any
+) -> None:
     told: list[StatusEvent] = []
     publisher = Publisher(outbox, redis, maxlen=1000, on_sent=told.append)
     sent = fill(outbox, 3)
@@ -175,7 +193,9 @@ def test_what_the_script_remembers_goes_away_by_itself(
     assert redis.hget(key, "seq") == "2" and 0 < redis.ttl(key) <= 7 * 24 * 3600
 
 
-def test_the_thread_sends_what_it_is_woken_for(publisher: Publisher, outbox: AnyOutbox, redis: Any) -> None:
+def test_the_thread_sends_what_it_is_woken_for(
+    publisher: Publisher, outbox: AnyOutbox, redis: Any
+) -> None:
     with publisher:
         for number in range(3):
             sent = fill(outbox, 2, execution_id=f"e-{number}")
@@ -302,7 +322,9 @@ def test_a_redis_that_comes_back_from_an_older_file_gets_also_the_last_terminal_
     assert stream(redis) == sent
 
 
-def test_a_node_that_starts_on_an_older_redis_file_sends_what_it_lacks(outbox: AnyOutbox, redis: Any) -> None:
+def test_a_node_that_starts_on_an_older_redis_file_sends_what_it_lacks(
+    outbox: AnyOutbox, redis: Any
+) -> None:
     outbox.claim(request(), "alice")
     sent = [outbox.append(event())]
     publisher = Publisher(outbox, redis, maxlen=1000)
@@ -339,7 +361,9 @@ def test_the_terminal_events_of_an_execution_go_out_together_or_not_at_all(
     assert len(ends) == 2 and publisher._send(ends) == ["behind"] and stream(redis) == []
 
 
-def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any, tmp_path: Path) -> None:
+def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(
+    redis: Any, tmp_path: Path
+) -> None:
     with EventStore(tmp_path) as store:
         publisher = Publisher(store, redis, maxlen=1000)
         store.claim(request(), "alice", seqs={"alice": 7})
@@ -348,7 +372,9 @@ def test_events_that_are_gone_for_good_do_not_hold_up_the_later_ones(redis: Any,
         assert stream(redis) == sent and store.waiting() == 0
 
 
-def test_the_events_of_a_node_that_was_taken_over_are_not_let_through(outbox: AnyOutbox, redis: Any) -> None:
+def test_the_events_of_a_node_that_was_taken_over_are_not_let_through(
+    outbox: AnyOutbox, redis: Any
+) -> None:
     stale: list[Unsent] = []
     late = Publisher(outbox, redis, maxlen=1000, on_stale=stale.append)
     outbox.claim(request(), "alice")

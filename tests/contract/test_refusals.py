@@ -33,7 +33,9 @@ def hubs(tmp_path: Path) -> Iterator[Hubs]:
         yield running
 
 
-def ends(hubs: Hubs, alice: dict[str, Any], bob: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+def ends(
+    hubs: Hubs, alice: dict[str, Any], bob: dict[str, Any]
+) -> dict[str, tuple[str, str | None]]:
     """How an execution ends before it starts, which these changes make different at the two."""
     found: dict[str, tuple[str, str | None]] = {}
 
@@ -44,7 +46,8 @@ def ends(hubs: Hubs, alice: dict[str, Any], bob: dict[str, Any]) -> dict[str, tu
             found[party] = (raised.value.code, raised.value.party)
 
     threads = [
-        threading.Thread(target=take_part, args=arguments) for arguments in (("alice", alice), ("bob", bob))
+        threading.Thread(target=take_part, args=arguments)
+        for arguments in (("alice", alice), ("bob", bob))
     ]
     for thread in threads:
         thread.start()
@@ -54,10 +57,13 @@ def ends(hubs: Hubs, alice: dict[str, Any], bob: dict[str, Any]) -> dict[str, tu
 
 
 @pytest.mark.parametrize(
-    "change", [{"digest": "another"}, {"protocol": "another"}, {"parties": ("alice", "bob", "carol")}]
+    "change",
+    [{"digest": "another"}, {"protocol": "another"}, {"parties": ("alice", "bob", "carol")}],
 )
 def test_a_changed_request_is_refused_at_both(change: dict[str, Any], hubs: Hubs) -> None:
-    assert ends(hubs, {}, change) == {party: ("RequestMismatch", None) for party in ("alice", "bob")}
+    assert ends(hubs, {}, change) == {
+        party: ("RequestMismatch", None) for party in ("alice", "bob")
+    }
 
 
 def joined(**changes: Any) -> Any:
@@ -71,7 +77,9 @@ def joined(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["worker", "secretflow"])
-def test_another_version_is_refused_at_both(name: str, hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_is_refused_at_both(
+    name: str, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     versions = agenda.versions() | {name: "0.0.1"}
     monkeypatch.setattr(Agenda, "join", joined(versions=versions))
     assert ends(hubs, {}, {}) == {party: ("VersionMismatch", None) for party in ("alice", "bob")}
@@ -95,7 +103,9 @@ def test_a_clock_half_a_minute_off_is_not(hubs: Hubs, monkeypatch: pytest.Monkey
 class Stranger:
     """Somebody with a TLS connection of its own to a node."""
 
-    def __init__(self, hubs: Hubs, certificate: Path | None, key: Path | None, to: str = "alice") -> None:
+    def __init__(
+        self, hubs: Hubs, certificate: Path | None, key: Path | None, to: str = "alice"
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -180,7 +190,9 @@ def remake(hubs: Hubs, tmp_path: Path, **dates: datetime.datetime) -> None:
     key: Any = serialization.load_pem_private_key(pem, None)
     old = x509.load_pem_x509_certificate(hubs.identities["bob"].certificate.read_bytes())
     new = (
-        x509.CertificateBuilder(old.issuer, old.subject, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(
+            old.issuer, old.subject, key.public_key(), x509.random_serial_number()
+        )
         .not_valid_before(dates.get("since", old.not_valid_before_utc))
         .not_valid_after(dates.get("until", old.not_valid_after_utc))
         .sign(key, hashes.SHA256())
@@ -192,20 +204,30 @@ def remake(hubs: Hubs, tmp_path: Path, **dates: datetime.datetime) -> None:
         hubs.start(party)
 
 
-def test_an_expired_certificate_is_refused_with_a_reason_at_both(hubs: Hubs, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_refused_with_a_reason_at_both(
+    hubs: Hubs, tmp_path: Path
+) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     remake(hubs, tmp_path, since=now - datetime.timedelta(2), until=now - datetime.timedelta(1))
     assert ends(hubs, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
-    with closing(hubs.open("again", "bob")) as bob, pytest.raises(WorkerError, match="it has expired"):
+    with (
+        closing(hubs.open("again", "bob")) as bob,
+        pytest.raises(WorkerError, match="it has expired"),
+    ):
         bob.join()
 
 
 def test_a_wrong_certificate_is_refused_with_a_reason_at_both(hubs: Hubs, tmp_path: Path) -> None:
-    hubs.identities["bob"], _ = make_certificate("bob", tmp_path / "another")  # alice still has the old one
+    hubs.identities["bob"], _ = make_certificate(
+        "bob", tmp_path / "another"
+    )  # alice still has the old one
     hubs.stop("bob")
     hubs.start("bob")
     assert ends(hubs, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
-    with closing(hubs.open("again", "bob")) as bob, pytest.raises(WorkerError, match="not in its address"):
+    with (
+        closing(hubs.open("again", "bob")) as bob,
+        pytest.raises(WorkerError, match="not in its address"),
+    ):
         bob.join()
 
 
@@ -222,7 +244,10 @@ def test_the_certificate_of_another_party_is_refused_at_both(tmp_path: Path) -> 
         hubs.stop("bob")
         hubs.start("bob")
         two = {"parties": ("alice", "bob")}
-        assert ends(hubs, two, two) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", None)}
+        assert ends(hubs, two, two) == {
+            "alice": ("PeerRefused", "bob"),
+            "bob": ("PeerRefused", None),
+        }
 
 
 def test_what_was_no_join_does_not_stand_for_one_that_never_comes(hubs: Hubs) -> None:
@@ -257,7 +282,9 @@ def test_a_peer_that_has_no_part_in_an_execution_cannot_end_it(tmp_path: Path) -
         {"kind": "shell"},
     ],
 )
-def test_a_channel_that_belongs_to_no_execution_is_refused(header: dict[str, Any], hubs: Hubs) -> None:
+def test_a_channel_that_belongs_to_no_execution_is_refused(
+    header: dict[str, Any], hubs: Hubs
+) -> None:
     with closing(hubs.open("e", "alice")), as_bob(hubs) as stranger:
         stranger.say(header)
         assert stranger.hear()["error"]["code"] == "PeerRefused"
@@ -266,7 +293,12 @@ def test_a_channel_that_belongs_to_no_execution_is_refused(header: dict[str, Any
 def test_a_channel_leads_only_to_the_two_ports_of_the_own_job(hubs: Hubs) -> None:
     with closing(hubs.open("e", "alice")) as alice, as_bob(hubs) as stranger:
         for change in ({"line": "ssh"}, {"to": "bob"}, {"to": "root"}):
-            header = {"kind": "channel", "execution": "e", "session": alice.end.session, "to": "alice"}
+            header = {
+                "kind": "channel",
+                "execution": "e",
+                "session": alice.end.session,
+                "to": "alice",
+            }
             with as_bob(hubs) as stranger:
                 stranger.say(header | {"line": "fed"} | change)
                 assert stranger.hear()["error"]["code"] == "PeerRefused"
@@ -288,7 +320,9 @@ def test_a_channel_leads_only_to_the_two_ports_of_the_own_job(hubs: Hubs) -> Non
     ],
     ids=repr,
 )
-def test_a_peer_that_talks_nonsense_ends_the_execution_with_its_name(garbage: Any, hubs: Hubs) -> None:
+def test_a_peer_that_talks_nonsense_ends_the_execution_with_its_name(
+    garbage: Any, hubs: Hubs
+) -> None:
     with closing(hubs.open("e", "alice")) as alice, as_bob(hubs) as stranger:
         stranger.say(Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol").join())
         assert stranger.hear()["kind"] == "welcome"
@@ -326,7 +360,9 @@ def fuzz(port: int, seconds: float, dice: random.Random) -> int:
 @pytest.mark.parametrize(
     "seconds", [2.0, pytest.param(300.0, marks=[pytest.mark.faults, pytest.mark.timeout(400)])]
 )
-def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(seconds: float, hubs: Hubs) -> None:
+def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(
+    seconds: float, hubs: Hubs
+) -> None:
     process, port = psutil.Process(os.getpid()), hubs.ports["alice"]
     fuzz(port, 1.0, random.Random(0))  # what grows once only
     before = process.memory_info().rss, process.num_fds(), process.num_threads()
@@ -342,7 +378,9 @@ def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(seconds: float,
         bob.join()
 
 
-def test_idle_strangers_do_not_keep_a_peer_out_for_long(hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_strangers_do_not_keep_a_peer_out_for_long(
+    hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("secretflow_task.node.peer.hub._HANDSHAKE_SECONDS", 0.3)
     idle = [socket.create_connection(("127.0.0.1", hubs.ports["alice"])) for _ in range(100)]
     with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
@@ -391,7 +429,10 @@ def as_carol(hubs: Hubs, to: str) -> Stranger:
 @pytest.mark.parametrize("speaks_for", [[], ["carol"], ["carol", "carol"], ["bob"], ["x" * 40_000]])
 def test_a_peer_without_a_part_in_it_ends_nothing(speaks_for: list[str], three: Hubs) -> None:
     two: dict[str, Any] = {"parties": ("alice", "bob")}
-    with closing(three.open("e", "alice", **two)) as alice, closing(three.open("e", "bob", **two)) as bob:
+    with (
+        closing(three.open("e", "alice", **two)) as alice,
+        closing(three.open("e", "bob", **two)) as bob,
+    ):
         refuses = {"code": "PolicyDenied", "message": "no", "party": "alice"}
         join = Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol").join()
         with as_carol(three, "alice") as stranger:

@@ -104,12 +104,17 @@ def test_events_are_stored_as_they_came(database: Database) -> None:
     ids = (row["task_request_id"], row["task_type"], row["worker"], row["result"])
     assert ids == ("request of e-1", "psi", "node-1", {"rows": 6})
     times = sorted(event.timestamp for event in EVENTS if event.party == "alice")
-    assert (row["first_timestamp"].isoformat(), row["last_timestamp"].isoformat()) == (times[0], times[5])
+    assert (row["first_timestamp"].isoformat(), row["last_timestamp"].isoformat()) == (
+        times[0],
+        times[5],
+    )
 
 
 @settings(max_examples=25, deadline=None, database=None)
 @given(
-    order=st.permutations(range(12)), sizes=st.lists(st.integers(1, 5), min_size=1), again=st.integers(0, 11)
+    order=st.permutations(range(12)),
+    sizes=st.lists(st.integers(1, 5), min_size=1),
+    again=st.integers(0, 11),
 )
 def _any_order(database: Database, order: list[int], sizes: list[int], again: int) -> None:
     empty(database)
@@ -122,7 +127,10 @@ def _any_order(database: Database, order: list[int], sizes: list[int], again: in
         sent = sent[size:]
     holds(database, events)
     first = min(events[:6], key=lambda event: event.timestamp).timestamp
-    assert latest(database, 1, execution_id="e-1", party="alice")[0]["first_timestamp"].isoformat() == first
+    assert (
+        latest(database, 1, execution_id="e-1", party="alice")[0]["first_timestamp"].isoformat()
+        == first
+    )
 
 
 def test_the_order_of_arrival_and_repetitions_change_nothing(database: Database) -> None:
@@ -144,7 +152,8 @@ def test_an_end_is_never_overwritten(database: Database) -> None:
 def test_an_entry_that_the_database_refuses_costs_the_others_nothing(database: Database) -> None:
     good = entries(EVENTS)
     bad = [
-        Entry.model_construct(**dict(good[0]) | {"event_id": name, "worker_container": None}) for name in "ab"
+        Entry.model_construct(**dict(good[0]) | {"event_id": name, "worker_container": None})
+        for name in "ab"
     ]
     assert Writer(database).write([bad[0], *good, bad[1]]) == bad
     holds(database, EVENTS)
@@ -182,7 +191,9 @@ def test_the_latest_come_first_and_can_be_chosen(database: Database) -> None:
         assert [row["execution_id"] for row in latest(database, 10, **wanted)] == found
 
 
-def test_an_execution_is_found_with_its_parties_and_their_events_in_order(database: Database) -> None:
+def test_an_execution_is_found_with_its_parties_and_their_events_in_order(
+    database: Database,
+) -> None:
     Writer(database).write(entries(reversed(EVENTS)))
     found = find(database, "e-1")
     assert list(found) == ["alice", "bob"]
@@ -221,14 +232,19 @@ def test_reading_makes_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_are_readable_by_the_owner_only_and_commits_survive_the_machine(tmp_path: Path) -> None:
+def test_results_are_readable_by_the_owner_only_and_commits_survive_the_machine(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "a % b?"
     with Database.of(Settings(state_dir=folder)) as database:
         database.upgrade()
         assert (folder / "status.sqlite").stat().st_mode & 0o777 == 0o600
         with database.engine.begin() as connection:
             names = ("journal_mode", "synchronous")
-            assert [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names] == ["wal", 2]
+            assert [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names] == [
+                "wal",
+                2,
+            ]
 
 
 def test_a_postgresql_in_sql_ascii_keeps_the_texts(postgresql: PostgresServer) -> None:

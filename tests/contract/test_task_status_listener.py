@@ -106,7 +106,9 @@ def unacknowledged(redis: Any) -> int:
     return int(redis.xpending(STREAM, GROUP)["pending"])
 
 
-def test_what_was_there_and_what_comes_is_written_and_acknowledged(raw: Redis, database: Database) -> None:
+def test_what_was_there_and_what_comes_is_written_and_acknowledged(
+    raw: Redis, database: Database
+) -> None:
     publish(raw, EVENTS[:5])
     with running(TaskStatusListener(raw, database, "one")):
         until(lambda: holds(database, EVENTS[:5]))
@@ -250,7 +252,9 @@ def test_postgresql_away_and_back(raw: Redis, postgresql: PostgresServer) -> Non
             until(lambda: holds(database, EVENTS))
 
 
-def test_a_database_that_comes_back_without_tables_gets_them_again(raw: Redis, database: Database) -> None:
+def test_a_database_that_comes_back_without_tables_gets_them_again(
+    raw: Redis, database: Database
+) -> None:
     publish(raw, EVENTS[:5])
     with running(TaskStatusListener(raw, database, "one")):
         until(lambda: holds(database, EVENTS[:5]))
@@ -261,9 +265,13 @@ def test_a_database_that_comes_back_without_tables_gets_them_again(raw: Redis, d
         until(lambda: holds(database, EVENTS))
 
 
-def test_an_sqlite_that_somebody_else_has_locked_is_waited_for(raw: Redis, sqlite: Database) -> None:
+def test_an_sqlite_that_somebody_else_has_locked_is_waited_for(
+    raw: Redis, sqlite: Database
+) -> None:
     sqlite.upgrade()
-    other = sqlite3.connect(str(sqlite.engine.url.database).removeprefix("file:"), isolation_level=None)
+    other = sqlite3.connect(
+        str(sqlite.engine.url.database).removeprefix("file:"), isolation_level=None
+    )
     other.execute("BEGIN IMMEDIATE")
     publish(raw, EVENTS)
     with capture_logs() as records, running(TaskStatusListener(raw, sqlite, "one")):
@@ -273,12 +281,15 @@ def test_an_sqlite_that_somebody_else_has_locked_is_waited_for(raw: Redis, sqlit
     other.close()
 
 
-def test_several_listeners_share_the_work(raw: Redis, redis_server: RedisServer, database: Database) -> None:
+def test_several_listeners_share_the_work(
+    raw: Redis, redis_server: RedisServer, database: Database
+) -> None:
     events = [event for number in range(300) for event in execution(f"e-{number}", count=5)]
     publish(raw, events[:750])
     clients = [Redis(unix_socket_path=str(redis_server.socket)) for _ in range(3)]
     listeners = [
-        TaskStatusListener(client, database, f"listener-{number}") for number, client in enumerate(clients)
+        TaskStatusListener(client, database, f"listener-{number}")
+        for number, client in enumerate(clients)
     ]
     with running(listeners[0]), running(listeners[1]), running(listeners[2]):
         publish(raw, events[750:])

@@ -164,7 +164,9 @@ def test_the_two_lines_of_many_executions_do_not_mix(hubs: Hubs) -> None:
             assert accepted.recv(100) == repr(key).encode()
 
 
-def test_after_the_end_of_an_execution_its_ports_are_free_and_its_connections_gone(hubs: Hubs) -> None:
+def test_after_the_end_of_an_execution_its_ports_are_free_and_its_connections_gone(
+    hubs: Hubs,
+) -> None:
     way = Way(hubs, "ends")
     with way.connected() as (caller, accepted):
         way.close()
@@ -177,7 +179,9 @@ def test_after_the_end_of_an_execution_its_ports_are_free_and_its_connections_go
                 pass
 
 
-def test_what_a_job_sent_last_arrives_though_its_execution_has_ended(hubs: Hubs, tmp_path: Path) -> None:
+def test_what_a_job_sent_last_arrives_though_its_execution_has_ended(
+    hubs: Hubs, tmp_path: Path
+) -> None:
     way = Way(hubs, "last-words")
     with way.connected() as (caller, accepted):
         caller.sendall(b"x" * 1_000_000)

@@ -18,7 +18,9 @@ from tests.contract.status_events import execution
 EVENTS = [
     event
     for number in range(20)
-    for event in execution(f"e-{number}", count=6, ends=Status.FAILURE if number % 3 else Status.SUCCESS)
+    for event in execution(
+        f"e-{number}", count=6, ends=Status.FAILURE if number % 3 else Status.SUCCESS
+    )
 ]
 
 
@@ -41,7 +43,9 @@ def by_list(redis: Any, ready: threading.Event) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("source", [by_subscription, by_list])
-def test_a_web_application_receives_every_state(source: Any, redis: Any, redis_server: RedisServer) -> None:
+def test_a_web_application_receives_every_state(
+    source: Any, redis: Any, redis_server: RedisServer
+) -> None:
     """It knows the fields of the plan only, and keeps the last status of each request."""
     statuses: dict[str, list[str]] = {}
     ready = threading.Event()

@@ -98,7 +98,9 @@ def two_halves(rows: int, seed: int = 0, label_at: str = "alice") -> dict[str, T
     return tables
 
 
-def numbers(tables: Mapping[str, Mapping[str, Sequence[Any]]], names: Sequence[str]) -> np.ndarray[Any, Any]:
+def numbers(
+    tables: Mapping[str, Mapping[str, Sequence[Any]]], names: Sequence[str]
+) -> np.ndarray[Any, Any]:
     """The named columns, wherever they are, as one array."""
     held = {name: cells for table in tables.values() for name, cells in table.items()}
     return np.array([[float(cell) for cell in held[name]] for name in names]).T

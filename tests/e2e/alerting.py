@@ -47,10 +47,16 @@ class Alerting:
             stack.callback(webhook.shutdown)
             self._write(f"http://127.0.0.1:{webhook.server_port}/alerts")
             self._run(
-                stack, ALERTMANAGER, self.alertmanager_url, "alertmanager/alertmanager.yml", "storage.path"
+                stack,
+                ALERTMANAGER,
+                self.alertmanager_url,
+                "alertmanager/alertmanager.yml",
+                "storage.path",
             )
             self._run(stack, PROMETHEUS, self.url, "prometheus.yml", "storage.tsdb.path")
-            wait_for(lambda: self.query('up{job="sfworker"} == 1'))  # Prometheus looks for targets every 5 s
+            wait_for(
+                lambda: self.query('up{job="sfworker"} == 1')
+            )  # Prometheus looks for targets every 5 s
             self._stack = stack.pop_all()
         return self
 
@@ -71,7 +77,9 @@ class Alerting:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What an expression is now."""
-        with urlopen(f"{self.url}/api/v1/query?{urlencode({'query': expression})}", timeout=10) as answer:
+        with urlopen(
+            f"{self.url}/api/v1/query?{urlencode({'query': expression})}", timeout=10
+        ) as answer:
             return list(json.load(answer)["data"]["result"])
 
     def _write(self, webhook: str) -> None:
@@ -92,11 +100,17 @@ class Alerting:
 
     def _run(self, stack: ExitStack, path: str | None, url: str, config: str, storage: str) -> None:
         address = url.removeprefix("http://")
-        command = [path, f"--config.file={self._folder / config}", f"--web.listen-address={address}"]
+        command = [
+            path,
+            f"--config.file={self._folder / config}",
+            f"--web.listen-address={address}",
+        ]
         command += [f"--{storage}={self._folder / storage}", "--log.level=warn"]
         command += ["--cluster.listen-address="] if storage == "storage.path" else []
         log = stack.enter_context((self._folder / f"{storage}.log").open("wb"))
-        process = stack.enter_context(subprocess.Popen(list(map(str, command)), stdout=log, stderr=log))
+        process = stack.enter_context(
+            subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
+        )
         stack.callback(process.kill)
         wait_for(lambda: process.poll() is None and _answers(f"{url}/-/ready"), 30)
 
@@ -116,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Take a group of alerts."""
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         for alert in message["alerts"]:
-            self.server.notices.append((alert["labels"]["alertname"], alert["status"], alert["labels"]))
+            self.server.notices.append(
+                (alert["labels"]["alertname"], alert["status"], alert["labels"])
+            )
         self.send_response(200)
         self.end_headers()
 

@@ -53,7 +53,9 @@ def psi_params(**changes: Any) -> dict[str, Any]:
 
 def training_params(epochs: int, model: str = "model") -> dict[str, Any]:
     """A request for a training on the tables of `write_tables`, the longer the more epochs."""
-    psi = {key: value for key, value in psi_params()["task_config"].items() if key != "output_paths"}
+    psi = {
+        key: value for key, value in psi_params()["task_config"].items() if key != "output_paths"
+    }
     train = {
         "task_type": "ss_lr",
         "train_data": {"step": "psi", "output": "output_paths"},

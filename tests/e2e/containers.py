@@ -111,12 +111,21 @@ def _image(name: str) -> Image | None:
         data = "/var/lib/postgresql/data"
         image = Image({"PATH": f"{folder}:{PATH}", "PGDATA": data, "PGHOST": "/tmp"})
         return Image(
-            image.environment, ("bash", "-euc", _POSTGRES), user=999, owned=(data,), stop=signal.SIGINT
+            image.environment,
+            ("bash", "-euc", _POSTGRES),
+            user=999,
+            owned=(data,),
+            stop=signal.SIGINT,
         )
     if name == "prom/prometheus":
-        return _foreign("prometheus", None, entrypoint=("prometheus",), user=65534, owned=("/prometheus",))
+        return _foreign(
+            "prometheus", None, entrypoint=("prometheus",), user=65534, owned=("/prometheus",)
+        )
     if name == "prom/alertmanager":
-        parts: dict[str, Any] = {"entrypoint": ("prometheus-alertmanager",), "owned": ("/alertmanager",)}
+        parts: dict[str, Any] = {
+            "entrypoint": ("prometheus-alertmanager",),
+            "owned": ("/alertmanager",),
+        }
         return _foreign("prometheus-alertmanager", None, user=65534, **parts)
     return None
 
@@ -171,7 +180,9 @@ class Project:
         known_as: names by which services are reached from other projects: ``{service: name}``.
     """
 
-    def __init__(self, file: Path, machine: Machine, known_as: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, file: Path, machine: Machine, known_as: Mapping[str, str] | None = None
+    ) -> None:
         self.running: dict[str, Running] = {}
         self._file = file
         self._folder = file.parent
@@ -209,7 +220,9 @@ class Project:
     def runnable(self) -> list[str]:
         """The services whose program is there, but for those that are started by name only."""
         return [
-            name for name, service in self.services.items() if self._image(name) and "profiles" not in service
+            name
+            for name, service in self.services.items()
+            if self._image(name) and "profiles" not in service
         ]
 
     def up(self, *names: str) -> None:
@@ -234,7 +247,10 @@ class Project:
         self.running[name] = self._start(name, self.services[name])
 
     def _wait_until_healthy(self, name: str) -> None:
-        test = self.services[name].get("healthcheck", {}).get("test") or self.running[name].image.healthcheck
+        test = (
+            self.services[name].get("healthcheck", {}).get("test")
+            or self.running[name].image.healthcheck
+        )
         command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[test[0] == "CMD" :]
 
         def is_healthy() -> bool:
@@ -277,10 +293,26 @@ class Project:
     def execute(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a running service: `exec`."""
         running = self.running[name]
-        into = ["nsenter", "--target", str(running.process.pid), "--mount", "--net", "--root", "--wd"]
+        into = [
+            "nsenter",
+            "--target",
+            str(running.process.pid),
+            "--mount",
+            "--net",
+            "--root",
+            "--wd",
+        ]
         user = [f"--setuid={running.user}", f"--setgid={running.user}"]
         return subprocess.run(
-            [*into, *user, "--", "env", "--ignore-environment", *_assignments(running.environment), *command],
+            [
+                *into,
+                *user,
+                "--",
+                "env",
+                "--ignore-environment",
+                *_assignments(running.environment),
+                *command,
+            ],
             capture_output=True,
             text=True,
             timeout=300,
@@ -296,9 +328,15 @@ class Project:
 
     def _image(self, name: str) -> Image | None:
         image = self.services[name]["image"]
-        return our_image() if image.startswith("secretflow-worker") else _image(image.partition(":")[0])
+        return (
+            our_image()
+            if image.startswith("secretflow-worker")
+            else _image(image.partition(":")[0])
+        )
 
-    def _start(self, name: str, service: Mapping[str, Any], command: list[str] | None = None) -> Running:
+    def _start(
+        self, name: str, service: Mapping[str, Any], command: list[str] | None = None
+    ) -> Running:
         image = self._image(name.removesuffix(_RUN))
         assert image is not None, f"{name} cannot run here"
         words = [*service.get("entrypoint", image.entrypoint)]
@@ -319,7 +357,9 @@ class Project:
             )
         return Running(service, process, environment, user, image, log, begin)
 
-    def _entering(self, name: str, service: Mapping[str, Any], image: Image, user: int) -> Iterator[str]:
+    def _entering(
+        self, name: str, service: Mapping[str, Any], image: Image, user: int
+    ) -> Iterator[str]:
         """The lines of a script that makes the root file system and runs its arguments there."""
         own = self._own / "roots" / name
         own.mkdir(parents=True, exist_ok=True)
@@ -354,11 +394,15 @@ class Project:
     def _mounts(self, service: Mapping[str, Any], image: Image) -> Iterator[tuple[Path, str, bool]]:
         for volume in service.get("volumes", []):
             source, target, *options = volume.split(":")
-            path = self._folder / source if "/" in source else self._new_volume(source, target, image)
+            path = (
+                self._folder / source if "/" in source else self._new_volume(source, target, image)
+            )
             assert path.exists(), f"{path} is not there; an engine would make a folder of it"
             yield path, target, options == ["ro"]
         for secret in service.get("secrets", []):
-            yield self._folder / self.content["secrets"][secret]["file"], f"/run/secrets/{secret}", True
+            yield self._folder / self.content["secrets"][secret][
+                "file"
+            ], f"/run/secrets/{secret}", True
 
     def _new_volume(self, name: str, target: str, image: Image) -> Path:
         path = self._own / "volumes" / name
@@ -388,7 +432,9 @@ def _assignments(environment: Mapping[str, str]) -> list[str]:
 
 def _bound(source: Path, root: str, target: str, read_only: bool = False) -> Iterator[str]:
     place = f"{root}{target}"
-    yield f"mkdir -p {place}" if source.is_dir() else f"mkdir -p {Path(place).parent}; touch {place}"
+    yield (
+        f"mkdir -p {place}" if source.is_dir() else f"mkdir -p {Path(place).parent}; touch {place}"
+    )
     yield f"mount --bind {source} {place}"
     if read_only:
         yield f"mount --options remount,bind,ro {place}"

@@ -65,7 +65,9 @@ class Host:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Let the sockets that this thread makes in the block be those of the host."""
-        own = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        own = os.open(
+            f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC
+        )
         its = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(its)
@@ -140,7 +142,9 @@ class Host:
         with (self.root / "node.log").open("ab") as log:
             self._log_begins = log.tell()
             command = self.command(Path(sys.executable).with_name("sfworker"), "start")
-            with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as popen:
+            with subprocess.Popen(
+                command, env=os.environ | environment, stdout=log, stderr=log
+            ) as popen:
                 process = psutil.Process(popen.pid)
                 self.node = RunningNode(process, self._client_settings, environment, self.root)
                 try:
@@ -251,7 +255,9 @@ class Network:
             identity, fingerprint = make_certificate(party, own / "certs")
             namespace, address = f"{self._name}-{party}", f"10.77.0.{number}"
             redis_url = f"redis://127.1.{network}.{number}:6379/0"
-            self.hosts[party] = Host(party, namespace, address, redis_url, own, identity, fingerprint)
+            self.hosts[party] = Host(
+                party, namespace, address, redis_url, own, identity, fingerprint
+            )
 
     @contextmanager
     def up(self) -> Iterator[dict[str, Host]]:

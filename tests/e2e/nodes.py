@@ -39,14 +39,18 @@ class RunningNode:
 
     def jobs(self) -> list[psutil.Process]:
         """The job processes: children of the template."""
-        return [child for child in self.descendants() if _parent(child) not in (None, self.process.pid)]
+        return [
+            child for child in self.descendants() if _parent(child) not in (None, self.process.pid)
+        ]
 
     def send(self, execution_id: str, params: dict[str, Any]) -> None:
         """Send a request."""
         with Client(self.settings) as client:
             client.submit(TaskRequest(execution_id, execution_id, params))
 
-    def events(self, execution_id: str, parties: tuple[str, ...] = PARTIES) -> dict[str, list[StatusEvent]]:
+    def events(
+        self, execution_id: str, parties: tuple[str, ...] = PARTIES
+    ) -> dict[str, list[StatusEvent]]:
         """All events of an execution by party, when each of ``parties`` has its terminal one."""
         found: dict[str, list[StatusEvent]] = {}
         with Client(self.settings) as client:
@@ -91,7 +95,9 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
         log = stack.enter_context((root / "node.log").open("ab"))
         begin = log.tell()
         command = [Path(sys.executable).with_name("sfworker"), "start"]
-        with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as popen:
+        with subprocess.Popen(
+            command, env=os.environ | environment, stdout=log, stderr=log
+        ) as popen:
             node = RunningNode(
                 psutil.Process(popen.pid),
                 Settings(redis_url=redis_url),  # type: ignore[arg-type]  # pydantic reads the text

@@ -27,7 +27,9 @@ def blocks(name: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.S | re.M)
 
 
-def follow(name: str, folder: Path, changes: dict[str, str] | None = None, **environment: str) -> None:
+def follow(
+    name: str, folder: Path, changes: dict[str, str] | None = None, **environment: str
+) -> None:
     """Do all that a page says, in ``folder``, and compare what is printed with what it says.
 
     Args:
@@ -65,14 +67,20 @@ def _edit(path: Path, lines: list[str]) -> None:
     before = "".join(line[1:] for line in lines if line[0] in " -")
     after = "".join(line[1:] for line in lines if line[0] in " +")
     text = path.read_text(encoding="utf-8")
-    assert before != after and text.count(before) == 1, f"{path.name} has not one place like\n{before}"
+    assert (
+        before != after and text.count(before) == 1
+    ), f"{path.name} has not one place like\n{before}"
     path.write_text(text.replace(before, after), encoding="utf-8")
 
 
 def _typed(script: str, folder: Path, environment: dict[str, str]) -> list[str]:
     """What each block prints; nothing that it starts is left."""
     # Not measured by coverage: a page may run a changed copy of the code.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SFWORKER_", "COVERAGE_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("SFWORKER_", "COVERAGE_"))
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"PATH": path, "COLUMNS": "80", "XDG_STATE_HOME": str(folder / "state"), **environment}
     with subprocess.Popen(

@@ -46,7 +46,9 @@ class Docker:
         self._projects = projects
         self._closing = False
         program = self._programs / "docker"
-        program.write_text(f"#!{sys.executable}\n{_DOCKER.format(socket=self._socket)}", encoding="utf-8")
+        program.write_text(
+            f"#!{sys.executable}\n{_DOCKER.format(socket=self._socket)}", encoding="utf-8"
+        )
         program.chmod(0o755)
 
     def __enter__(self) -> Docker:

@@ -74,6 +74,10 @@ def train_and_evaluate(task_type: str, parties: list[str], **params: Any) -> dic
             "column": "prediction",
         },
     }
-    steps = {"train": train, "predict": predict | {"output_path": "prediction.csv"}, "evaluate": evaluate}
+    steps = {
+        "train": train,
+        "predict": predict | {"output_path": "prediction.csv"},
+        "evaluate": evaluate,
+    }
     listed = [{"name": name, "task_config": config} for name, config in steps.items()]
     return {"task_config": {"task_type": "workflow", "steps": listed}}

@@ -18,7 +18,16 @@ from secretflow_task.errors import error_classes
 from secretflow_task.messages import Status
 from secretflow_task.node.peer.certificates import make_certificate
 from secretflow_task.utils.status_notifier import GROUP, STREAM
-from tests.contract.monitoring import OF_PROMETHEUS, RECORDED, ROOT, Use, labels_of, program, selectors, uses
+from tests.contract.monitoring import (
+    OF_PROMETHEUS,
+    RECORDED,
+    ROOT,
+    Use,
+    labels_of,
+    program,
+    selectors,
+    uses,
+)
 from tests.contract.scraping import ask
 from tests.e2e.alerting import Alerting, free_port, needs_programs
 from tests.e2e.conftest import psi_params, write_tables
@@ -84,7 +93,9 @@ def exported(node: RunningNode) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(ask(node.metrics_port, "/metrics")[1]):
         for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample.labels | {"job": "sfworker", "instance": "it"})
+            found.setdefault(sample.name, []).append(
+                sample.labels | {"job": "sfworker", "instance": "it"}
+            )
     return found
 
 
@@ -136,7 +147,9 @@ def test_every_panel_shows_something(node: RunningNode, alerting: Alerting) -> N
 
 
 @needs_programs
-def test_an_alert_comes_to_the_webhook_and_is_called_off(redis: RedisServer, alerting: Alerting) -> None:
+def test_an_alert_comes_to_the_webhook_and_is_called_off(
+    redis: RedisServer, alerting: Alerting
+) -> None:
     redis.kill()
     fired = alerting.hears("SfworkerRedisAway", "firing", severity="critical")
     redis.start()
@@ -146,7 +159,9 @@ def test_an_alert_comes_to_the_webhook_and_is_called_off(redis: RedisServer, ale
 @needs_programs
 @pytest.mark.skipif(program("amtool") is None, reason="amtool is not installed")
 @LANGUAGES
-def test_the_command_of_the_guide_tries_the_way_to_the_receiver(language: str, alerting: Alerting) -> None:
+def test_the_command_of_the_guide_tries_the_way_to_the_receiver(
+    language: str, alerting: Alerting
+) -> None:
     text = (ROOT / "docs" / "ops_guide" / f"monitoring{language}.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^amtool alert add .*$", text, re.M)
     url, trial = f"--alertmanager.url={alerting.alertmanager_url}", f"alertname=Trial{language}"

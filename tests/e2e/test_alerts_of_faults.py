@@ -65,7 +65,10 @@ def test_jobs_that_die(scene: Scene) -> None:
         scene.node.send(f"killed-{number}", training_params(epochs=2000))
         wait_for(scene.field.jobs)
         scene.field.jobs()[0].kill()
-        assert scene.field.ended(f"killed-{number}")["alice"][-1].data["error_code"] == "JobProcessDied"
+        assert (
+            scene.field.ended(f"killed-{number}")["alice"][-1].data["error_code"]
+            == "JobProcessDied"
+        )
     fired = scene.alerting.hears("SfworkerFaults", "firing")
     scene.alerting.hears("SfworkerFaults", "resolved", since=fired)
 

@@ -42,10 +42,13 @@ def assert_ended_once(events: list[StatusEvent], status: Status) -> None:
     assert progress == sorted(progress)
 
 
-def test_both_argument_forms_run_and_report_every_stage_once(node: RunningNode, app: Celery) -> None:
+def test_both_argument_forms_run_and_report_every_stage_once(
+    node: RunningNode, app: Celery
+) -> None:
     first = app.send_task(TASK_NAME, args=["form-1", psi_params()])
     second = app.send_task(
-        TASK_NAME, args=[psi_params() | {"execution_id": "form-2", "task_id": "t", "subtask_id": "s"}]
+        TASK_NAME,
+        args=[psi_params() | {"execution_id": "form-2", "task_id": "t", "subtask_id": "s"}],
     )
     assert first.get(timeout=60) == {"execution_id": "form-1", "status": "SUCCESS"}
     assert second.get(timeout=60) == {"execution_id": "form-2", "status": "SUCCESS"}
@@ -91,7 +94,11 @@ def test_a_failure_says_why_and_nothing_else(node: RunningNode, app: Celery) -> 
         ({"task_config": {"task_type": "pis"}}, "UnknownTaskType", "Did you mean 'psi'?"),
         (psi_params(reciever="alice"), "InvalidTaskConfig", "did you mean 'receiver'?"),
         (psi_params() | {"spu_config": {"protocol": "SEMI3K"}}, "UnsupportedProtocol", "SEMI3K"),
-        (psi_params(input_paths={"alice": "in.csv", "bob": "/etc/passwd.csv"}), "PathNotAllowed", "bob"),
+        (
+            psi_params(input_paths={"alice": "in.csv", "bob": "/etc/passwd.csv"}),
+            "PathNotAllowed",
+            "bob",
+        ),
         ({"task_config": "psi"}, "InvalidTaskConfig", "task_config"),
         ({}, "InvalidTaskConfig", "'task_config' is missing"),
     ],
@@ -108,7 +115,9 @@ def test_a_wrong_request_fails_at_once_at_every_party(
     assert_ended_once(node.execute(f"{execution_id}-next", psi_params())["bob"], Status.SUCCESS)
 
 
-def test_the_node_never_loads_the_engine_and_the_jobs_are_forked_from_the_template(node: RunningNode) -> None:
+def test_the_node_never_loads_the_engine_and_the_jobs_are_forked_from_the_template(
+    node: RunningNode,
+) -> None:
     node.send("look", training_params(epochs=20))
     wait_for(lambda: len(node.jobs()) == 2)
     engine = re.compile(r"libspu|xla_extension|libpsi|/hnp?\.so")
@@ -148,7 +157,9 @@ def test_events_that_redis_missed_arrive_in_order_when_it_is_back(tmp_path: Path
             wait_for(lambda: not node.jobs())
             with embedded_redis(port):
                 for events in node.events("away").values():
-                    assert_ended_once(events, Status.SUCCESS)  # also what the old Redis took with it
+                    assert_ended_once(
+                        events, Status.SUCCESS
+                    )  # also what the old Redis took with it
                 assert_ended_once(node.execute("back", psi_params())["alice"], Status.SUCCESS)
 
 

@@ -40,11 +40,15 @@ def _request_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [("tasks",), ("tasks", "psi", "--schema"), ("check", "FILE")])
-def test_the_light_commands_load_nothing_heavy(arguments: tuple[str, ...], request_file: Path) -> None:
+def test_the_light_commands_load_nothing_heavy(
+    arguments: tuple[str, ...], request_file: Path
+) -> None:
     filled = [str(request_file) if word == "FILE" else word for word in arguments]
     command = [sys.executable, "-X", "importtime", "-m", "secretflow_task", *filled]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
     assert {"typer", "pydantic"} <= loaded
     assert not loaded & {
         "secretflow",
@@ -72,7 +76,9 @@ def test_every_type_has_an_example_that_passes_its_check(task_type: str, tmp_pat
     assert yaml.safe_load(path.read_text())["task_config"]["task_type"] == task_type
     checked = sfworker("check", str(path))
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert json.loads(sfworker("tasks", task_type, "--schema").stdout)["additionalProperties"] is False
+    assert (
+        json.loads(sfworker("tasks", task_type, "--schema").stdout)["additionalProperties"] is False
+    )
 
 
 def test_check_says_what_is_read_and_written_and_who_learns_what(request_file: Path) -> None:
@@ -132,23 +138,35 @@ def test_doctor_finds_what_is_wrong_and_what_is_well(
     settings = {"SFWORKER_STATE_DIR": str(tmp_path), "SFWORKER_DATA_ROOT": str(tmp_path)}
     well = sfworker("doctor", SFWORKER_REDIS_URL=redis_url, **settings)
     assert (well.returncode, "wrong" in well.stdout) == (0, False), well.stdout
-    assert f"{node.environment['SFWORKER_NAME']}: 0 running, 0 events waiting, 0 dropped" in well.stdout
+    assert (
+        f"{node.environment['SFWORKER_NAME']}: 0 running, 0 events waiting, 0 dropped"
+        in well.stdout
+    )
     settings["SFWORKER_METRICS_LISTEN"] = "127.0.0.1:9464"
     away = sfworker("doctor", SFWORKER_REDIS_URL="redis://:secret@127.0.0.1:1/0", **settings)
     assert "http://127.0.0.1:9464/metrics" in away.stdout
-    assert (away.returncode, "Start Redis" in away.stdout, "secret" in away.stdout) == (4, True, False)
+    assert (away.returncode, "Start Redis" in away.stdout, "secret" in away.stdout) == (
+        4,
+        True,
+        False,
+    )
 
 
 @pytest.mark.engine
 def test_run_needs_no_broker_and_starts_anew_every_time(request_file: Path, tmp_path: Path) -> None:
     write_tables(tmp_path / "data")
-    settings = {"SFWORKER_DATA_ROOT": str(tmp_path / "data"), "SFWORKER_STATE_DIR": str(tmp_path / "state")}
+    settings = {
+        "SFWORKER_DATA_ROOT": str(tmp_path / "data"),
+        "SFWORKER_STATE_DIR": str(tmp_path / "state"),
+    }
     done = sfworker(
         "run", str(request_file), "--json", SFWORKER_REDIS_URL="redis://127.0.0.1:1/0", **settings
     )
     events = json.loads(done.stdout)
     assert done.returncode == 0
-    assert {party: event["data"]["result"]["intersection_count"] for party, event in events.items()} == {
+    assert {
+        party: event["data"]["result"]["intersection_count"] for party, event in events.items()
+    } == {
         "alice": 300,
         "bob": 300,
     }
@@ -181,7 +199,9 @@ def test_smoke_says_whether_a_request_goes_all_the_way(node: RunningNode, tmp_pa
     elsewhere = node.environment | {"SFWORKER_DATA_ROOT": str(tmp_path)}
     wrong = sfworker("smoke", **elsewhere)
     assert (wrong.returncode, "MissingFile" in wrong.stdout) == (1, True)
-    late = sfworker("smoke", "--timeout", "1", **node.environment | {"SFWORKER_QUEUES": "nobody_listens"})
+    late = sfworker(
+        "smoke", "--timeout", "1", **node.environment | {"SFWORKER_QUEUES": "nobody_listens"}
+    )
     assert (late.returncode, "No node has ended" in late.stderr) == (5, True)
     assert sfworker("smoke", "--id", "../up", **node.environment).returncode == 2
     assert sorted((node.root / "data").rglob("*")) == before and list(tmp_path.iterdir()) == []
@@ -208,7 +228,11 @@ def test_the_demo_trains_as_well_as_plaintext(nodes: str, tmp_path: Path) -> Non
     assert not (tmp_path / "data" / "bob" / "out" / "prediction.csv").exists()
 
 
-def test_a_misspelt_setting_is_named_and_those_of_a_container_platform_are_not(request_file: Path) -> None:
-    done = sfworker("check", str(request_file), SFWORKER_REDIS_ULR="redis://x", SFWORKER_SERVICE_HOST="::1")
+def test_a_misspelt_setting_is_named_and_those_of_a_container_platform_are_not(
+    request_file: Path,
+) -> None:
+    done = sfworker(
+        "check", str(request_file), SFWORKER_REDIS_ULR="redis://x", SFWORKER_SERVICE_HOST="::1"
+    )
     expected = "UnknownSetting: SFWORKER_REDIS_ULR is ignored, did you mean SFWORKER_REDIS_URL?\n"
     assert (done.returncode, done.stderr) == (0, expected)

@@ -88,9 +88,20 @@ def test_compose_takes_the_file(name: str, tmp_path: Path) -> None:
     if program is None:
         pytest.skip("docker-compose is not installed (Debian: docker-compose)")
     (tmp_path / ".env").write_text("PARTY=alice\n")
-    files = ["--project-directory", str(tmp_path), "--env-file", str(tmp_path / ".env"), "--file", name]
+    files = [
+        "--project-directory",
+        str(tmp_path),
+        "--env-file",
+        str(tmp_path / ".env"),
+        "--file",
+        name,
+    ]
     done = subprocess.run(
-        [program, *files, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+        [program, *files, "config", "--quiet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -99,4 +110,6 @@ def test_the_image_holds_the_versions_of_the_lock_and_the_build_backend_of_the_p
     text = (ROOT / "docker/Dockerfile").read_text("utf-8")
     assert "uv export --locked" in text and "--require-hashes" in text
     (backend,) = re.findall(r"hatchling==([\d.]+)", text)
-    assert f"hatchling>={backend.rpartition('.')[0]}" in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f"hatchling>={backend.rpartition('.')[0]}" in (ROOT / "pyproject.toml").read_text(
+        "utf-8"
+    )

@@ -74,7 +74,10 @@ def test_a_wrong_input_of_one_is_told_to_both_before_cryptography(hosts: dict[st
     found = execute(hosts, "wrong", params)
     for events in found.values():
         assert len(events) == 1
-        assert (events[0].data["error_code"], events[0].data["failed_party"]) == ("MissingColumn", "bob")
+        assert (events[0].data["error_code"], events[0].data["failed_party"]) == (
+            "MissingColumn",
+            "bob",
+        )
 
 
 def test_a_cancel_at_one_ends_both(hosts: dict[str, Host]) -> None:
@@ -83,7 +86,9 @@ def test_a_cancel_at_one_ends_both(hosts: dict[str, Host]) -> None:
         host.send("cancelled", params)
     wait_for(lambda: all(host.node and host.node.jobs() for host in hosts.values()))
     assert hosts["bob"].cancel("cancelled")
-    codes = {party: host.events("cancelled")[-1].data["error_code"] for party, host in hosts.items()}
+    codes = {
+        party: host.events("cancelled")[-1].data["error_code"] for party, host in hosts.items()
+    }
     assert codes == {"alice": "TaskCancelled", "bob": "TaskCancelled"}
 
 
@@ -116,7 +121,9 @@ def _open_among(address: str, ports: range) -> list[int]:
     return found
 
 
-def test_one_port_of_each_host_is_open_to_the_other_while_a_job_runs(hosts: dict[str, Host]) -> None:
+def test_one_port_of_each_host_is_open_to_the_other_while_a_job_runs(
+    hosts: dict[str, Host],
+) -> None:
     params = train_and_evaluate("ss_lr", ["alice", "bob"], epochs=500) | SEMI2K
     for host in hosts.values():
         host.send("scanned", params)
@@ -141,7 +148,9 @@ def test_ten_executions_at_once_keep_to_themselves(hosts: dict[str, Host], tmp_p
             # Of 200 rows each, as many are common as the execution's number says.
             first = 0 if party == "alice" else 200 - 10 * number - 5
             lines = [f"{row:05d},{name}" for row in range(first, first + 200)]
-            (folder / "in.csv").write_text("\n".join(["uid,whose", *lines]) + "\n", encoding="utf-8")
+            (folder / "in.csv").write_text(
+                "\n".join(["uid,whose", *lines]) + "\n", encoding="utf-8"
+            )
     for name in names:
         paths = {party: f"{name}/in.csv" for party in hosts}
         outputs = {party: f"{name}/out.csv" for party in hosts}
@@ -155,13 +164,18 @@ def test_ten_executions_at_once_keep_to_themselves(hosts: dict[str, Host], tmp_p
             assert len(rows) == 10 * number + 5 and {row["whose"] for row in rows} == {name}
 
 
-def with_fixed_addresses(hosts: dict[str, Host], params: dict[str, Any], first_port: int) -> dict[str, Any]:
+def with_fixed_addresses(
+    hosts: dict[str, Host], params: dict[str, Any], first_port: int
+) -> dict[str, Any]:
     """The same request for a network that is protected otherwise: each job listens on two ports."""
     parties = {
         party: {"address": f"{host.address}:{first_port}", "listen_addr": f"0.0.0.0:{first_port}"}
         for party, host in hosts.items()
     }
-    nodes = [{"party": party, "address": f"{host.address}:{first_port + 1}"} for party, host in hosts.items()]
+    nodes = [
+        {"party": party, "address": f"{host.address}:{first_port + 1}"}
+        for party, host in hosts.items()
+    ]
     return params | {"sf_init_config": {"parties": parties}, "spu_config": {"nodes": nodes}}
 
 
@@ -176,7 +190,9 @@ def test_fixed_addresses_need_no_link_between_the_nodes(hosts: dict[str, Host]) 
     assert keys[0] == keys[1]
 
 
-def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(hosts: dict[str, Host]) -> None:
+def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(
+    hosts: dict[str, Host],
+) -> None:
     params = train_and_evaluate("ss_lr", ["alice", "bob"], epochs=500)
     fixed = with_fixed_addresses(hosts, params, 9510)
     fixed["spu_config"] |= {"protocol": "SEMI2K"}
@@ -187,7 +203,9 @@ def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(hosts: 
     for job in hosts["bob"].node.jobs():
         job.kill()
     struck = time.monotonic()
-    codes = {party: host.events("fixed-lost")[-1].data["error_code"] for party, host in hosts.items()}
+    codes = {
+        party: host.events("fixed-lost")[-1].data["error_code"] for party, host in hosts.items()
+    }
     assert codes == {"alice": "PeerLost", "bob": "JobProcessDied"}
     assert time.monotonic() - struck < 15
 
@@ -210,7 +228,9 @@ def test_three_hosts_train_with_the_default_protocol(tmp_path: Path) -> None:
         write_split(machines)
         with running_nodes(machines):
             parties = sorted(machines)
-            params = train_and_evaluate("ss_lr", parties, epochs=2, learning_rate=0.5, batch_size=128)
+            params = train_and_evaluate(
+                "ss_lr", parties, epochs=2, learning_rate=0.5, batch_size=128
+            )
             results = succeed(execute(machines, "three", params, 300))
             assert {result["protocol"] for result in results.values()} == {"ABY3"}
             auc = results["alice"]["steps"]["evaluate"]["auc"]

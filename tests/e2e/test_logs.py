@@ -32,7 +32,9 @@ def records(node: RunningNode, execution_id: str) -> list[dict[str, Any]]:
 
 def ended(node: RunningNode, execution_id: str) -> list[dict[str, Any]]:
     """As `records`, when the last of them is there."""
-    wait_for(lambda: "execution_ended" in [record["action"] for record in records(node, execution_id)])
+    wait_for(
+        lambda: "execution_ended" in [record["action"] for record in records(node, execution_id)]
+    )
     return records(node, execution_id)
 
 
@@ -43,7 +45,9 @@ def assert_events_are_as_told(events: Mapping[str, list[StatusEvent]]) -> None:
         assert event.status is not Status.RUNNING or event.data["stage"] in reference.STAGES
 
 
-def test_a_node_logs_the_stages_of_a_workflow_and_the_result_tells_the_same(node: RunningNode) -> None:
+def test_a_node_logs_the_stages_of_a_workflow_and_the_result_tells_the_same(
+    node: RunningNode,
+) -> None:
     events = node.execute("logged", training_params(epochs=1, model="logged"))
     first, *stages, last = ended(node, "logged")
     assert (first["action"], last["action"], last["status"]) == (
@@ -54,7 +58,11 @@ def test_a_node_logs_the_stages_of_a_workflow_and_the_result_tells_the_same(node
     for party, told in events.items():
         timings = told[-1].data["result"]["timings"]
         assert set(timings) == {*STAGES, "alignment", "psi", "train"}
-        assert timings["psi"] + timings["train"] <= timings["task_execution"] + 0.01 <= last["seconds"] + 0.01
+        assert (
+            timings["psi"] + timings["train"]
+            <= timings["task_execution"] + 0.01
+            <= last["seconds"] + 0.01
+        )
         logged: dict[str, float] = {}
         for record in stages:
             if record["party"] == party:
@@ -67,7 +75,15 @@ def test_a_node_logs_the_stages_of_a_workflow_and_the_result_tells_the_same(node
 def test_real_events_and_records_are_as_the_references_say(node: RunningNode) -> None:
     events = node.execute("told", psi_params(input_paths={"alice": "in.csv", "bob": "gone.csv"}))
     known = {record.action: set(record.fields) for record in log_actions.records()}
-    common = {"timestamp", "level", "action", "message", "execution_id", "task_request_id", "task_type"}
+    common = {
+        "timestamp",
+        "level",
+        "action",
+        "message",
+        "execution_id",
+        "task_request_id",
+        "task_type",
+    }
     for record in ended(node, "told"):
         assert set(record) - common - {"party"} <= known[record["action"]] and common <= set(record)
     assert_events_are_as_told(events)
@@ -80,7 +96,10 @@ def test_the_commands_of_the_guide_show_the_logs(node: RunningNode) -> None:
     node.execute("shown", psi_params())
     ended(node, "shown")
     commands = re.findall(r"^sfworker (logs ID.*)$", GUIDE.read_text(encoding="utf-8"), re.M)
-    shown = [sfworker(*command.replace("ID", "shown").split(), **node.environment) for command in commands]
+    shown = [
+        sfworker(*command.replace("ID", "shown").split(), **node.environment)
+        for command in commands
+    ]
     assert [(done.returncode, done.stderr) for done in shown] == [(0, "")] * 4
     all_jobs, of_alice, followed, of_node = (done.stdout for done in shown)
     assert sorted(followed.splitlines()) == sorted(all_jobs.splitlines())
@@ -97,12 +116,16 @@ def test_the_commands_of_the_guide_show_the_logs(node: RunningNode) -> None:
     assert (typo.returncode, "Did you mean shown?" in typo.stderr) == (3, True)
 
 
-def test_a_message_that_is_no_request_is_logged_without_what_it_holds(node: RunningNode, app: Celery) -> None:
+def test_a_message_that_is_no_request_is_logged_without_what_it_holds(
+    node: RunningNode, app: Celery
+) -> None:
     app.send_task("no.such.task", args=["secret-4711"])
     with Connection(node.environment["SFWORKER_REDIS_URL"]) as connection:
         with connection.SimpleQueue("secretflow_queue") as queue:
             queue.put({"x": "secret-4711"}, serializer="json")
-            queue.put({"x": "secret-4711"}, serializer="pickle", headers={"argsrepr": "secret-4711"})
+            queue.put(
+                {"x": "secret-4711"}, serializer="pickle", headers={"argsrepr": "secret-4711"}
+            )
     log = node.root / "node.log"
     for said in ("unregistered task", "unknown message", "Can't decode message body"):
         wait_for(lambda said=said: said in log.read_text())  # type: ignore[misc]

@@ -32,7 +32,11 @@ def test_a_success_and_a_failure_are_measured(node: RunningNode, app: Celery) ->
     new = {key: number - before.get(key, 0) for key, number in after.items()}
     assert new["executions_total", " success psi"] == 1
     assert new["executions_total", "InvalidTaskConfig failure psi"] == 1
-    assert new["execution_seconds_count", "success psi"] == new["execution_seconds_count", "failure psi"] == 1
+    assert (
+        new["execution_seconds_count", "success psi"]
+        == new["execution_seconds_count", "failure psi"]
+        == 1
+    )
     stages = {stage: new["stage_seconds_sum", f"{stage} psi"] for stage in STAGES}
     assert [new["stage_seconds_count", f"{stage} psi"] for stage in STAGES] == [1] * len(STAGES)
     assert min(stages.values()) > 0
@@ -60,7 +64,9 @@ def captured_events(app: Celery) -> Iterator[list[dict[str, Any]]]:
             thread.join()
 
 
-def test_celery_events_tell_what_happens_and_nothing_of_the_requests(node: RunningNode, app: Celery) -> None:
+def test_celery_events_tell_what_happens_and_nothing_of_the_requests(
+    node: RunningNode, app: Celery
+) -> None:
     requests = {
         "SUCCESS": psi_params(output_paths={"alice": f"{MARKER}.csv", "bob": f"{MARKER}.csv"}),
         "no file": psi_params(input_paths={"alice": f"{MARKER}.csv", "bob": "in.csv"}),
@@ -72,7 +78,9 @@ def test_celery_events_tell_what_happens_and_nothing_of_the_requests(node: Runni
             how: app.send_task(TASK_NAME, args=[f"{MARKER}-{how.replace(' ', '-')}", params])
             for how, params in requests.items()
         }
-        wait_for(lambda: sum(event["type"] in ("task-succeeded", "task-failed") for event in events) == 3)
+        wait_for(
+            lambda: sum(event["type"] in ("task-succeeded", "task-failed") for event in events) == 3
+        )
     assert MARKER not in repr(events)
     state = app.events.State()
     for event in events:

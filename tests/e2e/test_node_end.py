@@ -58,7 +58,9 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
 ) -> None:
     write_tables(tmp_path / "data")
     with embedded_redis() as url:
-        with running_node(tmp_path, url, SFWORKER_CONCURRENCY="1", SFWORKER_DRAIN_SECONDS="60") as node:
+        with running_node(
+            tmp_path, url, SFWORKER_CONCURRENCY="1", SFWORKER_DRAIN_SECONDS="60"
+        ) as node:
             node.send("running", training_params(epochs=20))
             wait_for(lambda: len(node.jobs()) == 2)
             node.send("queued", psi_params())
@@ -74,8 +76,12 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
             assert_ended_once(node.events("queued")["bob"], Status.SUCCESS)
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]])
-def test_a_node_that_must_stop_ends_its_jobs_and_says_so(signals: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]]
+)
+def test_a_node_that_must_stop_ends_its_jobs_and_says_so(
+    signals: list[int], tmp_path: Path
+) -> None:
     write_tables(tmp_path / "data")
     drain = "0.5" if len(signals) == 1 else "600"
     with embedded_redis() as url, running_node(tmp_path, url, SFWORKER_DRAIN_SECONDS=drain) as node:
@@ -135,11 +141,18 @@ def test_a_second_node_with_a_link_for_the_same_party_does_not_start(tmp_path: P
         "SFWORKER_PEER_LISTEN": "127.0.0.1:28801",
     }
     with embedded_redis() as url, running_node(tmp_path, url, **link) as first:
-        environment = os.environ | first.environment | {"SFWORKER_STATE_DIR": str(tmp_path / "second")}
-        environment |= {"SFWORKER_PEER_LISTEN": "127.0.0.1:28802", "SFWORKER_WORK_DIR": str(tmp_path / "w")}
+        environment = (
+            os.environ | first.environment | {"SFWORKER_STATE_DIR": str(tmp_path / "second")}
+        )
+        environment |= {
+            "SFWORKER_PEER_LISTEN": "127.0.0.1:28802",
+            "SFWORKER_WORK_DIR": str(tmp_path / "w"),
+        }
         environment |= {"SFWORKER_METRICS_LISTEN": ""}
         command = [Path(sys.executable).with_name("sfworker"), "start"]
         second = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
-    assert second.returncode == 3 and "is the node of alice for other organisations" in second.stderr
+    assert (
+        second.returncode == 3 and "is the node of alice for other organisations" in second.stderr
+    )

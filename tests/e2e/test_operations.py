@@ -84,7 +84,9 @@ class Party:
 
     def send(self, execution_id: str, params: dict[str, Any]) -> None:
         """Send a request, from the listener's container, which is up when the node is not."""
-        done = self.project.execute("listener", "python", "-c", SEND, execution_id, json.dumps(params))
+        done = self.project.execute(
+            "listener", "python", "-c", SEND, execution_id, json.dumps(params)
+        )
         assert done.returncode == 0, done.stderr
 
     def history(self, execution_id: str) -> dict[str, Any]:
@@ -117,7 +119,9 @@ def _parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Party]]:
         docker = stack.enter_context(Docker(root, projects))
         parties = []
         for name in PARTIES:
-            projects[root / name] = Project(root / name / "compose.yml", machine, {"node": f"{name}.example"})
+            projects[root / name] = Project(
+                root / name / "compose.yml", machine, {"node": f"{name}.example"}
+            )
             parties.append(Party(name, root / name, projects[root / name], docker))
         prints = [
             said.splitlines()[-1]
@@ -155,7 +159,9 @@ def succeeded(parties: list[Party], *execution_ids: str) -> None:
         for party in parties:
             history = party.history(execution_id)
             assert history["status"] == "SUCCESS", history
-            assert [event["seq"] for event in history["events"]] == list(range(1, len(history["events"]) + 1))
+            assert [event["seq"] for event in history["events"]] == list(
+                range(1, len(history["events"]) + 1)
+            )
             assert history["result"]["intersection_count"] == 300
 
 
@@ -165,7 +171,8 @@ def test_what_is_queued_survives_another_version(section: str, parties: list[Par
     for execution_id in ids:
         for party in parties:
             party.send(
-                execution_id, psi_params(output_paths={name: f"{execution_id}.csv" for name in PARTIES})
+                execution_id,
+                psi_params(output_paths={name: f"{execution_id}.csv" for name in PARTIES}),
             )
     before = [party.project.running["node"].process.pid for party in parties]
     at_both(parties, lambda it: it.follow("upgrade.md", section))
@@ -224,7 +231,8 @@ def test_nodes_join_one_behind_its_queue_and_leave_it(tmp_path: Path) -> None:
     def send(node: RunningNode, *ids: str) -> list[str]:
         for execution_id in ids:
             node.send(
-                execution_id, psi_params(output_paths={name: f"{execution_id}.csv" for name in PARTIES})
+                execution_id,
+                psi_params(output_paths={name: f"{execution_id}.csv" for name in PARTIES}),
             )
         return list(ids)
 

@@ -106,7 +106,11 @@ def test_the_web_application_of_the_page_sees_its_job_end(redis_url: str, tmp_pa
     (program,) = (text for language, text in blocks(page("README.md")) if language == "python")
     with running_node(tmp_path, redis_url, SFWORKER_QUEUES="secretflow_queue_readme"):
         done = subprocess.run(
-            [sys.executable, "-c", program.replace('"secretflow_queue"', '"secretflow_queue_readme"')],
+            [
+                sys.executable,
+                "-c",
+                program.replace('"secretflow_queue"', '"secretflow_queue_readme"'),
+            ],
             cwd=tmp_path,
             env=os.environ | {"SFWORKER_REDIS_URL": redis_url},
             capture_output=True,
@@ -116,10 +120,16 @@ def test_the_web_application_of_the_page_sees_its_job_end(redis_url: str, tmp_pa
         )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert sorted(line.split()[0] for line in lines if "SUCCESS SUCCESS" in line) == ["alice", "bob"]
+    assert sorted(line.split()[0] for line in lines if "SUCCESS SUCCESS" in line) == [
+        "alice",
+        "bob",
+    ]
     assert "alice 1 RUNNING cluster_init" in lines
 
 
 @pytest.mark.parametrize("name", READMES)
 def test_the_table_lists_exactly_the_task_types_that_exist(name: str) -> None:
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page(name), re.M)) == TaskDispatcher.list_supported_tasks()
+    assert (
+        sorted(re.findall(r"^\| `(\w+)` \|", page(name), re.M))
+        == TaskDispatcher.list_supported_tasks()
+    )

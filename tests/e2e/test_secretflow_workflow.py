@@ -105,7 +105,11 @@ def judge(data: dict[str, str]) -> dict[str, Any]:
     return {
         "task_type": "biclassification_eval",
         "label": {"party": "alice", "path": data, "column": "y"},
-        "prediction": {"party": "alice", "path": output("predict", "output_path"), "column": "prediction"},
+        "prediction": {
+            "party": "alice",
+            "path": output("predict", "output_path"),
+            "column": "prediction",
+        },
     }
 
 
@@ -132,9 +136,13 @@ def check_events(events: list[StatusEvent], steps: list[str]) -> None:
         "task_execution",
     ]
     started = [
-        (event.data["step"], event.data["progress"]) for event in events if event.data["stage"] == "started"
+        (event.data["step"], event.data["progress"])
+        for event in events
+        if event.data["stage"] == "started"
     ]
-    assert started == [(name, round(0.5 + index / 2 / len(steps), 3)) for index, name in enumerate(steps)]
+    assert started == [
+        (name, round(0.5 + index / 2 / len(steps), 3)) for index, name in enumerate(steps)
+    ]
     order = [steps.index(event.data["step"]) for event in events[3:-1]]
     assert order == sorted(order)
 
@@ -142,7 +150,10 @@ def check_events(events: list[StatusEvent], steps: list[str]) -> None:
 def check_nothing_else(node: RunningNode, kept: Mapping[str, set[str]]) -> None:
     """Of all outputs only those are there that the request names."""
     for party, names in kept.items():
-        assert {path.name for path in (node.root / "data" / party / "plan").iterdir()} == {"raw.csv", *names}
+        assert {path.name for path in (node.root / "data" / party / "plan").iterdir()} == {
+            "raw.csv",
+            *names,
+        }
 
 
 def scored(folder: Path, frame: pd.DataFrame, results: Results) -> pd.DataFrame:
@@ -190,7 +201,9 @@ def test_intersection_scaling_regression_and_evaluation(
     people = matched(frame)
     assert results["bob"]["match"]["intersection_count"] == COMMON == len(people)
     for party, names in (("alice", ["age", "debt"]), ("bob", ["income", "visits"])):
-        assert results[party]["scale"]["mean"] == pytest.approx(people[names].mean().to_dict(), rel=1e-9)
+        assert results[party]["scale"]["mean"] == pytest.approx(
+            people[names].mean().to_dict(), rel=1e-9
+        )
     joined = scored(own_folder, people, results)
     assert joined["uid"].tolist() == people["uid"].tolist()
     x = StandardScaler().fit_transform(people[numbers])
@@ -202,7 +215,9 @@ def test_intersection_scaling_regression_and_evaluation(
     check_nothing_else(node, {"alice": {"model", "scores.csv"}, "bob": {"model"}})
 
 
-def test_preprocessing_boosted_trees_and_evaluation(node: RunningNode, app: Celery, own_folder: Path) -> None:
+def test_preprocessing_boosted_trees_and_evaluation(
+    node: RunningNode, app: Celery, own_folder: Path
+) -> None:
     frame = with_gaps(customers(), ("age", "income"))
     deal(node, frame)
     params = {
@@ -221,7 +236,9 @@ def test_preprocessing_boosted_trees_and_evaluation(node: RunningNode, app: Cele
         "fill": then("fillna", output("match", "output_paths"), "age", "income", strategy="median"),
         "codes": then("label_encoder", output("fill", "output_data"), "grade"),
         "flags": then("onehot_encoder", output("codes", "output_data"), "city"),
-        "range": then("min_max_scaler", output("flags", "output_data"), "age", "debt", "income", "visits"),
+        "range": then(
+            "min_max_scaler", output("flags", "output_data"), "age", "debt", "income", "visits"
+        ),
         "split": {
             "task_type": "train_test_split",
             "input_data": output("range", "output_data"),
@@ -287,7 +304,11 @@ def test_statistics_feature_engineering_and_training(
     numbers = ["age", "debt", "income", "visits"]
     steps: Steps = {
         "match": match(),
-        "describe": {"task_type": "table_statistics", "input_data": data, "output_report": "plan/stats.json"},
+        "describe": {
+            "task_type": "table_statistics",
+            "input_data": data,
+            "output_report": "plan/stats.json",
+        },
         "correlate": {"task_type": "pearson_correlation", "input_data": data, "columns": numbers},
         "inflation": {"task_type": "vif", "input_data": data, "columns": numbers},
         "bins": {
@@ -325,7 +346,9 @@ def test_statistics_feature_engineering_and_training(
     for party, name in (("alice", "debt"), ("bob", "income")):
         told = results[party]["describe"]["statistics"]
         assert told[name]["mean"] == pytest.approx(people[name].mean(), rel=1e-9)
-        report = json.loads((node.root / "data" / party / "plan" / f"stats.{party}.json").read_text())
+        report = json.loads(
+            (node.root / "data" / party / "plan" / f"stats.{party}.json").read_text()
+        )
         assert report["statistics"] == told
         other = {"alice": "income", "bob": "debt"}[party]
         assert other not in told and other not in report["statistics"]
@@ -348,5 +371,8 @@ def test_statistics_feature_engineering_and_training(
     fitted = LogisticRegression(penalty=None, max_iter=1000).fit(design, people["y"])
     expected = roc_auc_score(people["y"], fitted.predict_proba(design)[:, 1])
     assert roc_auc_score(joined["y"], joined["prediction"]) == pytest.approx(expected, abs=0.01)
-    kept = {"alice": {"model", "scores.csv", "stats.alice.json"}, "bob": {"model", "stats.bob.json"}}
+    kept = {
+        "alice": {"model", "scores.csv", "stats.alice.json"},
+        "bob": {"model", "stats.bob.json"},
+    }
     check_nothing_else(node, kept)

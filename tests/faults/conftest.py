@@ -22,7 +22,9 @@ _REPORT = Report()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often, which moments, and where the table goes."""
     parser.addoption("--moments", type=int, default=1, help="random moments per fault and workload")
-    parser.addoption("--fault-seed", type=int, default=20, help="the same seed gives the same moments")
+    parser.addoption(
+        "--fault-seed", type=int, default=20, help="the same seed gives the same moments"
+    )
     parser.addoption("--fault-table", help="write the table to this file, as Markdown")
 
 
@@ -55,7 +57,10 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture(scope="package")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A node that hosts alice and bob, with the probes as tasks, strict limits and no drain."""
-    settings: dict[str, Any] = {"memory_limit_bytes": 1_500_000_000, "job_log_limit_bytes": 10_000_000}
+    settings: dict[str, Any] = {
+        "memory_limit_bytes": 1_500_000_000,
+        "job_log_limit_bytes": 10_000_000,
+    }
     node, bench = start_bench(
         tmp_path_factory.mktemp("faults"),
         port_range="23000-23999",
@@ -66,7 +71,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     TaskDispatcher.list_supported_tasks()
     TaskDispatcher.TASK_REGISTRY.update(TASKS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(_ROOT / "src"), str(_ROOT)]), prepend=os.pathsep)
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(_ROOT / "src"), str(_ROOT)]), prepend=os.pathsep
+        )
         with node:
             yield bench
     for name in TASKS:

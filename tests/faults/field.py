@@ -31,7 +31,11 @@ class RedisServer:
 
     def __init__(self, folder: Path, keeps_data: bool = False) -> None:
         self._folder = folder
-        self._options = {"save": "", "appendonly": "yes" if keeps_data else "no", "appendfsync": "always"}
+        self._options = {
+            "save": "",
+            "appendonly": "yes" if keeps_data else "no",
+            "appendfsync": "always",
+        }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -86,7 +90,10 @@ class Field:
     @contextmanager
     def node(self, name: str = "one", **settings: str) -> Iterator[RunningNode]:
         """A node with its own state, which it finds again when it is started again."""
-        own = {"SFWORKER_STATE_DIR": str(self.root / f"state-{name}"), "SFWORKER_PORT_RANGE": "24000-24999"}
+        own = {
+            "SFWORKER_STATE_DIR": str(self.root / f"state-{name}"),
+            "SFWORKER_PORT_RANGE": "24000-24999",
+        }
         with running_node(self.root, self.redis.url, SFWORKER_NAME=name, **own, **settings) as node:
             yield node
 

@@ -67,7 +67,9 @@ def test_many_queued_requests_of_which_some_are_cancelled(
             for number, name in enumerate(names):
                 client.submit(TaskRequest(name, name, own_output(number)))
             for name in cancelled:
-                client._redis.set(f"sfworker:cancelled:{name}", "1")  # as `cancel`, without waiting for nodes
+                client._redis.set(
+                    f"sfworker:cancelled:{name}", "1"
+                )  # as `cancel`, without waiting for nodes
         with field.node(SFWORKER_CONCURRENCY="4"):
             struck = time.time()
             codes = {name: {"TaskCancelled"} if name in cancelled else {""} for name in names}

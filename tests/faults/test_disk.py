@@ -85,6 +85,8 @@ def test_a_full_disk_of_the_temporary_folder(tmp_path: Path, report: Report) -> 
         filler = fill(small)
         struck = time.time()
         node.send("it", psi_params())
-        field.settle("disk of temporary files is full", struck, {"it": {"OutputNotWritable", "WorkerError"}})
+        field.settle(
+            "disk of temporary files is full", struck, {"it": {"OutputNotWritable", "WorkerError"}}
+        )
         filler.unlink()
         field.serves(node, "next")

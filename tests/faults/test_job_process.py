@@ -48,7 +48,11 @@ WORKLOADS = {"psi": intersection, "ss_lr": regression, "workflow": workflow}
 
 
 def run_with_fault(
-    bench: Bench, request: Request, moment: float, strike: Callable[[psutil.Process], None], victim: str
+    bench: Bench,
+    request: Request,
+    moment: float,
+    strike: Callable[[psutil.Process], None],
+    victim: str,
 ) -> tuple[Execution, float]:
     """Run a request and do something to a party's job process ``moment`` seconds after it appeared."""
     struck: list[float] = []
@@ -105,7 +109,12 @@ def _the_next_job_succeeds(bench: Bench) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_killed_or_stopped_job_ends_at_any_moment(
-    name: str, number: signal.Signals, bench: Bench, moments: int, dice: random.Random, report: Report
+    name: str,
+    number: signal.Signals,
+    bench: Bench,
+    moments: int,
+    dice: random.Random,
+    report: Report,
 ) -> None:
     usual = bench.execute({"task_config": WORKLOADS[name](bench.workspace("usual"))}).seconds
     for _ in range(moments):
@@ -123,7 +132,10 @@ def test_a_killed_or_stopped_job_ends_at_any_moment(
 FAULTS = {
     "segfault": ("JobProcessDied", WITHIN_SECONDS),
     "leaves_early": ("JobProcessDied", WITHIN_SECONDS),
-    "eats_memory": ("MemoryLimitExceeded", 20.0),  # the time that it takes to eat so much counts too
+    "eats_memory": (
+        "MemoryLimitExceeded",
+        20.0,
+    ),  # the time that it takes to eat so much counts too
     "loops": ("TaskTimeout", 20.0),
     "floods_pipe": (None, 60.0),
     "floods_log": (None, 60.0),

@@ -56,7 +56,9 @@ def test_a_node_that_ends_in_any_state_and_starts_again(
                 node.process.send_signal(number)
                 node.process.wait(60)
             with field.node() as node:
-                field.settle(f"{number.name} of a node, {state}", struck, executions, within=WITHIN_SECONDS)
+                field.settle(
+                    f"{number.name} of a node, {state}", struck, executions, within=WITHIN_SECONDS
+                )
                 field.serves(node, "next")
 
 
@@ -93,7 +95,9 @@ def test_of_two_nodes_on_one_queue_one_is_killed(
                 if reconnected:  # Celery delivers again, and then knows no more of what runs
                     with field.redis.client() as client:
                         client.client_kill_filter(_type="normal", skipme=True)
-                time.sleep(16 + dice.uniform(0.0, 5.0))  # the second must have been in touch for a while
+                time.sleep(
+                    16 + dice.uniform(0.0, 5.0)
+                )  # the second must have been in touch for a while
                 struck = time.time()
                 first.process.kill()
                 first.process.wait(10)

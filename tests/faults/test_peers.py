@@ -90,21 +90,35 @@ class PeerField:
         return found
 
     def settle(
-        self, fault: str, execution_id: str, struck: float, allowed: set[str], limit: float = LIMIT_SECONDS
+        self,
+        fault: str,
+        execution_id: str,
+        struck: float,
+        allowed: set[str],
+        limit: float = LIMIT_SECONDS,
     ) -> None:
         """Both have ended the same way, in time, and nothing is left; the code of a success is empty."""
         ends = self.ends(execution_id)
         codes = {event.data.get("error_code", "") for event in ends.values()}
-        assert len(codes) == 1 and codes <= allowed, {party: end.data for party, end in ends.items()}
+        assert len(codes) == 1 and codes <= allowed, {
+            party: end.data for party, end in ends.items()
+        }
         ended = max(datetime.fromisoformat(end.timestamp).timestamp() for end in ends.values())
         self.note(fault, ends, ended - struck, limit)
 
     def note(
-        self, fault: str, ends: dict[str, StatusEvent], seconds: float, limit: float, parties: int = 2
+        self,
+        fault: str,
+        ends: dict[str, StatusEvent],
+        seconds: float,
+        limit: float,
+        parties: int = 2,
     ) -> None:
         """Note an end at so many parties, when nothing is left of it and the next request has run."""
         left, seconds = self.leftovers(), max(0.0, seconds)
-        self.report.add(fault, executions=parties, terminal=len(ends), seconds=seconds, leftovers=left)
+        self.report.add(
+            fault, executions=parties, terminal=len(ends), seconds=seconds, leftovers=left
+        )
         assert seconds < limit and not left, (seconds, left)
         self.serves()
 
@@ -143,20 +157,25 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Host
     with Network(tmp_path_factory.mktemp("peers"), "alice", "bob").up() as hosts:
         write_split(hosts)
         target = f"{hosts['alice'].address}:{PORT}"
-        command = hosts["bob"].command(sys.executable, PROXY, "250", "0", f"a:{PROXY_PORT}={target}")
+        command = hosts["bob"].command(
+            sys.executable, PROXY, "250", "0", f"a:{PROXY_PORT}={target}"
+        )
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as proxy:
             yield hosts
             proxy.kill()
 
 
 @pytest.fixture
-def field(network: dict[str, Host], report: Report, request: pytest.FixtureRequest) -> Iterator[PeerField]:
+def field(
+    network: dict[str, Host], report: Report, request: pytest.FixtureRequest
+) -> Iterator[PeerField]:
     """Running nodes; where a test is about settling, by the long way."""
     book = network["bob"].root / "parties.yaml"
     short = book.read_text(encoding="utf-8")
     if "settling" in request.node.name:
         long = short.replace(
-            f"host: {network['alice'].address}, port: {PORT}", f"host: 127.0.0.1, port: {PROXY_PORT}"
+            f"host: {network['alice'].address}, port: {PORT}",
+            f"host: 127.0.0.1, port: {PROXY_PORT}",
         )
         book.write_text(long, encoding="utf-8")
     found = PeerField(network, report)
@@ -188,7 +207,9 @@ def reach(state: str, field: PeerField, dice: random.Random) -> str:
     if state == "running":
         time.sleep(dice.uniform(0.5, 3.0))
     else:
-        wait_for(lambda: "alignment" in {event.data.get("stage") for event in field.bob.so_far(name)})
+        wait_for(
+            lambda: "alignment" in {event.data.get("stage") for event in field.bob.so_far(name)}
+        )
         time.sleep(dice.uniform(0.0, 2.0))  # half a second for each message of the settlement
     return name
 
@@ -220,7 +241,9 @@ def test_a_cut_that_heals(
 
 
 @pytest.mark.parametrize("state", ["joining", "running", "settling"])
-def test_a_cut_that_does_not_heal(state: str, field: PeerField, moments: int, dice: random.Random) -> None:
+def test_a_cut_that_does_not_heal(
+    state: str, field: PeerField, moments: int, dice: random.Random
+) -> None:
     for _ in in_each(moments):
         name = reach(state, field, dice)
         struck = time.time()
@@ -228,7 +251,9 @@ def test_a_cut_that_does_not_heal(state: str, field: PeerField, moments: int, di
         if state == "joining":
             field.bob.send(name, psi_params())
         ends = field.ends(name)
-        seconds = max(datetime.fromisoformat(end.timestamp).timestamp() for end in ends.values()) - struck
+        seconds = (
+            max(datetime.fromisoformat(end.timestamp).timestamp() for end in ends.values()) - struck
+        )
         codes = {party: end.data.get("error_code", "") for party, end in ends.items()}
         if state == "settling":
             assert codes["bob"] in ("", "PeerLost", "SettlementUnknown") and codes["alice"] in (
@@ -239,7 +264,11 @@ def test_a_cut_that_does_not_heal(state: str, field: PeerField, moments: int, di
             expected = "PeerUnreachable" if state == "joining" else "PeerLost"
             assert codes == {"alice": expected, "bob": expected}
         field.bob.link("up")
-        limit = {"joining": JOIN_SECONDS + 15.0, "running": LIMIT_SECONDS, "settling": SETTLE_SECONDS + 20.0}
+        limit = {
+            "joining": JOIN_SECONDS + 15.0,
+            "running": LIMIT_SECONDS,
+            "settling": SETTLE_SECONDS + 20.0,
+        }
         field.note(f"link down for good, {state}", ends, seconds, limit[state])
 
 
@@ -318,7 +347,9 @@ def test_a_peer_that_never_comes(field: PeerField, moments: int) -> None:
             assert end.data["error_code"] == "PeerUnreachable"
             seconds = datetime.fromisoformat(end.timestamp).timestamp() - struck
             limit = JOIN_SECONDS + 10.0
-            field.note("the peer never comes, joining", {host.party: end}, seconds, limit, parties=1)
+            field.note(
+                "the peer never comes, joining", {host.party: end}, seconds, limit, parties=1
+            )
 
 
 def test_a_peer_that_comes_20_seconds_late(field: PeerField, moments: int) -> None:

@@ -38,7 +38,9 @@ def write_csv(path: Path, columns: Columns) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     quoted = any("\r" in str(cell) for cells in columns.values() for cell in cells)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+        writer = csv.writer(
+            file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+        )
         writer.writerow(columns)
         writer.writerows(zip(*columns.values()))
 
@@ -124,9 +126,15 @@ class Bench:
     def check_nothing_left(self, execution: Execution, alone: bool) -> None:
         """No process, port, temporary file or staging folder of the execution is left."""
         settings = self.node.settings
-        jobs = [process.pid for process in self.job_processes() if execution.id in stdout_of(process.pid)]
+        jobs = [
+            process.pid
+            for process in self.job_processes()
+            if execution.id in stdout_of(process.pid)
+        ]
         assert not jobs
-        assert not [port for port, pid in listening(settings.ports) if self.is_job(pid) and pid in jobs]
+        assert not [
+            port for port, pid in listening(settings.ports) if self.is_job(pid) and pid in jobs
+        ]
         assert not list(settings.work_dir.glob(f"*/{execution.id}.*"))
         if alone:  # else it could be another execution's
             assert not list(settings.data_root.rglob(".sfworker-*"))
@@ -226,7 +234,9 @@ def start_bench(root: Path, **settings: Any) -> tuple[Node, Bench]:
     node = Node(
         Settings(**given),
         on_event=collect,
-        template=Template(given.get("template_timeout_seconds", 180.0), preload) if preload else None,
+        template=(
+            Template(given.get("template_timeout_seconds", 180.0), preload) if preload else None
+        ),
     )
     holder.append(Bench(root, node, events))
     return node, holder[0]
@@ -243,7 +253,10 @@ def check_events(execution: Execution) -> None:
         assert events[-1].status is execution.outcome.status
         assert len({event.event_id for event in events}) == len(events)
         assert all(set(event.data) <= set(reference.DATA[event.status]) for event in events)
-        assert {stage for stage, _ in execution.stages(party)} <= {*reference.STAGES, *_OTHER_STAGES}
+        assert {stage for stage, _ in execution.stages(party)} <= {
+            *reference.STAGES,
+            *_OTHER_STAGES,
+        }
         end = events[-1].data
         assert all(seconds >= 0 for seconds in end.get("result", end)["timings"].values())
         assert {(event.execution_id, event.party) for event in events} == {(execution.id, party)}

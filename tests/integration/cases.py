@@ -54,7 +54,9 @@ def psi(workspace: Workspace) -> dict[str, Any]:
     config = request(workspace, "psi", keys=IDS, receiver="alice", **paths)
     whole = world()
     parts = {"alice": range(50), "bob": range(59, 9, -1)}
-    workspace.write("in.csv", {party: rows_in_order(whole[party], rows) for party, rows in parts.items()})
+    workspace.write(
+        "in.csv", {party: rows_in_order(whole[party], rows) for party, rows in parts.items()}
+    )
     return config
 
 
@@ -63,11 +65,17 @@ def train_test_split(workspace: Workspace) -> dict[str, Any]:
     written = {name: workspace.paths(f"{name}.csv") for name in ("train_data", "test_data")}
     stratify = {"party": "alice", "column": "y"}
     return request(
-        workspace, "train_test_split", input_data=workspace.paths("in.csv"), stratify=stratify, **written
+        workspace,
+        "train_test_split",
+        input_data=workspace.paths("in.csv"),
+        stratify=stratify,
+        **written,
     )
 
 
-def transformation(workspace: Workspace, task_type: str, columns: list[str], **more: Any) -> dict[str, Any]:
+def transformation(
+    workspace: Workspace, task_type: str, columns: list[str], **more: Any
+) -> dict[str, Any]:
     """Columns of both parties are transformed."""
     paths = {"input_data": workspace.paths("in.csv"), "output_data": workspace.paths("out.csv")}
     return request(workspace, task_type, columns=columns, **paths, **more)
@@ -219,7 +227,9 @@ def table_statistics(workspace: Workspace) -> dict[str, Any]:
 
 def pearson_correlation(workspace: Workspace) -> dict[str, Any]:
     """All features."""
-    return request(workspace, "pearson_correlation", input_data=workspace.paths("in.csv"), columns=FEATURES)
+    return request(
+        workspace, "pearson_correlation", input_data=workspace.paths("in.csv"), columns=FEATURES
+    )
 
 
 def vif(workspace: Workspace) -> dict[str, Any]:
@@ -318,7 +328,11 @@ class Runs:
     def prepared(self, task_type: str) -> Finished:
         """A case with its files, not run yet."""
         train = task_type.removesuffix("_predict")
-        workspace = self[train].copy().workspace if train != task_type else self.bench.workspace("case")
+        workspace = (
+            self[train].copy().workspace if train != task_type else self.bench.workspace("case")
+        )
         config = CASES[task_type](workspace)
         here = [party for party in ("alice", "bob", "carol") if workspace.exists(party, "in.csv")]
-        return Finished(workspace, config, {party: workspace.read(party, "in.csv") for party in here})
+        return Finished(
+            workspace, config, {party: workspace.read(party, "in.csv") for party in here}
+        )

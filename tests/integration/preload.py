@@ -51,7 +51,10 @@ def atoms(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_numeric(value: Any) -> bool:
     try:
-        return np.asarray(list(value) if isinstance(value, (set, frozenset)) else value).dtype.kind in "biuf"
+        return (
+            np.asarray(list(value) if isinstance(value, (set, frozenset)) else value).dtype.kind
+            in "biuf"
+        )
     except ValueError:  # rows of different lengths
         return False
 

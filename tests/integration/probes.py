@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
     from secretflow_task.run import Run
 
-FOREIGN_TEXT = "customer 4711 has 12,345.67"  # what an error inside a device task must not tell the peers
+FOREIGN_TEXT = (
+    "customer 4711 has 12,345.67"  # what an error inside a device task must not tell the peers
+)
 
 
 class ProbeConfig(TaskConfig):
@@ -66,7 +68,10 @@ LEAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, str]]] = {
         lambda table: table["b1"].repeat(3).reshape(-1, 3) * [0, -2, 1e3],
         ("column", "b1"),
     ),
-    "the codes of a column": (lambda table: [ord(cell[0]) % 7 for cell in table["city"]], ("column", "city")),
+    "the codes of a column": (
+        lambda table: [ord(cell[0]) % 7 for cell in table["city"]],
+        ("column", "city"),
+    ),
     "a category": (lambda table: {"x": [table["city"][3]]}, ("text", "city")),
     "a mean": (lambda table: table["b2"].mean(), ("mean", "b2")),
     "a deviation": (lambda table: {"b2": table["b2"].std()}, ("std", "b2")),
@@ -87,7 +92,9 @@ def _leaked(run: Run, config: LeakConfig) -> Any:
 def prepare_leak(run: Run, config: LeakConfig) -> Any:
     """Leak through the facts, where that is how."""
     value = _leaked(run, config)
-    run.agree(**({"of_bob": float(value)} if config.how == "through facts" and value is not None else {}))
+    run.agree(
+        **({"of_bob": float(value)} if config.how == "through facts" and value is not None else {})
+    )
     return value
 
 
@@ -155,7 +162,9 @@ def adapter(devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
     # The SPU's link is made when it is first used.
     sf.reveal(devices["spu"](lambda x: x + 1)(devices["alice"](lambda: 1.0)().to(devices["spu"])))
     try:
-        secure_pickle.loads(pickle.dumps(RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)
+        secure_pickle.loads(
+            pickle.dumps(RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST
+        )
         refused = False
     except pickle.UnpicklingError:
         refused = True
@@ -194,7 +203,9 @@ def collects(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
     spu = devices["spu"]
     x = devices["alice"](lambda: 1.0)().to(spu)
     delete, deleted = SPURuntime.del_share, []
-    counting = mock.patch.object(SPURuntime, "del_share", lambda *call: (deleted.append(1), delete(*call))[1])
+    counting = mock.patch.object(
+        SPURuntime, "del_share", lambda *call: (deleted.append(1), delete(*call))[1]
+    )
     with counting:
         for _ in range(config.times):
             cycle: list[Any] = [spu(lambda x: x + 1)(x)]
@@ -212,7 +223,11 @@ def _listens() -> list[str]:
 
     connections = psutil.Process().net_connections("tcp")
     return sorted(
-        {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+        {
+            connection.laddr.ip
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN
+        }
     )
 
 
@@ -342,7 +357,9 @@ def swapped_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[str, 
         rows[0], rows[1] = rows[1], rows[0]
         return rows
 
-    with mock.patch.object(psi_task, "_output_rows", swapped if devices.self_party == "bob" else output_rows):
+    with mock.patch.object(
+        psi_task, "_output_rows", swapped if devices.self_party == "bob" else output_rows
+    ):
         return psi_task.execute_psi(devices, task_config)
 
 
@@ -391,7 +408,12 @@ TASKS = {
         Task("leak", leak, LeakConfig, ("spu",), prepare_leak),
         Task("probe", probe, ProbeConfig, ("spu",), prepare),
         Task("psi_swapped", swapped_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
-        Task("psi_foreign_row", foreign_row_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi),
-        Task("plain", lambda devices, task_config: {"got": dict(task_config), "devices": sorted(devices)}),
+        Task(
+            "psi_foreign_row", foreign_row_psi, psi_task.PsiConfig, ("spu",), psi_task.prepare_psi
+        ),
+        Task(
+            "plain",
+            lambda devices, task_config: {"got": dict(task_config), "devices": sorted(devices)},
+        ),
     )
 }

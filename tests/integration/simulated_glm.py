@@ -38,10 +38,14 @@ def main() -> None:
     """``{"FM64": {"0.0": [...], "0.05": [...]}, ...}``, for tables of several sizes and seeds."""
     found: dict[str, dict[str, list[bool]]] = {}
     for field, smallest in (("FM64", 1e-3), ("FM128", 1e-5)):
-        parties = simulation.Simulator.simple(2, spu.ProtocolKind.SEMI2K, getattr(spu.FieldType, field))
+        parties = simulation.Simulator.simple(
+            2, spu.ProtocolKind.SEMI2K, getattr(spu.FieldType, field)
+        )
         found[field] = {
             str(noise): [
-                is_sound(parties, smallest, rows, seed, noise) for rows in sizes for seed in range(3)
+                is_sound(parties, smallest, rows, seed, noise)
+                for rows in sizes
+                for seed in range(3)
             ]
             for noise, sizes in ((0.0, (100, 1000, 1900)), (0.05, (1000,)))
         }

@@ -117,7 +117,8 @@ def _slope_of_the_tree_sigmoid() -> float:
     from secretflow.ml.boost.ss_xgb_v.core import node_split
 
     return round(
-        float(node_split.sigmoid(np.float64(0.01)) - node_split.sigmoid(np.float64(-0.01))) / 0.02, 3
+        float(node_split.sigmoid(np.float64(0.01)) - node_split.sigmoid(np.float64(-0.01))) / 0.02,
+        3,
     )
 
 
@@ -193,9 +194,15 @@ def main() -> None:
     facts["smallest_bin"] = {str(bins): _smallest_bin(bins) for bins in (100, 200)}
     address = f"127.0.0.1:{_free_port()}"
     parties = {"alice": {"address": address, "listen_addr": address}}
-    sf.init(cluster_config={"parties": parties, "self_party": "alice"}, ray_mode=False, logging_level="error")
+    sf.init(
+        cluster_config={"parties": parties, "self_party": "alice"},
+        ray_mode=False,
+        logging_level="error",
+    )
     connections = psutil.Process().net_connections("tcp")
-    facts["listens"] = sorted({some.laddr.ip for some in connections if some.status == psutil.CONN_LISTEN})
+    facts["listens"] = sorted(
+        {some.laddr.ip for some in connections if some.status == psutil.CONN_LISTEN}
+    )
     facts["interrupt"] = signal.getsignal(signal.SIGINT).__module__
     facts["programs_of_a_wait"] = [_programs_of_a_wait()]
     engine_adapter.wait_without_programs()

@@ -29,7 +29,10 @@ def _classification(party: Any, label: Array, score: Array) -> dict[str, Any]:
         "auc": float(summary.auc),
         "ks": float(summary.ks),
         "f1": float(summary.f1_score),
-        "head": [[float(head.fpr), float(head.precision), float(head.recall)] for head in report.head_report],
+        "head": [
+            [float(head.fpr), float(head.precision), float(head.recall)]
+            for head in report.head_report
+        ],
     }
 
 

@@ -87,8 +87,12 @@ def _at_party(value: Any, party: str, old: str, new: str) -> Any:
         return [_at_party(item, party, old, new) for item in value]
     if not isinstance(value, dict):
         return value
-    mine = {key for key, item in value.items() if item == old and party in (key, value.get("party"))}
-    return {key: new if key in mine else _at_party(item, party, old, new) for key, item in value.items()}
+    mine = {
+        key for key, item in value.items() if item == old and party in (key, value.get("party"))
+    }
+    return {
+        key: new if key in mine else _at_party(item, party, old, new) for key, item in value.items()
+    }
 
 
 def encoded(encoding: str, cell: str) -> Callable[[Target], None]:
@@ -204,17 +208,26 @@ EVALUATIONS = ("biclassification_eval", "regression_eval")
 PREDICTIONS = tuple(task for task in CASES if task.endswith("_predict"))
 WITH_CLASSES = ("sgb", "ss_glm", "ss_lr", "ss_xgb", "woe_iv", "biclassification_eval", "workflow")
 WITH_LABEL = (*WITH_CLASSES, "regression_eval")
-BY_NAME = ("psi", "train_test_split", "table_statistics", *ENCODERS)  # numbers and texts are all the same
+BY_NAME = (
+    "psi",
+    "train_test_split",
+    "table_statistics",
+    *ENCODERS,
+)  # numbers and texts are all the same
 
 UNREADABLE = all_tasks("UnreadableFile")
-GAPS = {**each(("train_test_split", "table_statistics", *TRANSFORMATIONS), RIGHT), "woe_iv": "TooFewRows"}
+GAPS = {
+    **each(("train_test_split", "table_statistics", *TRANSFORMATIONS), RIGHT),
+    "woe_iv": "TooFewRows",
+}
 TEXTS = {"*": "BadColumnType", **each(BY_NAME, RIGHT), "woe_iv": "TooFewRows"}
 LARGE = each(("psi", "train_test_split", *ENCODERS), RIGHT)
 
 KINDS: dict[str, Kind] = {
     "empty file": Kind(lambda target: target.rewrite(lambda data: b""), all_tasks("EmptyInput")),
     "header only": Kind(
-        lambda target: target.rewrite(lambda data: data.splitlines(True)[0]), all_tasks("EmptyInput")
+        lambda target: target.rewrite(lambda data: data.splitlines(True)[0]),
+        all_tasks("EmptyInput"),
     ),
     "duplicate header": Kind(duplicate_header, all_tasks("DuplicateColumn")),
     "byte order mark": Kind(
@@ -232,15 +245,20 @@ KINDS: dict[str, Kind] = {
     "UTF-16": Kind(encoded("utf-16", "武汉"), UNREADABLE),
     "Latin-1": Kind(encoded("latin-1", "Zürich"), UNREADABLE),
     "ragged rows": Kind(ragged, UNREADABLE),
-    "open quote": Kind(lambda target: target.rewrite(lambda data: data.replace(b",", b',"', 40)), UNREADABLE),
-    "NUL bytes": Kind(lambda target: target.rewrite(lambda data: data[:-9] + b"\0" + data[-8:]), UNREADABLE),
+    "open quote": Kind(
+        lambda target: target.rewrite(lambda data: data.replace(b",", b',"', 40)), UNREADABLE
+    ),
+    "NUL bytes": Kind(
+        lambda target: target.rewrite(lambda data: data[:-9] + b"\0" + data[-8:]), UNREADABLE
+    ),
     "CSV named Parquet": Kind(lambda target: target.rename("in.parquet"), UNREADABLE),
     "nested Parquet": Kind(nested, UNREADABLE),
     "wrong suffix": Kind(lambda target: target.rename("in.xlsx"), all_tasks("UnsupportedFormat")),
     "missing file": Kind(lambda target: target.path.unlink(), all_tasks("MissingFile")),
     "folder in its place": Kind(folder, all_tasks("MissingFile")),
     "missing column": Kind(
-        without_column, {"*": "MissingColumn", **each(("train_test_split", "table_statistics"), RIGHT)}
+        without_column,
+        {"*": "MissingColumn", **each(("train_test_split", "table_statistics"), RIGHT)},
     ),
     "column of both parties": Kind(
         column_of_both,
@@ -251,7 +269,8 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "unequal row counts": Kind(
-        one_row_less, {"*": "RowCountMismatch", **each(("psi", "table_statistics", *EVALUATIONS), RIGHT)}
+        one_row_less,
+        {"*": "RowCountMismatch", **each(("psi", "table_statistics", *EVALUATIONS), RIGHT)},
     ),
     "repeated row": Kind(repeated_row, {"*": RIGHT, "psi": "DuplicateKeys"}),
     "text among numbers": Kind(put("unknown"), TEXTS),
@@ -310,7 +329,9 @@ def right_psi(target: Target) -> None:
     assert outputs["alice"]["uid"] == outputs["bob"]["uid"]
     assert set(outputs["bob"]["uid"]) == set(tables["alice"]["uid"]) & set(tables["bob"]["uid"])
     for party, output in outputs.items():
-        assert set(rows_of(output)) <= set(rows_of(tables[party])) and list(output) == list(tables[party])
+        assert set(rows_of(output)) <= set(rows_of(tables[party])) and list(output) == list(
+            tables[party]
+        )
 
 
 def right_split(target: Target) -> None:
@@ -328,16 +349,21 @@ def right_transformation(target: Target) -> None:
     columns = target.case.config["columns"]
     kept = [name for name in before if name not in columns]
     assert [before[name] for name in kept] == [after[name] for name in kept]
-    codes = list(zip(*(after[name] for name in after if name not in before or name == target.column)))
+    codes = list(
+        zip(*(after[name] for name in after if name not in before or name == target.column))
+    )
     TRANSFORMED[target.case.config["task_type"]](before[target.column], codes)
 
 
-def check_numbers(transform: Callable[[Array], Array]) -> Callable[[Sequence[str], Sequence[Any]], None]:
+def check_numbers(
+    transform: Callable[[Array], Array],
+) -> Callable[[Sequence[str], Sequence[Any]], None]:
     """The column is what numpy makes of it."""
 
     def check(cells: Sequence[str], codes: Sequence[Any]) -> None:
         x, found = (
-            np.array([cell or "nan" for cell in column], float) for column in (cells, next(zip(*codes)))
+            np.array([cell or "nan" for cell in column], float)
+            for column in (cells, next(zip(*codes)))
         )
         assert np.allclose(found, transform(x), rtol=1e-6, atol=1e-9, equal_nan=True)
 
@@ -352,7 +378,9 @@ def check_codes(cells: Sequence[str], codes: Sequence[Any]) -> None:
 
 def check_bins(cells: Sequence[str], codes: Sequence[Any]) -> None:
     """Bins are in the order of their numbers, nearly of one size, and the missing are by themselves."""
-    bins = [(float(cell), int(code)) for cell, (code,) in zip(cells, codes) if cell not in ("", "NaN")]
+    bins = [
+        (float(cell), int(code)) for cell, (code,) in zip(cells, codes) if cell not in ("", "NaN")
+    ]
     numbers = [code for _, code in sorted(bins)]
     assert numbers == sorted(numbers) and set(numbers) == {0, 1, 2, 3}
     missing = {code for cell, (code,) in zip(cells, codes) if cell in ("", "NaN")}
@@ -361,7 +389,9 @@ def check_bins(cells: Sequence[str], codes: Sequence[Any]) -> None:
 
 TRANSFORMED: dict[str, Callable[[Sequence[str], Sequence[Any]], None]] = {
     "standard_scaler": check_numbers(lambda x: (x - np.nanmean(x)) / (np.nanstd(x) or 1.0)),
-    "min_max_scaler": check_numbers(lambda x: (x - np.nanmin(x)) / (np.nanmax(x) - np.nanmin(x) or 1.0)),
+    "min_max_scaler": check_numbers(
+        lambda x: (x - np.nanmin(x)) / (np.nanmax(x) - np.nanmin(x) or 1.0)
+    ),
     "fillna": check_numbers(lambda x: np.where(np.isnan(x), np.nanmedian(x), x)),
     "label_encoder": check_codes,
     "onehot_encoder": check_codes,
@@ -392,7 +422,9 @@ def right_correlation(target: Target) -> None:
     if "correlation" in result:
         assert np.allclose(result["correlation"], expected, atol=1e-3)
     else:
-        assert [*result["vif"].values()] == pytest.approx([*np.diag(np.linalg.inv(expected))], rel=1e-2)
+        assert [*result["vif"].values()] == pytest.approx(
+            [*np.diag(np.linalg.inv(expected))], rel=1e-2
+        )
 
 
 def right_weights(target: Target) -> None:
@@ -408,7 +440,8 @@ def right_evaluation(target: Target) -> None:
     """AUC, or mean squared error, as scikit-learn's."""
     assert target.case.execution
     y, score = (
-        np.array(target.case.workspace.read("alice", "in.csv")[name], float) for name in ("y", "score")
+        np.array(target.case.workspace.read("alice", "in.csv")[name], float)
+        for name in ("y", "score")
     )
     result = target.case.execution.results["alice"]
     if "auc" in result:
@@ -420,7 +453,9 @@ def right_evaluation(target: Target) -> None:
 def right_prediction(target: Target) -> None:
     """The rows that were not changed have the predictions that they had."""
     column = "cluster" if target.case.config["task_type"].startswith("ss_kmeans") else "prediction"
-    now, before = (some.workspace.read("alice", "out.csv") for some in (target.case, target.original))
+    now, before = (
+        some.workspace.read("alice", "out.csv") for some in (target.case, target.original)
+    )
     old_cells = target.original.tables[target.party][target.column]
     kept = [old == new for old, new in zip(old_cells, target.table[target.column])]
     same = np.isclose(np.array(now[column], float), np.array(before[column], float), atol=1e-4)
@@ -500,7 +535,9 @@ def spoiled(original: Finished, kind: Kind) -> Target:
 
 def files(case: Finished) -> list[Path]:
     """Everything that the parties have."""
-    return [path for party in case.tables for path in sorted(case.workspace.path(party, "").rglob("*"))]
+    return [
+        path for party in case.tables for path in sorted(case.workspace.path(party, "").rglob("*"))
+    ]
 
 
 def pairs() -> Iterator[Any]:
@@ -522,7 +559,9 @@ def whose(task_type: str, kind: str, answer: str, target: Target) -> str | None:
 
 
 @pytest.mark.parametrize("task_type, kind", list(pairs()))
-def test_a_bad_table_is_refused_by_name_or_done_rightly(runs: Runs, task_type: str, kind: str) -> None:
+def test_a_bad_table_is_refused_by_name_or_done_rightly(
+    runs: Runs, task_type: str, kind: str
+) -> None:
     target = spoiled(runs[task_type], KINDS[kind])
     answer = KINDS[kind].answers.get(task_type, KINDS[kind].answers["*"])
     before = files(target.case)
@@ -530,11 +569,15 @@ def test_a_bad_table_is_refused_by_name_or_done_rightly(runs: Runs, task_type: s
         check = check_same if answer == SAME else RIGHT_RESULTS[task_type]
         check(replace(target, case=target.case.run()))
     else:
-        target.case.workspace.fail(target.case.config, answer, whose(task_type, kind, answer, target))
+        target.case.workspace.fail(
+            target.case.config, answer, whose(task_type, kind, answer, target)
+        )
         assert files(target.case) == before
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in CASES])
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in CASES]
+)
 def test_after_all_that_the_good_table_still_runs(runs: Runs, task_type: str) -> None:
     target = Target(runs[task_type], runs[task_type].copy().run(), *_TARGETS.get(task_type, _USUAL))
     check_same(target)

@@ -101,7 +101,10 @@ def test_ids_of_the_submitter_are_in_every_event(workspace: Workspace) -> None:
     with workspace.bench.mutex:
         events = workspace.bench.events.pop(f"{workspace.name}-x")
     assert outcome.status is Status.SUCCESS
-    ids = {(event.task_request_id, event.execution_id, event.task_id, event.subtask_id) for event in events}
+    ids = {
+        (event.task_request_id, event.execution_id, event.task_id, event.subtask_id)
+        for event in events
+    }
     assert ids == {("web-request-1", f"{workspace.name}-x", "7", "7.1")}
 
 
@@ -131,8 +134,12 @@ def as_floats(cells: list[str]) -> np.ndarray[Any, Any]:
     return np.array([float(cell or "nan") for cell in cells]).reshape(-1, 1)
 
 
-@pytest.mark.parametrize("with_mean, with_std", [(True, True), (True, False), (False, True), (False, False)])
-def test_the_scaler_is_that_of_scikit_learn(workspace: Workspace, with_mean: bool, with_std: bool) -> None:
+@pytest.mark.parametrize(
+    "with_mean, with_std", [(True, True), (True, False), (False, True), (False, False)]
+)
+def test_the_scaler_is_that_of_scikit_learn(
+    workspace: Workspace, with_mean: bool, with_std: bool
+) -> None:
     tables = a_table()
     request = {
         "task_type": "standard_scaler",
@@ -157,7 +164,9 @@ def test_the_scaler_is_that_of_scikit_learn(workspace: Workspace, with_mean: boo
         assert ("mean" in result, "std" in result) == (with_mean, with_std)
         assert sorted(result["columns_used"]) == sorted(columns)
         untouched = set(output) - set(columns)
-        assert {name: output[name] for name in untouched} == {name: tables[party][name] for name in untouched}
+        assert {name: output[name] for name in untouched} == {
+            name: tables[party][name] for name in untouched
+        }
     assert "age" not in json.dumps(execution.results["bob"]) and "income" not in json.dumps(
         execution.results["alice"]
     )
@@ -248,8 +257,12 @@ def test_a_stratified_split_keeps_the_shares_and_repeats_itself(workspace: Works
     train, test = found[0]
     assert sorted(train + test) == sorted(tables["bob"]["uid"])
     label = dict(zip(tables["bob"]["uid"], tables["bob"]["y"]))
-    plain = train_test_split(tables["bob"]["y"], train_size=0.7, random_state=5, stratify=tables["bob"]["y"])
-    assert [sorted(label[uid] for uid in part) for part in (train, test)] == [sorted(part) for part in plain]
+    plain = train_test_split(
+        tables["bob"]["y"], train_size=0.7, random_state=5, stratify=tables["bob"]["y"]
+    )
+    assert [sorted(label[uid] for uid in part) for part in (train, test)] == [
+        sorted(part) for part in plain
+    ]
 
 
 def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> None:
@@ -269,7 +282,9 @@ def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> No
             state.permutation(size)
         unshuffled[state.permutation(len(order))] = order
         positives = len(order) - np.arange(1, len(order))
-        return max(np.mean(y[unshuffled] == (np.arange(len(order)) >= len(order) - n)) for n in positives)
+        return max(
+            np.mean(y[unshuffled] == (np.arange(len(order)) >= len(order) - n)) for n in positives
+        )
 
     assert right(train) < 0.8
     in_order = sorted(train)
@@ -293,7 +308,9 @@ def test_a_split_that_leaves_nothing_is_refused(workspace: Workspace) -> None:
 
 def evaluation(workspace: Workspace, label: Any, score: Any, **more: Any) -> dict[str, Any]:
     """A request to evaluate scores at alice."""
-    workspace.write("truth.csv", {"alice": {"id": [f"{row}" for row in range(len(label))], "y": label}})
+    workspace.write(
+        "truth.csv", {"alice": {"id": [f"{row}" for row in range(len(label))], "y": label}}
+    )
     workspace.write("scores.csv", {"alice": {"p": score}})
     return {
         "task_type": "biclassification_eval",
@@ -334,7 +351,9 @@ def test_an_evaluation_is_that_of_scikit_learn_also_with_ties(
     assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     tn, fp, fn, tp = metrics.confusion_matrix(y, predicted).ravel()
     assert result["confusion_matrix"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
-    assert result["rows"] == 500 and len(result["tables"]) == (20 if levels is None else len(np.unique(p)))
+    assert result["rows"] == 500 and len(result["tables"]) == (
+        20 if levels is None else len(np.unique(p))
+    )
     for row in result["tables"]:
         chosen = p >= row["threshold"]
         assert row["rows"] == chosen.sum()
@@ -356,13 +375,17 @@ def test_figures_are_shared_only_when_asked_for_and_tables_never(workspace: Work
 def test_a_workflow_runs_from_raw_tables_to_an_evaluation(workspace: Workspace) -> None:
     rng = np.random.default_rng(2)
     tables = two_halves(400)
-    shuffled = {party: rows_in_order(table, rng.permutation(400)[:360]) for party, table in tables.items()}
+    shuffled = {
+        party: rows_in_order(table, rng.permutation(400)[:360]) for party, table in tables.items()
+    }
 
     def step(name: str, output: str) -> dict[str, str]:
         return {"step": name, "output": output}
 
     configs: dict[str, dict[str, Any]] = {
-        "psi": {key: value for key, value in psi(workspace, shuffled).items() if key != "output_paths"},
+        "psi": {
+            key: value for key, value in psi(workspace, shuffled).items() if key != "output_paths"
+        },
         "split": {
             "task_type": "train_test_split",
             "input_data": step("psi", "output_paths"),
@@ -395,7 +418,11 @@ def test_a_workflow_runs_from_raw_tables_to_an_evaluation(workspace: Workspace) 
         "eval": {
             "task_type": "biclassification_eval",
             "label": {"party": "alice", "path": step("scale", "output_data"), "column": "y"},
-            "prediction": {"party": "alice", "path": step("predict", "output_path"), "column": "prediction"},
+            "prediction": {
+                "party": "alice",
+                "path": step("predict", "output_path"),
+                "column": "prediction",
+            },
         },
     }
     steps = [{"name": name, "task_config": config} for name, config in configs.items()]
@@ -436,9 +463,9 @@ def test_a_workflow_names_the_step_that_failed_and_keeps_nothing(workspace: Work
     for failure in execution.failures.values():
         assert failure["step"] == "scale"
         assert failure["error"].startswith("Step 'scale': alice: column 'city' of ")
-    assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == [
-        "in.csv"
-    ] * 2
+    assert [
+        path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()
+    ] == ["in.csv"] * 2
 
 
 def test_trees_on_shares_predict_what_xgboost_predicts(workspace: Workspace) -> None:

@@ -31,7 +31,11 @@ def stock() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def bent(bench: Bench) -> dict[str, Any]:
     """What it does in a job."""
-    return bench.workspace("adapter").run(probe(bench.workspace("adapter"), "adapter")).results["alice"]
+    return (
+        bench.workspace("adapter")
+        .run(probe(bench.workspace("adapter"), "adapter"))
+        .results["alice"]
+    )
 
 
 def test_importing_it_starts_a_backend_that_forked_children_hang_on(
@@ -55,14 +59,18 @@ def test_its_server_listens_on_every_interface_and_ours_on_loopback(
     assert with_port["listens"] == ["127.0.0.1", "::ffff:127.0.0.1"]
 
 
-def test_it_runs_code_that_a_peer_sends_and_we_do_not(stock: dict[str, Any], bent: dict[str, Any]) -> None:
+def test_it_runs_code_that_a_peer_sends_and_we_do_not(
+    stock: dict[str, Any], bent: dict[str, Any]
+) -> None:
     assert stock["peer_runs_code"] is True
     assert bent["refused"] is True
 
 
 @pytest.mark.parametrize("name", ["exec", "eval", "getattr", "print"])
 def test_no_function_that_could_run_code_is_allowed(name: str) -> None:
-    assert not [allowed for allowed in engine_adapter.ALLOWED_CLASSES if allowed.endswith(f".{name}")]
+    assert not [
+        allowed for allowed in engine_adapter.ALLOWED_CLASSES if allowed.endswith(f".{name}")
+    ]
 
 
 def test_it_sends_the_text_of_an_error_to_the_peers_and_we_do_not(
@@ -79,7 +87,9 @@ def test_its_link_sleeps_a_second_where_ours_tries_again_at_once(
     assert [bent["retries"], bent["retry_pause"]] == [20, 20]
 
 
-def test_it_ends_its_own_process_after_an_error(stock: dict[str, Any], bent: dict[str, Any]) -> None:
+def test_it_ends_its_own_process_after_an_error(
+    stock: dict[str, Any], bent: dict[str, Any]
+) -> None:
     assert stock["exit_code"] == 1
     assert stock["interrupt"].startswith("secretflow.")
     assert bent["interrupt"] == "secretflow_task.engine_adapter"
@@ -97,7 +107,9 @@ def test_it_drops_the_rows_of_a_last_short_batch(stock: dict[str, Any]) -> None:
     assert stock["weights_on_every_row"]["10"] != stock["weights"]["8"]
 
 
-def test_its_trees_take_a_sigmoid_of_twice_the_slope_and_ours_the_true_one(stock: dict[str, Any]) -> None:
+def test_its_trees_take_a_sigmoid_of_twice_the_slope_and_ours_the_true_one(
+    stock: dict[str, Any],
+) -> None:
     assert stock["tree_slope"] == [0.5, 0.25]
 
 

@@ -19,7 +19,9 @@ from tests.integration.bench import Workspace
 pytestmark = pytest.mark.engine
 
 
-def evaluation(workspace: Workspace, task_type: str, party: str = "alice", **more: Any) -> dict[str, Any]:
+def evaluation(
+    workspace: Workspace, task_type: str, party: str = "alice", **more: Any
+) -> dict[str, Any]:
     """A request to evaluate the column `p` of ``scores.parquet`` against `y` of ``truth.csv``."""
     return {
         "task_type": task_type,
@@ -37,7 +39,9 @@ def write_scores(workspace: Workspace, party: str, values: Any) -> None:
     pd.DataFrame({"uid": [f"{row}" for row in rows], "p": values, "other": rows}).to_parquet(path)
 
 
-def test_figures_of_a_regression_go_to_the_label_party_or_if_shared_to_all(workspace: Workspace) -> None:
+def test_figures_of_a_regression_go_to_the_label_party_or_if_shared_to_all(
+    workspace: Workspace,
+) -> None:
     label, prediction = measured(1e9)
     workspace.write("truth.csv", {"bob": {"z": [""] * len(label), "y": label.tolist()}})
     write_scores(workspace, "bob", prediction)
@@ -46,10 +50,14 @@ def test_figures_of_a_regression_go_to_the_label_party_or_if_shared_to_all(works
     assert set(kept["alice"]) == set(kept["carol"]) == {"columns_used", "timings"}
     assert kept["bob"]["r2"] == pytest.approx(metrics.r2_score(label, prediction), rel=1e-7)
     assert kept["bob"]["columns_used"] == ["y", "p"]
-    shared = workspace.run(evaluation(workspace, "regression_eval", "bob", share=True), **parties).results
+    shared = workspace.run(
+        evaluation(workspace, "regression_eval", "bob", share=True), **parties
+    ).results
     figures = {"mse", "rmse", "mae", "mape", "r2", "explained_variance"}
     assert set(shared["alice"]) == set(shared["carol"]) == figures | {"columns_used", "timings"}
-    assert {name: shared["alice"][name] for name in figures} == {name: kept["bob"][name] for name in figures}
+    assert {name: shared["alice"][name] for name in figures} == {
+        name: kept["bob"][name] for name in figures
+    }
     assert len(shared["bob"]["residual_histogram"]) == 10
 
 
@@ -83,7 +91,9 @@ def test_a_boolean_label_is_evaluated_also_after_it_became_text(workspace: Works
         "prediction": {**at, "column": "p"},
     }
     steps = [{"name": "match", "task_config": match}, {"name": "judge", "task_config": judge}]
-    result = workspace.run({"task_type": "workflow", "steps": steps}).results["alice"]["steps"]["judge"]
+    result = workspace.run({"task_type": "workflow", "steps": steps}).results["alice"]["steps"][
+        "judge"
+    ]
     assert workspace.read("alice", "out.csv")["y"][:2] == [str(bool(label[0])), str(bool(label[1]))]
     assert result["auc"] == pytest.approx(metrics.roc_auc_score(label, score), rel=1e-12)
 
@@ -119,14 +129,18 @@ def stock() -> dict[str, Any]:
 class TestWhatSecretFlowSays:
     """A release that repairs one of these may be used in the place of our own figures."""
 
-    def test_its_report_at_low_false_positive_rates_mixes_up_its_columns(self, stock: dict[str, Any]) -> None:
+    def test_its_report_at_low_false_positive_rates_mixes_up_its_columns(
+        self, stock: dict[str, Any]
+    ) -> None:
         label, score = classifications()["plain"]
         fpr, tpr, _ = metrics.roc_curve(label, score)
         for said, _precision, recall in stock["plain"]["head"]:
             assert recall < 0.01 < np.interp(said, fpr, tpr)
 
     @pytest.mark.parametrize("name", ["ten score levels", "fewer rows than buckets"])
-    def test_its_ks_and_f1_are_lost_in_empty_buckets(self, stock: dict[str, Any], name: str) -> None:
+    def test_its_ks_and_f1_are_lost_in_empty_buckets(
+        self, stock: dict[str, Any], name: str
+    ) -> None:
         right = biclassification_figures(*classifications()[name], 0.5)
         assert stock[name]["ks"] < 0.5 * right["ks"]
         assert np.isnan(stock[name]["f1"]) or stock[name]["f1"] < 0.5 * right["best_f1"]
@@ -146,6 +160,8 @@ class TestWhatSecretFlowSays:
         right = regression_figures(*regressions()["far from zero"])
         assert abs(stock["far from zero"]["r2"] - right["r2"]) > 0.02
 
-    def test_it_has_no_number_for_a_constant_label_or_a_label_of_zero(self, stock: dict[str, Any]) -> None:
+    def test_it_has_no_number_for_a_constant_label_or_a_label_of_zero(
+        self, stock: dict[str, Any]
+    ) -> None:
         assert stock["constant label"]["r2"] < -1e9
         assert stock["a label of zero"]["mape"] == float("inf")

@@ -44,7 +44,9 @@ def test_trees_on_encrypted_gradients_predict_what_xgboost_predicts(workspace: W
     check_against_xgboost(workspace, "sgb")
 
 
-def test_a_generalised_linear_model_has_the_coefficients_of_statsmodels(workspace: Workspace) -> None:
+def test_a_generalised_linear_model_has_the_coefficients_of_statsmodels(
+    workspace: Workspace,
+) -> None:
     tables = test_glm.tables_of("Poisson", "Log", label_at="bob")
     fitted = test_glm.train(workspace, tables, receiver="bob", dist="Poisson")
     test_glm.check(tables, fitted.eta, test_glm.plain_eta(tables, "Poisson", "Log"), share=0.005)

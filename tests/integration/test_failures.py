@@ -92,11 +92,15 @@ def test_a_killed_job_process_ends_in_exactly_one_failure(
 
 
 @serves_the_next_job
-def test_a_psi_killed_in_native_code_leaves_no_rows_behind(workspace: Workspace, bench: Bench) -> None:
+def test_a_psi_killed_in_native_code_leaves_no_rows_behind(
+    workspace: Workspace, bench: Bench
+) -> None:
     tables = dict(zip(("alice", "bob"), overlapping(60_000, 30_000)))
     request = psi(workspace, tables, protocol="ECDH")
     work = bench.node.settings.work_dir
-    killer = kill_job(bench, "alice", lambda: any(path.is_dir() for path in work.glob("*/*.alice/*")))
+    killer = kill_job(
+        bench, "alice", lambda: any(path.is_dir() for path in work.glob("*/*.alice/*"))
+    )
     execution = workspace.fail(request, "JobProcessDied", "alice")
     killer.join()
     assert execution.stages("bob")[-1][0] == "intersection"
@@ -104,7 +108,9 @@ def test_a_psi_killed_in_native_code_leaves_no_rows_behind(workspace: Workspace,
 
 
 @serves_the_next_job
-def test_a_training_killed_in_the_middle_leaves_no_model(workspace: Workspace, bench: Bench) -> None:
+def test_a_training_killed_in_the_middle_leaves_no_model(
+    workspace: Workspace, bench: Bench
+) -> None:
     request = {
         "task_type": "ss_lr",
         "train_data": workspace.write("in.csv", two_halves(100)),
@@ -137,10 +143,20 @@ BAD_TABLES: dict[str, tuple[str, Any, str, str | None]] = {
         "AmbiguousColumn",
         None,
     ),
-    "infinity": ("standard_scaler", {"alice": {"a": ["1", "inf", "3"]}}, "NonFiniteValues", "alice"),
+    "infinity": (
+        "standard_scaler",
+        {"alice": {"a": ["1", "inf", "3"]}},
+        "NonFiniteValues",
+        "alice",
+    ),
     "unequal rows": ("standard_scaler", {"alice": {"a": "12"}}, "RowCountMismatch", None),
     "NaN where none may be": ("ss_lr", {"bob": {"b": ["1", "nan", "0"]}}, "MissingValues", "bob"),
-    "an empty cell where none may be": ("ss_lr", {"bob": {"b": ["1", "", "0"]}}, "MissingValues", "bob"),
+    "an empty cell where none may be": (
+        "ss_lr",
+        {"bob": {"b": ["1", "", "0"]}},
+        "MissingValues",
+        "bob",
+    ),
     "an unscaled feature": ("ss_lr", {"bob": {"b": ["1", "200", "0"]}}, "FeatureRange", "bob"),
     "a label of one value": ("ss_lr", {"alice": {"a": "010", "y": "111"}}, "BadLabel", "alice"),
     "labels 1 and 2": ("ss_lr", {"alice": {"a": "010", "y": "121"}}, "BadLabel", "alice"),
@@ -190,7 +206,9 @@ GOOD_TABLES: dict[str, dict[str, Table]] = {
 
 
 @pytest.mark.parametrize("case", BAD_TABLES)
-def test_a_bad_table_is_found_at_its_owner_before_cryptography(workspace: Workspace, case: str) -> None:
+def test_a_bad_table_is_found_at_its_owner_before_cryptography(
+    workspace: Workspace, case: str
+) -> None:
     task_type, tables, code, party = BAD_TABLES[case]
     for owner, table in (GOOD_TABLES[task_type] | tables).items():
         if isinstance(table, bytes):
@@ -232,7 +250,9 @@ def test_a_request_that_makes_no_sense_is_refused(
     workspace: Workspace, task_type: str, change: dict[str, Any], text: str
 ) -> None:
     workspace.write("in.csv", GOOD_TABLES[task_type])
-    execution = workspace.fail(request_for(workspace, task_type) | change, "InvalidTaskConfig", None)
+    execution = workspace.fail(
+        request_for(workspace, task_type) | change, "InvalidTaskConfig", None
+    )
     assert text in execution.failures["bob"]["error"]
 
 
@@ -261,9 +281,19 @@ def test_the_same_requests_succeed_with_good_tables(workspace: Workspace, task_t
 
 
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
-    "a task type with a typo": ({"task_type": "pssi"}, {}, "UnknownTaskType", "Did you mean 'psi'?"),
+    "a task type with a typo": (
+        {"task_type": "pssi"},
+        {},
+        "UnknownTaskType",
+        "Did you mean 'psi'?",
+    ),
     "a key with a typo": ({"reciever": "bob"}, {}, "InvalidTaskConfig", "did you mean 'receiver'?"),
-    "a value of another type": ({"broadcast_result": "yes"}, {}, "InvalidTaskConfig", "broadcast_result"),
+    "a value of another type": (
+        {"broadcast_result": "yes"},
+        {},
+        "InvalidTaskConfig",
+        "broadcast_result",
+    ),
     "an unknown join": ({"join": "outer"}, {}, "InvalidTaskConfig", "join"),
     "another number of keys": (
         {"keys": {"alice": ["uid", "x"], "bob": ["uid"]}},
@@ -277,10 +307,30 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "UnsupportedProtocol",
         "SEMI3K",
     ),
-    "a protocol for three": ({}, {"spu_config": {"protocol": "ABY3"}}, "UnsupportedProtocol", "ABY3"),
-    "a field that does not exist": ({}, {"spu_config": {"field": "FM32"}}, "UnsupportedProtocol", "FM32"),
-    "a part with a typo": ({}, {"spu_confg": {}}, "InvalidTaskConfig", "did you mean 'spu_config'?"),
-    "a party that is left out": ({}, {"sf_init_config": {"parties": ["alice"]}}, "InvalidTaskConfig", "bob"),
+    "a protocol for three": (
+        {},
+        {"spu_config": {"protocol": "ABY3"}},
+        "UnsupportedProtocol",
+        "ABY3",
+    ),
+    "a field that does not exist": (
+        {},
+        {"spu_config": {"field": "FM32"}},
+        "UnsupportedProtocol",
+        "FM32",
+    ),
+    "a part with a typo": (
+        {},
+        {"spu_confg": {}},
+        "InvalidTaskConfig",
+        "did you mean 'spu_config'?",
+    ),
+    "a party that is left out": (
+        {},
+        {"sf_init_config": {"parties": ["alice"]}},
+        "InvalidTaskConfig",
+        "bob",
+    ),
 }
 
 
@@ -303,10 +353,19 @@ def test_a_party_that_the_node_does_not_host_is_named(workspace: Workspace) -> N
 
 @pytest.mark.parametrize(
     "path",
-    ["../../../etc/passwd.csv", "/etc/passwd.csv", "link.csv", "folder/../../../x.csv", "nul\0.csv", "."],
+    [
+        "../../../etc/passwd.csv",
+        "/etc/passwd.csv",
+        "link.csv",
+        "folder/../../../x.csv",
+        "nul\0.csv",
+        ".",
+    ],
 )
 @pytest.mark.parametrize("key", ["input_paths", "output_paths"])
-def test_a_path_outside_the_allowed_folders_is_refused(workspace: Workspace, key: str, path: str) -> None:
+def test_a_path_outside_the_allowed_folders_is_refused(
+    workspace: Workspace, key: str, path: str
+) -> None:
     workspace.write("in.csv", GOOD_TABLES["psi"])
     link = workspace.bench.node.settings.data_root / "bob" / "link.csv"
     if not link.is_symlink():
@@ -340,7 +399,9 @@ def test_an_output_that_cannot_be_written_at_one_party_is_written_at_none(
     request["output_paths"] = request["output_paths"] | {"bob": obstacle(workspace)}
     workspace.fail(request, "OutputNotWritable", "bob")
     assert not workspace.exists("alice", "out.csv")
-    assert obstacle is a_file_in_the_way or workspace.path("bob", "folder.csv/precious.txt").exists()
+    assert (
+        obstacle is a_file_in_the_way or workspace.path("bob", "folder.csv/precious.txt").exists()
+    )
 
 
 def test_a_model_never_replaces_a_folder_that_is_no_model(workspace: Workspace) -> None:
@@ -364,7 +425,9 @@ def test_two_outputs_of_one_name_are_refused(workspace: Workspace) -> None:
 
 
 @serves_the_next_job
-def test_an_error_text_stays_at_the_party_where_it_was_raised(workspace: Workspace, bench: Bench) -> None:
+def test_an_error_text_stays_at_the_party_where_it_was_raised(
+    workspace: Workspace, bench: Bench
+) -> None:
     for what in ("fails_in_device", "fails_in_driver"):
         execution = workspace.fail(probe(workspace, what), "AlgorithmError", "bob")
         assert FOREIGN_TEXT in bench.log_of(execution, "bob")
@@ -384,7 +447,9 @@ def test_when_one_party_fails_last_no_party_has_an_output(workspace: Workspace) 
 def test_a_job_process_that_ends_itself_is_a_failure(workspace: Workspace) -> None:
     execution = workspace.fail(probe(workspace, "leaves"), "JobProcessDied", "bob")
     assert "exit code 1" in execution.failures["alice"]["error"]
-    execution = workspace.fail(probe(workspace, "early_dies", at="alice"), "JobProcessDied", "alice")
+    execution = workspace.fail(
+        probe(workspace, "early_dies", at="alice"), "JobProcessDied", "alice"
+    )
     assert execution.stages("bob") == []
 
 
@@ -395,7 +460,9 @@ def test_code_that_a_peer_sends_does_not_run(workspace: Workspace) -> None:
     assert execution.seconds < WITHIN_SECONDS
 
 
-def test_a_job_that_takes_too_long_is_ended(tmp_path_factory: pytest.TempPathFactory, bench: Bench) -> None:
+def test_a_job_that_takes_too_long_is_ended(
+    tmp_path_factory: pytest.TempPathFactory, bench: Bench
+) -> None:
     node, strict = start_bench(
         tmp_path_factory.mktemp("strict"),
         port_range="22000-22999",

@@ -63,7 +63,9 @@ def labels(dist: str, link: str, eta: Array, seed: int = 0) -> Array:
     return np.asarray(draw(), dtype=float)
 
 
-def tables_of(dist: str, link: str, rows: int = 600, label_at: str = "alice", seed: int = 0) -> Tables:
+def tables_of(
+    dist: str, link: str, rows: int = 600, label_at: str = "alice", seed: int = 0
+) -> Tables:
     """Skewed, tied, correlated features of very different size, their columns in no order, and a label."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 4))
@@ -184,9 +186,13 @@ def test_the_logistic_function_is_the_real_one(workspace: Workspace) -> None:
 @pytest.mark.matrix
 @pytest.mark.parametrize("label_at", ["alice", "bob"])
 @pytest.mark.parametrize(
-    "spu", [{"field": "FM64"}, {"protocol": "CHEETAH"}, {"protocol": "CHEETAH", "field": "FM64"}], ids=str
+    "spu",
+    [{"field": "FM64"}, {"protocol": "CHEETAH"}, {"protocol": "CHEETAH", "field": "FM64"}],
+    ids=str,
 )
-@pytest.mark.parametrize("dist, link", [("Bernoulli", "Logit"), ("Poisson", "Log"), ("Gamma", "Reciprocal")])
+@pytest.mark.parametrize(
+    "dist, link", [("Bernoulli", "Logit"), ("Poisson", "Log"), ("Gamma", "Reciprocal")]
+)
 def test_every_protocol_and_field_gives_the_same(
     workspace: Workspace, spu: dict[str, str], label_at: str, dist: str, link: str
 ) -> None:
@@ -222,7 +228,9 @@ def test_features_may_all_lie_at_the_party_without_the_label(workspace: Workspac
     "field, dist, link",
     [("FM64", "Poisson", "Log"), ("FM64", "Gamma", "Log"), ("FM128", "Bernoulli", "Logit")],
 )
-def test_many_rows_keep_their_digits(workspace: Workspace, field: str, dist: str, link: str) -> None:
+def test_many_rows_keep_their_digits(
+    workspace: Workspace, field: str, dist: str, link: str
+) -> None:
     tables = tables_of(dist, link, rows=100_000)
     fitted = train(workspace, tables, spu={"field": field}, dist=dist, link=link)
     check(tables, fitted.eta, plain_eta(tables, dist, link), share=0.01)
@@ -246,7 +254,9 @@ def test_large_weights_and_an_offset_at_either_party(
     tables["alice"]["y"] = rng.poisson(exposure * np.array(tables["alice"]["y"]) / 3).tolist()
     tables[weight_at]["w"] = weight.tolist()
     tables["bob"]["log_exposure"] = np.log(exposure).tolist()
-    fitted = train(workspace, tables, spu={"field": field}, dist="Poisson", offset="log_exposure", weight="w")
+    fitted = train(
+        workspace, tables, spu={"field": field}, dist="Poisson", offset="log_exposure", weight="w"
+    )
     plain = plain_eta(tables, "Poisson", "Log", offset=np.log(exposure), freq_weights=weight)
     check(tables, fitted.eta - np.log(exposure), plain)
     assert fitted.execution.results["alice"]["columns_used"] == ["a2", "a1"]
@@ -254,9 +264,12 @@ def test_large_weights_and_an_offset_at_either_party(
 
 
 @pytest.mark.parametrize(
-    "dist, link", [("Normal", "Identity"), pytest.param("Gamma", "Reciprocal", marks=pytest.mark.matrix)]
+    "dist, link",
+    [("Normal", "Identity"), pytest.param("Gamma", "Reciprocal", marks=pytest.mark.matrix)],
 )
-def test_an_offset_at_the_label_party_fits_every_link(workspace: Workspace, dist: str, link: str) -> None:
+def test_an_offset_at_the_label_party_fits_every_link(
+    workspace: Workspace, dist: str, link: str
+) -> None:
     tables = tables_of(dist, link)
     offset = np.random.default_rng(1).uniform(0, 0.3, 600)
     tables["alice"]["o"] = offset.tolist()
@@ -273,7 +286,9 @@ def test_linearly_dependent_features_of_two_parties_are_refused(
     tables = tables_of("Poisson", "Log")
     own = np.array(tables["alice"]["a1"]) * 3 + np.array(tables["alice"]["a2"])
     tables["bob"]["b1"] = own.tolist()
-    workspace.fail(training(workspace, tables, dist="Poisson"), "CollinearFeatures", None, spu_config=spu)
+    workspace.fail(
+        training(workspace, tables, dist="Poisson"), "CollinearFeatures", None, spu_config=spu
+    )
     assert not workspace.exists("alice", "model")
     assert train(workspace, tables, spu=spu, dist="Poisson", l2_lambda=5000.0).execution.succeeded
 
@@ -289,7 +304,10 @@ PENALISED = [
 
 @pytest.mark.parametrize(
     "dist, link, power",
-    [pytest.param(*case, marks=() if case[0] == "Gamma" else pytest.mark.matrix) for case in PENALISED],
+    [
+        pytest.param(*case, marks=() if case[0] == "Gamma" else pytest.mark.matrix)
+        for case in PENALISED
+    ],
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_penalty_is_the_ridge_of_scikit_learn(
@@ -321,7 +339,9 @@ def test_the_penalty_is_the_ridge_of_scikit_learn(
 
 
 @pytest.mark.parametrize("field", ["FM128", pytest.param("FM64", marks=pytest.mark.matrix)])
-def test_negative_and_large_normal_targets_keep_their_digits(workspace: Workspace, field: str) -> None:
+def test_negative_and_large_normal_targets_keep_their_digits(
+    workspace: Workspace, field: str
+) -> None:
     tables = tables_of("Normal", "Identity")
     y = np.array(tables["alice"]["y"])
     tables["alice"]["y"] = (-1e5 + 1e3 * (y - 4)).tolist()
@@ -357,7 +377,9 @@ def test_gradient_descent_comes_to_the_same_model(workspace: Workspace) -> None:
     np.testing.assert_allclose(fitted.eta, x @ b + np.log(y.mean()), atol=2e-3)
 
 
-def test_another_execution_predicts_new_rows_with_the_models_own_offset(workspace: Workspace) -> None:
+def test_another_execution_predicts_new_rows_with_the_models_own_offset(
+    workspace: Workspace,
+) -> None:
     tables = tables_of("Gamma", "Log")
     tables["bob"]["o"] = np.random.default_rng(4).uniform(0, 2, 600).tolist()
     fitted = train(workspace, tables, dist="Gamma", offset="o")
@@ -369,7 +391,9 @@ def test_another_execution_predicts_new_rows_with_the_models_own_offset(workspac
     workspace.run(predicting(workspace, data, receiver="bob", ids={"bob": ["uid"]}))
     scores = workspace.read("bob", "scores.csv")
     assert scores["uid"] == new["bob"]["uid"]
-    np.testing.assert_allclose([float(cell) for cell in scores["prediction"]], fitted.mu[order], rtol=1e-4)
+    np.testing.assert_allclose(
+        [float(cell) for cell in scores["prediction"]], fitted.mu[order], rtol=1e-4
+    )
     del new["bob"]["o"]
     workspace.write("new.csv", new)
     workspace.fail(predicting(workspace, data, receiver="bob"), "MissingColumn", "bob")
@@ -391,7 +415,9 @@ def test_neither_the_information_matrix_nor_the_label_nor_its_scale_leaves_its_o
 ) -> None:
     tables = tables_of("Poisson", "Log", rows=200)
     tables["bob"]["w"] = np.random.default_rng(4).uniform(1, 2, 200).tolist()
-    request = training(workspace, tables, dist="Poisson", weight="w", l2_lambda=1.0, optimizer=optimizer)
+    request = training(
+        workspace, tables, dist="Poisson", weight="w", l2_lambda=1.0, optimizer=optimizer
+    )
     executions = [workspace.run(request)]
     executions.append(workspace.run(predicting(workspace, request["train_data"], receiver="alice")))
     train, predict = executions
@@ -404,12 +430,18 @@ def test_neither_the_information_matrix_nor_the_label_nor_its_scale_leaves_its_o
     for execution in executions:
         for party, other in (("alice", "bob"), ("bob", "alice")):
             seen = workspace.bench.log_of(execution, party) + str(execution.events[party])
-            cells = [cell for cells in tables[other].values() for cell in cells if len(str(cell)) > 6]
+            cells = [
+                cell for cells in tables[other].values() for cell in cells if len(str(cell)) > 6
+            ]
             assert not [cell for cell in cells if str(cell) in seen]
             assert f"{y.mean():.6g}" not in seen
     assert set(executions[0].results["alice"]) == set(executions[0].results["bob"])
     files = {party: workspace.path(party, f"model/{party}") for party in ("alice", "bob")}
-    assert {path.name for path in files["bob"].iterdir()} == {"manifest.json", "scales.json", "weights.share"}
+    assert {path.name for path in files["bob"].iterdir()} == {
+        "manifest.json",
+        "scales.json",
+        "weights.share",
+    }
     assert (files["alice"] / "target.json").exists()
 
 
@@ -419,7 +451,11 @@ def test_a_link_that_some_rows_cannot_have_is_refused(workspace: Workspace, fiel
     x = rng.normal(size=(600, 3))
     mu = 1 / np.maximum(1.0 + 0.4 * x @ [1.0, -1.0, 0.5], 0.02)  # in truth near a pole
     tables: Tables = {
-        "alice": {"uid": list(range(600)), "a": x[:, 0].tolist(), "y": rng.gamma(2, mu / 2).tolist()},
+        "alice": {
+            "uid": list(range(600)),
+            "a": x[:, 0].tolist(),
+            "y": rng.gamma(2, mu / 2).tolist(),
+        },
         "bob": {"uid": list(range(600)), "b": x[:, 1].tolist(), "c": x[:, 2].tolist()},
     }
     request = training(workspace, tables, dist="Gamma", link="Reciprocal")

@@ -59,13 +59,21 @@ def test_large_arrays_and_spu_programs_run_in_every_job(workspace: Workspace, ti
 
 def test_two_executions_at_once_do_not_meet(bench: Bench) -> None:
     spaces = [bench.workspace("twin") for _ in range(3)]
-    tables = [dict(zip(("alice", "bob"), overlapping(40, count, seed=count))) for count in (10, 20, 30)]
+    tables = [
+        dict(zip(("alice", "bob"), overlapping(40, count, seed=count))) for count in (10, 20, 30)
+    ]
     with ThreadPoolExecutor(3) as threads:
         executions = list(threads.map(joined_as_pandas, spaces, tables))
-    assert [execution.results["bob"]["intersection_count"] for execution in executions] == [10, 20, 30]
+    assert [execution.results["bob"]["intersection_count"] for execution in executions] == [
+        10,
+        20,
+        30,
+    ]
 
 
-def test_a_request_that_is_delivered_again_does_not_run_again(workspace: Workspace, bench: Bench) -> None:
+def test_a_request_that_is_delivered_again_does_not_run_again(
+    workspace: Workspace, bench: Bench
+) -> None:
     request = psi(workspace, dict(zip(("alice", "bob"), overlapping(10, 5))))
     first = workspace.run(request)
     workspace.path("alice", "out.csv").unlink()
@@ -101,7 +109,9 @@ with node:
 
 
 def test_a_killed_node_takes_its_template_and_its_jobs_with_it(tmp_path: Path) -> None:
-    node = psutil.Popen([sys.executable, "-c", _LONELY_NODE, str(tmp_path)], stdout=subprocess.DEVNULL)
+    node = psutil.Popen(
+        [sys.executable, "-c", _LONELY_NODE, str(tmp_path)], stdout=subprocess.DEVNULL
+    )
 
     def jobs() -> list[psutil.Process]:
         return [some for some in family if stdout_of(some.pid).endswith(".log")]

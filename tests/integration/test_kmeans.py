@@ -34,7 +34,9 @@ def blobs(sizes: tuple[int, ...] = (150, 60, 25, 15), seed: int = 0) -> tuple[Ta
     return tables, truth
 
 
-def clustering(workspace: Workspace, tables: Tables, receiver: str = "bob", **params: Any) -> dict[str, Any]:
+def clustering(
+    workspace: Workspace, tables: Tables, receiver: str = "bob", **params: Any
+) -> dict[str, Any]:
     """A request for a clustering of ``tables``, which it writes."""
     return {
         "task_type": "ss_kmeans",
@@ -47,7 +49,9 @@ def clustering(workspace: Workspace, tables: Tables, receiver: str = "bob", **pa
     }
 
 
-def assigning(workspace: Workspace, data: Mapping[str, str], receiver: str = "bob") -> dict[str, Any]:
+def assigning(
+    workspace: Workspace, data: Mapping[str, str], receiver: str = "bob"
+) -> dict[str, Any]:
     """A request for the clusters of ``data`` by the model of `clustering`."""
     return {
         "task_type": "ss_kmeans_predict",
@@ -68,7 +72,9 @@ def clusters(workspace: Workspace, party: str, name: str = "clusters.csv") -> Ar
 
 def inertia(x: Array, labels: Array) -> float:
     """The squared distances to the means of the clusters."""
-    return float(sum(((x[labels == one] - x[labels == one].mean(axis=0)) ** 2).sum() for one in set(labels)))
+    return float(
+        sum(((x[labels == one] - x[labels == one].mean(axis=0)) ** 2).sum() for one in set(labels))
+    )
 
 
 def check(
@@ -105,7 +111,9 @@ def test_clusters_are_those_of_scikit_learn_and_another_execution_assigns_the_sa
     labels = clusters(workspace, "bob")[order]
     assert clusters(workspace, "bob", "predicted.csv").tolist() == labels.tolist()
     assert predicted.results["bob"]["sizes"] == np.bincount(labels, minlength=4).tolist()
-    assert "sizes" not in predicted.results["alice"] and not workspace.exists("alice", "predicted.csv")
+    assert "sizes" not in predicted.results["alice"] and not workspace.exists(
+        "alice", "predicted.csv"
+    )
 
 
 @pytest.mark.matrix
@@ -128,7 +136,9 @@ def test_three_parties_cluster_on_aby3(workspace: Workspace) -> None:
     tables, truth = blobs()
     tables["carol"] = {"uid": tables["bob"]["uid"], "b2": tables["bob"].pop("b2")}
     request = clustering(workspace, tables, "carol")
-    check(workspace, workspace.run(request, spu_config={"protocol": "ABY3"}), tables, truth, "carol")
+    check(
+        workspace, workspace.run(request, spu_config={"protocol": "ABY3"}), tables, truth, "carol"
+    )
 
 
 @pytest.mark.matrix
@@ -143,13 +153,19 @@ def test_features_of_any_size_are_right_or_refused(workspace: Workspace, size: f
     tables, truth = blobs()
     for table in tables.values():
         table.update(
-            {name: [1e3 * size + size * cell for cell in table[name]] for name in FEATURES if name in table}
+            {
+                name: [1e3 * size + size * cell for cell in table[name]]
+                for name in FEATURES
+                if name in table
+            }
         )
     check(workspace, workspace.run(clustering(workspace, tables)), tables, truth)
     if size > 1:
         small, _ = blobs()
         mixed = {"alice": tables["alice"], "bob": small["bob"]}
-        workspace.fail(clustering(workspace, mixed), "ValueRange", "alice", spu_config={"field": "FM64"})
+        workspace.fail(
+            clustering(workspace, mixed), "ValueRange", "alice", spu_config={"field": "FM64"}
+        )
 
 
 @pytest.mark.matrix
@@ -168,14 +184,18 @@ def test_more_clusters_than_distinct_rows_never_join_two_of_them(workspace: Work
     }
     execution = workspace.run(clustering(workspace, tables, init="random"))
     labels = clusters(workspace, "bob")
-    assert set(labels[:3]).isdisjoint(labels[3:])  # centres that coincide may share the rows of a point
+    assert set(labels[:3]).isdisjoint(
+        labels[3:]
+    )  # centres that coincide may share the rows of a point
     assert execution.results["bob"]["sizes"] == np.bincount(labels, minlength=4).tolist()
 
 
 def test_progress_tells_start_and_iteration(workspace: Workspace) -> None:
     tables, _ = blobs((20, 10, 8, 8))
     execution = workspace.run(clustering(workspace, tables, n_init=2, max_iter=3, tol=0.0))
-    told = [event.data for event in execution.events["alice"] if event.data.get("stage") == "training"]
+    told = [
+        event.data for event in execution.events["alice"] if event.data.get("stage") == "training"
+    ]
     assert {(data["start"], data["iteration"]) for data in told} <= {
         (s, i) for s in (0, 1) for i in (0, 1, 2)
     }

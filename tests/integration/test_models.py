@@ -21,7 +21,12 @@ TRANSFORMATIONS = [
     "standard_scaler", "min_max_scaler", "label_encoder", "onehot_encoder", "binning", "fillna"
 ]  # fmt: skip
 MODELS = TRAININGS + TRANSFORMATIONS
-ON_SHARES = ["ss_lr", "ss_glm", "ss_xgb", "ss_kmeans"]  # their parts mean nothing under another protocol
+ON_SHARES = [
+    "ss_lr",
+    "ss_glm",
+    "ss_xgb",
+    "ss_kmeans",
+]  # their parts mean nothing under another protocol
 
 
 def using(runs: Runs, task_type: str) -> Finished:
@@ -54,7 +59,11 @@ def users(runs: Runs) -> Callable[[str], Finished]:
 def outputs(case: Finished) -> dict[str, Table]:
     """What every party got, as text."""
     read = case.workspace.read
-    return {party: read(party, "out.csv") for party in case.tables if case.workspace.exists(party, "out.csv")}
+    return {
+        party: read(party, "out.csv")
+        for party in case.tables
+        if case.workspace.exists(party, "out.csv")
+    }
 
 
 def rewrite(case: Finished, change: Callable[[str, Table], Table]) -> None:
@@ -63,7 +72,9 @@ def rewrite(case: Finished, change: Callable[[str, Table], Table]) -> None:
         write_csv(case.workspace.path(party, "in.csv"), change(party, table))
 
 
-def assert_same(found: Mapping[str, Table], expected: Mapping[str, Table], rows: Any = slice(None)) -> None:
+def assert_same(
+    found: Mapping[str, Table], expected: Mapping[str, Table], rows: Any = slice(None)
+) -> None:
     """Equal in the columns that both have, but for the noise of fixed-point numbers."""
     assert set(found) == set(expected) and found
     for party, table in expected.items():
@@ -80,8 +91,12 @@ def model(case: Finished, party: str) -> Path:
     return case.workspace.path(party, f"model/{party}")
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS])
-def test_a_model_is_used_by_column_name_on_any_rows(users: Callable[[str], Finished], task_type: str) -> None:
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS]
+)
+def test_a_model_is_used_by_column_name_on_any_rows(
+    users: Callable[[str], Finished], task_type: str
+) -> None:
     before = outputs(users(task_type).run())
     shuffled = users(task_type)
     rows = [*range(59, 4, -1), 7, 7]
@@ -94,7 +109,9 @@ def test_a_model_is_used_by_column_name_on_any_rows(users: Callable[[str], Finis
     assert_same(outputs(shuffled.run()), before, rows)
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS])
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS]
+)
 def test_rows_never_seen_have_one_answer_however_the_table_is_written(
     users: Callable[[str], Finished], task_type: str
 ) -> None:
@@ -122,7 +139,9 @@ def drop_a_column(case: Finished) -> None:
     name = used_column(case, "bob")
     rewrite(
         case,
-        lambda party, table: {key: cells for key, cells in table.items() if (party, key) != ("bob", name)},
+        lambda party, table: {
+            key: cells for key, cells in table.items() if (party, key) != ("bob", name)
+        },
     )
 
 
@@ -208,7 +227,9 @@ def test_a_model_that_would_give_wrong_numbers_is_refused(
     assert before == [sorted(case.workspace.path(party, "").rglob("*")) for party in case.tables]
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS])
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS]
+)
 def test_folders_of_two_trainings_do_not_mix(
     users: Callable[[str], Finished], runs: Runs, task_type: str
 ) -> None:
@@ -221,7 +242,9 @@ def test_folders_of_two_trainings_do_not_mix(
     case.workspace.fail(case.config, "ModelMismatch")
 
 
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS])
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in MODELS]
+)
 def test_a_model_of_two_parties_is_not_used_by_three(
     users: Callable[[str], Finished], task_type: str
 ) -> None:
@@ -233,12 +256,18 @@ def test_a_model_of_two_parties_is_not_used_by_three(
         if isinstance(value, dict) and isinstance(value.get("alice"), str):
             value["carol"] = value["alice"]
     parties = {"parties": ["alice", "bob", "carol"]}
-    execution = case.workspace.bench.execute({"task_config": case.config, "sf_init_config": parties})
+    execution = case.workspace.bench.execute(
+        {"task_config": case.config, "sf_init_config": parties}
+    )
     assert execution.code == "ModelMismatch", execution.failures
 
 
-@pytest.mark.parametrize("spu", [{"protocol": "CHEETAH"}, {"field": "FM64"}], ids=["CHEETAH", "FM64"])
-@pytest.mark.parametrize("task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in ON_SHARES])
+@pytest.mark.parametrize(
+    "spu", [{"protocol": "CHEETAH"}, {"field": "FM64"}], ids=["CHEETAH", "FM64"]
+)
+@pytest.mark.parametrize(
+    "task_type", [pytest.param(task, marks=pytest.mark.matrix) for task in ON_SHARES]
+)
 def test_shares_are_not_read_under_another_protocol_or_field(
     users: Callable[[str], Finished], task_type: str, spu: dict[str, str]
 ) -> None:

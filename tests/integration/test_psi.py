@@ -18,7 +18,10 @@ UID = {"alice": ["uid"], "bob": ["uid"]}
 
 
 def psi(
-    workspace: Workspace, tables: Mapping[str, Table], keys: Mapping[str, list[str]] = UID, **more: Any
+    workspace: Workspace,
+    tables: Mapping[str, Table],
+    keys: Mapping[str, list[str]] = UID,
+    **more: Any,
 ) -> dict[str, Any]:
     """A request for the intersection of ``tables``, which it writes."""
     return {
@@ -60,7 +63,10 @@ def written(workspace: Workspace, tables: Mapping[str, Table], name: str = "out.
 
 
 def joined_as_pandas(
-    workspace: Workspace, tables: Mapping[str, Table], keys: Mapping[str, list[str]] = UID, **more: Any
+    workspace: Workspace,
+    tables: Mapping[str, Table],
+    keys: Mapping[str, list[str]] = UID,
+    **more: Any,
 ) -> Execution:
     """Run an intersection and compare what it writes, row by row and cell by cell, with `pandas.merge`."""
     execution = workspace.run(psi(workspace, tables, keys, **more))
@@ -89,7 +95,9 @@ def test_rows_are_aligned_wherever_the_key_column_stands(
     assert {result["intersection_count"] for result in execution.results.values()} == {25}
 
 
-def test_several_keys_match_by_their_order_in_the_request_not_in_the_files(workspace: Workspace) -> None:
+def test_several_keys_match_by_their_order_in_the_request_not_in_the_files(
+    workspace: Workspace,
+) -> None:
     alice = {
         "day": ["01", "02", "01", "02", "a", "a,b"],
         "x": ["1", "2", "3", "4", "5", "6"],
@@ -128,10 +136,14 @@ def test_the_same_keys_at_both_parties_keep_every_row(workspace: Workspace, prot
 
 
 def test_one_row_at_each_party_is_enough(workspace: Workspace) -> None:
-    joined_as_pandas(workspace, {"alice": {"uid": ["1"], "x": ["2"]}, "bob": {"y": [""], "uid": ["1"]}})
+    joined_as_pandas(
+        workspace, {"alice": {"uid": ["1"], "x": ["2"]}, "bob": {"y": [""], "uid": ["1"]}}
+    )
 
 
-def test_a_second_run_reads_the_changed_file_though_its_size_is_the_same(workspace: Workspace) -> None:
+def test_a_second_run_reads_the_changed_file_though_its_size_is_the_same(
+    workspace: Workspace,
+) -> None:
     alice, bob = overlapping(30, 20)
     joined_as_pandas(workspace, {"alice": alice, "bob": bob})
     size = workspace.path("bob", "in.csv").stat().st_size
@@ -146,7 +158,9 @@ def test_duplicate_keys_are_refused_at_their_owner(workspace: Workspace, owner: 
     tables = dict(zip(("alice", "bob"), overlapping(10, 5)))
     tables[owner] = rows_in_order(tables[owner], [*range(10), 3])
     execution = workspace.fail(psi(workspace, tables), "DuplicateKeys", owner)
-    assert execution.failures["alice"]["error"] == f"{owner}: the keys of input_paths are not unique."
+    assert (
+        execution.failures["alice"]["error"] == f"{owner}: the keys of input_paths are not unique."
+    )
     assert execution.stages("alice") == []
     assert not workspace.exists("alice", "out.csv")
 
@@ -181,7 +195,9 @@ def test_names_of_older_releases_run_what_replaced_them(
     alice, bob = overlapping(8, 4)
     execution = joined_as_pandas(workspace, {"alice": alice, "bob": bob}, protocol=name)
     assert {result["psi_protocol"] for result in execution.results.values()} == {runs}
-    assert ("no longer has BC22" in workspace.bench.log_of(execution, "bob")) == (name == "BC22_PSI_2PC")
+    assert ("no longer has BC22" in workspace.bench.log_of(execution, "bob")) == (
+        name == "BC22_PSI_2PC"
+    )
 
 
 @pytest.mark.parametrize("curve", ["25519", "fourq", "sm2", "secp256k1"])
@@ -203,7 +219,12 @@ def test_three_parties_find_what_all_of_them_have(
     tables = {"alice": alice, "bob": bob, "carol": carol}
     keys = UID | {"carol": ["id"]}
     request = psi(
-        workspace, tables, keys, receiver=receiver, protocol="ECDH_PSI_3PC", broadcast_result=broadcast
+        workspace,
+        tables,
+        keys,
+        receiver=receiver,
+        protocol="ECDH_PSI_3PC",
+        broadcast_result=broadcast,
     )
     execution = workspace.run(request)
     common = sorted(set(alice["uid"]) & set(bob["uid"]) & set(carol["id"]))
@@ -287,9 +308,9 @@ def test_rows_that_do_not_belong_together_are_never_written(
     request = psi(workspace, {"alice": alice, "bob": bob}, join=join) | {"task_type": wrong}
     execution = workspace.fail(request, "Misaligned", None)
     assert execution.stages("bob")[-1][0] == "alignment"
-    assert [path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()] == [
-        "in.csv"
-    ] * 2
+    assert [
+        path.name for party in ("alice", "bob") for path in workspace.path(party, "").iterdir()
+    ] == ["in.csv"] * 2
 
 
 @pytest.mark.matrix

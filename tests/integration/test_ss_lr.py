@@ -86,7 +86,8 @@ def train(
 ) -> Trained:
     """Train, and predict the training rows and the unit rows, all in one execution."""
     units = {
-        party: unit_rows([name for name in FEATURES if name in table]) for party, table in tables.items()
+        party: unit_rows([name for name in FEATURES if name in table])
+        for party, table in tables.items()
     }
     request = training(workspace, tables, label_party, **params)
     data = request["train_data"]
@@ -109,11 +110,19 @@ def train(
     if params.get("reg_type") != "linear":
         values = np.log(values / (1 - values))
     return Trained(
-        workspace, execution, values[1:] - values[0], float(values[0]), prediction(workspace, label_party)
+        workspace,
+        execution,
+        values[1:] - values[0],
+        float(values[0]),
+        prediction(workspace, label_party),
     )
 
 
-ENOUGH = {"epochs": 10, "learning_rate": 2.0, "batch_size": 200}  # gradient descent has come to within 0.04
+ENOUGH = {
+    "epochs": 10,
+    "learning_rate": 2.0,
+    "batch_size": 200,
+}  # gradient descent has come to within 0.04
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +146,9 @@ def plaintext(tables: Tables) -> tuple[Array, Array]:
     return numbers(tables, FEATURES), numbers(tables, ["y"]).ravel()
 
 
-def check_against_oracle(model: Trained, tables: Tables, tolerance: float = 1e-2, **params: Any) -> None:
+def check_against_oracle(
+    model: Trained, tables: Tables, tolerance: float = 1e-2, **params: Any
+) -> None:
     """The weights are those of plain gradient descent over the same batches."""
     w, b = sgd(*plaintext(tables), **params)
     np.testing.assert_allclose(model.w, w, atol=tolerance)
@@ -159,7 +170,9 @@ def test_weights_and_auc_are_those_of_scikit_learn(trained: Trained) -> None:
     check_against_scikit_learn(trained, two_halves(530))
     x, _ = plaintext(two_halves(530))
     expected = SIGMOIDS["real"](x @ trained.w + trained.b)
-    np.testing.assert_allclose(trained.scores, expected, atol=3e-3)  # SPU's own exponential is not exact
+    np.testing.assert_allclose(
+        trained.scores, expected, atol=3e-3
+    )  # SPU's own exponential is not exact
 
 
 def test_the_label_may_lie_at_either_party_and_columns_in_any_order(workspace: Workspace) -> None:
@@ -180,7 +193,9 @@ def test_a_last_short_batch_takes_its_share_of_a_step(trained: Trained) -> None:
 
 
 def test_metrics_are_those_of_the_model_and_only_for_the_label_party(trained: Trained) -> None:
-    results = {party: result["steps"]["train"] for party, result in trained.execution.results.items()}
+    results = {
+        party: result["steps"]["train"] for party, result in trained.execution.results.items()
+    }
     metrics, (_, y) = results["alice"]["metrics"], plaintext(two_halves(530))
     assert len(metrics) == ENOUGH["epochs"]
     assert metrics[-1]["loss"] == pytest.approx(log_loss(y, trained.scores), abs=1e-4)
@@ -216,16 +231,18 @@ def test_cheetah_gives_the_same_weights(workspace: Workspace) -> None:
     params = {"epochs": 2, "learning_rate": 1.0, "batch_size": 40}
     model = train(workspace, tables, spu={"protocol": "CHEETAH"}, **params)
     check_against_oracle(model, tables, **params)
-    assert {(result["protocol"], result["field"]) for result in model.execution.results.values()} == {
-        ("CHEETAH", "FM128")
-    }
+    assert {
+        (result["protocol"], result["field"]) for result in model.execution.results.values()
+    } == {("CHEETAH", "FM128")}
     assert "protocol_note" not in model.execution.results["alice"]
 
 
 def test_fm64_is_enough_for_scaled_features(workspace: Workspace) -> None:
     tables = two_halves(130)
     params = {"epochs": 3, "learning_rate": 1.0, "batch_size": 64}
-    check_against_oracle(train(workspace, tables, spu={"field": "FM64"}, **params), tables, **params)
+    check_against_oracle(
+        train(workspace, tables, spu={"field": "FM64"}, **params), tables, **params
+    )
 
 
 def test_fm64_is_refused_where_it_would_overflow(workspace: Workspace) -> None:
@@ -249,7 +266,9 @@ def test_every_sigmoid_is_the_function_that_it_says(workspace: Workspace, sigmoi
     workspace.run({"task_type": "workflow", "steps": steps})
     x, y = plaintext(tables)
     w, b = sgd(x, y, sigmoid=SIGMOIDS[sigmoid], **params)
-    np.testing.assert_allclose(prediction(workspace, "alice"), SIGMOIDS[sigmoid](x @ w + b), atol=1e-2)
+    np.testing.assert_allclose(
+        prediction(workspace, "alice"), SIGMOIDS[sigmoid](x @ w + b), atol=1e-2
+    )
 
 
 def test_the_real_sigmoid_is_right_every_time(bench: Bench) -> None:
@@ -295,7 +314,9 @@ def test_a_linear_regression_holds_large_targets(workspace: Workspace) -> None:
     assert metrics["r2"] == pytest.approx(r2, abs=1e-4) and r2 > 0.99
 
 
-def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(workspace: Workspace) -> None:
+def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(
+    workspace: Workspace,
+) -> None:
     tables = two_halves(300)
     tables["alice"]["y"] = [1e9 * value for value in tables["alice"]["a1"]]
     request = training(workspace, tables, reg_type="linear")
@@ -304,16 +325,22 @@ def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(workspace
 
 
 def test_training_stops_when_the_weights_stand_still(workspace: Workspace) -> None:
-    request = training(workspace, two_halves(100), epochs=30, learning_rate=1.0, batch_size=100, tol=0.05)
+    request = training(
+        workspace, two_halves(100), epochs=30, learning_rate=1.0, batch_size=100, tol=0.05
+    )
     execution = workspace.run(request)
-    stages = [event.data for event in execution.events["bob"] if event.data.get("stage") == "training"]
+    stages = [
+        event.data for event in execution.events["bob"] if event.data.get("stage") == "training"
+    ]
     assert 2 <= stages[-1]["epoch"] < 15
 
 
 def test_features_may_all_lie_at_the_party_without_the_label(workspace: Workspace) -> None:
     tables = two_halves(100)
     tables["alice"] = {"uid": tables["alice"]["uid"], "y": tables["alice"]["y"]}
-    request = training(workspace, tables, epochs=2, learning_rate=1.0, batch_size=64) | {"features": None}
+    request = training(workspace, tables, epochs=2, learning_rate=1.0, batch_size=64) | {
+        "features": None
+    }
     request["ids"] = {party: ["uid"] for party in tables}
     workspace.run(request)
     predict = predicting(workspace, request["train_data"], receiver="bob", ids={"bob": ["uid"]})
@@ -334,15 +361,24 @@ def test_three_parties_train_on_aby3(workspace: Workspace) -> None:
     workspace.run(predicting(workspace, request["train_data"], receiver="carol"), spu_config=spu)
     x, y = plaintext(tables)
     w, b = sgd(x, y, epochs=2, learning_rate=1.0, batch_size=40)
-    np.testing.assert_allclose(prediction(workspace, "carol"), SIGMOIDS["real"](x @ w + b), atol=1e-2)
+    np.testing.assert_allclose(
+        prediction(workspace, "carol"), SIGMOIDS["real"](x @ w + b), atol=1e-2
+    )
 
 
-def test_another_execution_predicts_what_training_would_have(trained: Trained, copied: Workspace) -> None:
+def test_another_execution_predicts_what_training_would_have(
+    trained: Trained, copied: Workspace
+) -> None:
     tables = two_halves(530)
     order = np.random.default_rng(3).permutation(530)
     tables["alice"] = columns_in_order(tables["alice"], ["a3", "uid", "a1", "y", "a2"])
-    tables["bob"] = {"unused": ["?"] * 530, **columns_in_order(tables["bob"], ["b2", "uid", "b3", "b1"])}
-    data = copied.write("new.csv", {party: rows_in_order(table, order) for party, table in tables.items()})
+    tables["bob"] = {
+        "unused": ["?"] * 530,
+        **columns_in_order(tables["bob"], ["b2", "uid", "b3", "b1"]),
+    }
+    data = copied.write(
+        "new.csv", {party: rows_in_order(table, order) for party, table in tables.items()}
+    )
     execution = copied.run(predicting(copied, data, receiver="bob", ids={"bob": ["uid"]}))
     np.testing.assert_allclose(prediction(copied, "bob"), trained.scores[order], atol=1e-4)
     assert copied.read("bob", "scores.csv")["uid"] == [tables["bob"]["uid"][row] for row in order]
@@ -358,9 +394,17 @@ def manifest(workspace: Workspace, party: str) -> dict[str, Any]:
 
 def test_a_model_says_what_it_belongs_to_and_no_party_has_all_of_it(trained: Trained) -> None:
     alice, bob = (manifest(trained.workspace, party) for party in ("alice", "bob"))
-    assert alice["features"] == bob["features"] == {"alice": ["a1", "a2", "a3"], "bob": ["b1", "b2", "b3"]}
+    assert (
+        alice["features"]
+        == bob["features"]
+        == {"alice": ["a1", "a2", "a3"], "bob": ["b1", "b2", "b3"]}
+    )
     assert (alice["label"], alice["label_party"]) == ("y", "alice")
-    assert (alice["protocol"], alice["field"], alice["parties"]) == ("SEMI2K", "FM128", ["alice", "bob"])
+    assert (alice["protocol"], alice["field"], alice["parties"]) == (
+        "SEMI2K",
+        "FM128",
+        ["alice", "bob"],
+    )
     shares = [
         trained.workspace.path(party, f"model/{party}/weights.share").read_bytes()
         for party in ("alice", "bob")
@@ -428,7 +472,9 @@ def test_a_prediction_that_would_be_wrong_is_refused(
 
 
 @pytest.mark.parametrize("spu", [{"protocol": "CHEETAH"}, {"field": "FM64"}])
-def test_a_model_is_not_used_under_another_protocol_or_field(copied: Workspace, spu: dict[str, str]) -> None:
+def test_a_model_is_not_used_under_another_protocol_or_field(
+    copied: Workspace, spu: dict[str, str]
+) -> None:
     request = predicting(copied, copied.paths("train.csv"))
     execution = copied.bench.execute({"task_config": request, "spu_config": spu})
     assert execution.code == "ModelMismatch"

@@ -71,7 +71,9 @@ def skewed(rows: int = 300) -> pd.DataFrame:
     )
 
 
-def statistic(workspace: Workspace, task_type: str, tables: dict[str, Table], **more: Any) -> dict[str, Any]:
+def statistic(
+    workspace: Workspace, task_type: str, tables: dict[str, Table], **more: Any
+) -> dict[str, Any]:
     """A request of a statistics task on tables that are written."""
     names = [name for table in tables.values() for name in table]
     return {
@@ -152,7 +154,11 @@ def test_fm64_holds_the_correlation_and_vif_of_a_hundred_thousand_rows(
 @pytest.mark.matrix
 def test_a_hundred_columns_are_correlated_on_fm64(workspace: Workspace) -> None:
     rng = np.random.default_rng(9)
-    values = rng.standard_t(3, size=(5_000, 100)) @ rng.normal(size=(100, 100)) * rng.uniform(1e-9, 1e9, 100)
+    values = (
+        rng.standard_t(3, size=(5_000, 100))
+        @ rng.normal(size=(100, 100))
+        * rng.uniform(1e-9, 1e9, 100)
+    )
     frame = pd.DataFrame(values, columns=[f"c{number:02d}" for number in range(100)])
     request = statistic(workspace, "pearson_correlation", dealt(frame, TWO))
     check_correlation(workspace.run(request, spu_config=SPU[0]), frame)
@@ -160,9 +166,12 @@ def test_a_hundred_columns_are_correlated_on_fm64(workspace: Workspace) -> None:
 
 def check_factors(execution: Execution, frame: pd.DataFrame, tolerance: float = 1e-3) -> None:
     """All parties have the factors of statsmodels with a constant, and none is infinite."""
-    scaled = add_constant((frame - frame.mean()) / frame.std())  # statsmodels itself needs it for such scales
+    scaled = add_constant(
+        (frame - frame.mean()) / frame.std()
+    )  # statsmodels itself needs it for such scales
     expected = {
-        name: variance_inflation_factor(scaled.to_numpy(), at + 1) for at, name in enumerate(frame.columns)
+        name: variance_inflation_factor(scaled.to_numpy(), at + 1)
+        for at, name in enumerate(frame.columns)
     }
     for result in execution.results.values():
         assert result["vif"] == pytest.approx(expected, rel=tolerance)
@@ -172,13 +181,17 @@ def check_factors(execution: Execution, frame: pd.DataFrame, tolerance: float = 
 def run_vif(workspace: Workspace) -> None:
     """The case of `test_extended_tasks`: factors up to 1e4, of columns at both parties."""
     frame = skewed()
-    frame["twin"] = frame["normal"] - frame["alone"] + 0.01 * np.random.default_rng(1).normal(size=len(frame))
+    frame["twin"] = (
+        frame["normal"] - frame["alone"] + 0.01 * np.random.default_rng(1).normal(size=len(frame))
+    )
     execution = workspace.run(statistic(workspace, "vif", dealt(frame, TWO)))
     check_factors(execution, frame)
     assert max(execution.results["bob"]["vif"].values()) > 5000
 
 
-@pytest.mark.parametrize("spu", [SPU[1], pytest.param(SPU[2], marks=pytest.mark.matrix)], ids=spu_id)
+@pytest.mark.parametrize(
+    "spu", [SPU[1], pytest.param(SPU[2], marks=pytest.mark.matrix)], ids=spu_id
+)
 def test_columns_that_determine_each_other_across_parties_have_no_finite_vif(
     workspace: Workspace, spu: dict[str, str]
 ) -> None:
@@ -186,7 +199,9 @@ def test_columns_that_determine_each_other_across_parties_have_no_finite_vif(
     frame = skewed()[["normal", "count", "tiny", "alone"]]
     frame["twin"] = 3 * frame["normal"] - 1e-3 * frame["count"] + 7
     alice, bob = ["normal", "alone"], ["twin", "tiny", "count"]
-    tables = {party: frame[names].to_dict("list") for party, names in (("alice", alice), ("bob", bob))}
+    tables = {
+        party: frame[names].to_dict("list") for party, names in (("alice", alice), ("bob", bob))
+    }
     execution = workspace.run(statistic(workspace, "vif", tables), spu_config=spu)
     rest = frame[["normal", "alone", "tiny", "count"]]
     expected = np.diag(np.linalg.inv(rest.corr()))
@@ -199,9 +214,13 @@ def test_columns_that_determine_each_other_across_parties_have_no_finite_vif(
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("spu", SPU, ids=spu_id)
-def test_vif_holds_under_every_protocol_and_field(workspace: Workspace, spu: dict[str, str]) -> None:
+def test_vif_holds_under_every_protocol_and_field(
+    workspace: Workspace, spu: dict[str, str]
+) -> None:
     frame = skewed()
-    execution = workspace.run(statistic(workspace, "vif", dealt(frame, parties_of(spu))), spu_config=spu)
+    execution = workspace.run(
+        statistic(workspace, "vif", dealt(frame, parties_of(spu))), spu_config=spu
+    )
     check_factors(execution, frame)
 
 
@@ -229,7 +248,9 @@ def test_a_constant_column_is_refused_at_its_owner(workspace: Workspace, task_ty
     assert "'same'" in execution.failures["bob"]["error"]
 
 
-def test_as_many_columns_as_rows_are_refused_since_cells_could_be_solved_for(workspace: Workspace) -> None:
+def test_as_many_columns_as_rows_are_refused_since_cells_could_be_solved_for(
+    workspace: Workspace,
+) -> None:
     tables = dealt(skewed(9), TWO)
     workspace.fail(statistic(workspace, "pearson_correlation", tables), "TooFewRows", None)
 
@@ -247,7 +268,9 @@ def a_scorecard(rows: int = 1200) -> tuple[pd.DataFrame, pd.Series]:
             "flag": (rng.random(rows) < 0.03 + 0.1 * (risk > 0.5)).astype(float),
             "gap": np.where(rng.random(rows) < 0.1 + 0.2 * label, np.nan, rng.normal(size=rows)),
             "city": rng.choice(["Wuhan", "Lhasa", "Xi'an", "a, b"], rows, p=[0.5, 0.3, 0.15, 0.05]),
-            "pure": np.where(label == 1, rng.integers(0, 2, rows), rng.integers(0, 4, rows)).astype(float),
+            "pure": np.where(label == 1, rng.integers(0, 2, rows), rng.integers(0, 4, rows)).astype(
+                float
+            ),
         }
     )
     frame.loc[rng.random(rows) < 0.07, "city"] = None
@@ -264,7 +287,9 @@ def weighed(codes: pd.Series, label: pd.Series) -> tuple[list[dict[str, float]],
         more = 0.5 if good == 0 or bad == 0 else 0.0
         share, other = (good + more) / label.sum(), (bad + more) / (1 - label).sum()
         woe = math.log(share / other)
-        bins.append({"rows": len(inside), "positives": good, "woe": woe, "iv": (share - other) * woe})
+        bins.append(
+            {"rows": len(inside), "positives": good, "woe": woe, "iv": (share - other) * woe}
+        )
         of_bin[code] = woe
     return bins, [of_bin[None if pd.isna(code) else code] for code in codes]
 
@@ -272,7 +297,10 @@ def weighed(codes: pd.Series, label: pd.Series) -> tuple[list[dict[str, float]],
 def quantile_codes(frame: pd.DataFrame, n_bins: int) -> pd.DataFrame:
     """Every cell's bin by pandas; few-valued columns are their own bins."""
     plain = frame[["flag", "pure", "city"]]
-    cut = {name: pd.qcut(frame[name], n_bins, labels=False) for name in ("age", "income", "usage", "gap")}
+    cut = {
+        name: pd.qcut(frame[name], n_bins, labels=False)
+        for name in ("age", "income", "usage", "gap")
+    }
     return pd.DataFrame({**plain, **cut})[list(frame)]
 
 
@@ -298,15 +326,22 @@ def scorecard(
     } | more
 
 
-def check_woe(execution: Execution, codes: pd.DataFrame, label: pd.Series, label_party: str) -> None:
+def check_woe(
+    execution: Execution, codes: pd.DataFrame, label: pd.Series, label_party: str
+) -> None:
     """Every owner has its own bins, exactly; the label's party, and no other, all information values."""
     expected = {name: weighed(codes[name], label)[0] for name in codes}
     tables = dealt(codes, TWO)
     for party, result in execution.results.items():
         assert set(result["woe"]) == set(tables[party])
         for name, figures in result["woe"].items():
-            found = [{key: row[key] for key in ("rows", "positives", "woe", "iv")} for row in figures["bins"]]
-            assert found == [pytest.approx(row, rel=1e-9, abs=1e-12) for row in expected[name]], name
+            found = [
+                {key: row[key] for key in ("rows", "positives", "woe", "iv")}
+                for row in figures["bins"]
+            ]
+            assert found == [
+                pytest.approx(row, rel=1e-9, abs=1e-12) for row in expected[name]
+            ], name
             assert figures["iv"] == pytest.approx(sum(row["iv"] for row in expected[name]))
         assert ("iv" in result) == (party == label_party)
     values = {name: sum(row["iv"] for row in rows) for name, rows in expected.items()}
@@ -316,7 +351,9 @@ def check_woe(execution: Execution, codes: pd.DataFrame, label: pd.Series, label
 def run_woe(workspace: Workspace, label_party: str) -> None:
     """The case of `test_extended_tasks`: quantile bins, missing cells, text, and the tables as WOE."""
     frame, label = a_scorecard()
-    request = scorecard(workspace, frame, label, label_party, output_data=workspace.paths("out.csv"))
+    request = scorecard(
+        workspace, frame, label, label_party, output_data=workspace.paths("out.csv")
+    )
     execution = workspace.run(request)
     codes = quantile_codes(frame, 8)
     check_woe(execution, codes, label, label_party)
@@ -374,7 +411,9 @@ def test_woe_of_three_parties_is_exact(workspace: Workspace, spu: dict[str, str]
         assert set(execution.results[party]["woe"]) == set(tables[party])
         for name, figures in execution.results[party]["woe"].items():
             rows = [(row["rows"], row["positives"]) for row in figures["bins"]]
-            assert rows == [(row["rows"], row["positives"]) for row in weighed(codes[name], label)[0]]
+            assert rows == [
+                (row["rows"], row["positives"]) for row in weighed(codes[name], label)[0]
+            ]
     assert execution.results["alice"]["woe"] == {}
     assert set(execution.results["alice"]["iv"]) == {"age", "usage", "flag", "pure"}
 
@@ -386,9 +425,17 @@ def test_counts_of_a_million_rows_are_exact(workspace: Workspace, spu: dict[str,
     rows = 1_000_000
     values, label = rng.integers(0, 5, rows), pd.Series((rng.random(rows) < 0.9).astype(int))
     tables = {"alice": {"y": label.tolist()}, "bob": {"x": values.tolist()}}
-    request = {"task_type": "woe_iv", "input_data": workspace.write("in.csv", tables), "columns": ["x"]}
-    execution = workspace.run(request | {"label": "y", "method": "eq_range", "n_bins": 5}, spu_config=spu)
-    found = [(row["rows"], row["positives"]) for row in execution.results["bob"]["woe"]["x"]["bins"]]
+    request = {
+        "task_type": "woe_iv",
+        "input_data": workspace.write("in.csv", tables),
+        "columns": ["x"],
+    }
+    execution = workspace.run(
+        request | {"label": "y", "method": "eq_range", "n_bins": 5}, spu_config=spu
+    )
+    found = [
+        (row["rows"], row["positives"]) for row in execution.results["bob"]["woe"]["x"]["bins"]
+    ]
     expected = label.groupby(values).agg(["size", "sum"])
     assert found == list(expected.itertuples(index=False, name=None))
 
@@ -410,22 +457,33 @@ def plain_chimerge(rows: list[int], positives: list[int], n_bins: int) -> list[t
 
 
 @pytest.mark.matrix
-def test_chimerge_joins_as_secretflow_does_and_counts_the_bins_after_it(workspace: Workspace) -> None:
+def test_chimerge_joins_as_secretflow_does_and_counts_the_bins_after_it(
+    workspace: Workspace,
+) -> None:
     """SecretFlow: it cuts the other party's IV by the bins before they were merged."""
     frame, label = a_scorecard(6000)
     frame = frame[["income", "usage", "gap", "city"]]
-    execution = workspace.run(scorecard(workspace, frame, label, "alice", method="chimerge", n_bins=6))
+    execution = workspace.run(
+        scorecard(workspace, frame, label, "alice", method="chimerge", n_bins=6)
+    )
     figures = execution.results["alice"]["woe"] | execution.results["bob"]["woe"]
     for name in ("income", "usage", "gap"):
         codes = pd.qcut(frame[name], 100, labels=False)
         first = label.groupby(codes).agg(["size", "sum"])
         merged = plain_chimerge(first["size"].tolist(), first["sum"].tolist(), 6)
-        found = [(row["rows"], row["positives"]) for row in figures[name]["bins"] if row["bin"] is not None]
+        found = [
+            (row["rows"], row["positives"])
+            for row in figures[name]["bins"]
+            if row["bin"] is not None
+        ]
         assert found == merged and len(found) == len(figures[name]["split_points"]) + 1 < 100
         table, _ = weighed(
-            pd.cut(frame[name], [-np.inf, *figures[name]["split_points"], np.inf], labels=False), label
+            pd.cut(frame[name], [-np.inf, *figures[name]["split_points"], np.inf], labels=False),
+            label,
         )
-        assert execution.results["alice"]["iv"][name] == pytest.approx(sum(row["iv"] for row in table))
+        assert execution.results["alice"]["iv"][name] == pytest.approx(
+            sum(row["iv"] for row in table)
+        )
 
 
 def people(rows: int = 80) -> pd.DataFrame:
@@ -435,7 +493,9 @@ def people(rows: int = 80) -> pd.DataFrame:
     income[::9] = np.nan
     education = rng.choice(["BSc", "MSc", "PhD, MD"], rows).astype(object)
     education[::13] = None
-    return pd.DataFrame({"age": rng.integers(18, 90, rows), "income": income, "education": education})
+    return pd.DataFrame(
+        {"age": rng.integers(18, 90, rows), "income": income, "education": education}
+    )
 
 
 def as_table(frame: pd.DataFrame) -> Table:
@@ -455,7 +515,10 @@ def run_statistics(workspace: Workspace) -> None:
     execution = workspace.run(request)
     result = execution.results["alice"]
     assert set(execution.results) == {"alice"}
-    assert (list(result["statistics"]), list(result["categories"])) == (["age", "income"], ["education"])
+    assert (list(result["statistics"]), list(result["categories"])) == (
+        ["age", "income"],
+        ["education"],
+    )
     assert result["columns_used"] == ["age", "income", "education"]
     report = json.loads(workspace.path("alice", "stats.json").read_text())
     assert report == {key: result[key] for key in ("statistics", "categories", "rows")}
@@ -466,7 +529,10 @@ def test_each_owner_has_its_own_statistics_and_with_share_all_have_all(
     workspace: Workspace, share: bool
 ) -> None:
     """The tables need not be aligned."""
-    frames = {"alice": people(80), "bob": pd.DataFrame({"debt": [1.5, 2.5, 10.0], "town": ["x", "y", "x"]})}
+    frames = {
+        "alice": people(80),
+        "bob": pd.DataFrame({"debt": [1.5, 2.5, 10.0], "town": ["x", "y", "x"]}),
+    }
     tables = {party: as_table(frame) for party, frame in frames.items()}
     request = {
         "task_type": "table_statistics",
@@ -507,14 +573,20 @@ def test_statistics_are_those_of_secretflow_but_for_its_overflow_of_whole_number
     )
     command = [sys.executable, "-c", script, str(workspace.path("alice", "in.csv"))]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    numbers, texts = (json.loads(line.split(" ", 1)[1]) for line in re.findall(r"^RESULT.*$", told, re.M))
-    result = workspace.run({"task_type": "table_statistics", "input_data": path, "ids": {}}).results["alice"]
+    numbers, texts = (
+        json.loads(line.split(" ", 1)[1]) for line in re.findall(r"^RESULT.*$", told, re.M)
+    )
+    result = workspace.run(
+        {"task_type": "table_statistics", "input_data": path, "ids": {}}
+    ).results["alice"]
     wrong = set()
     for name, figures in {**numbers, **texts}.items():
         own = {**result["statistics"], **result["categories"]}[name]
         for key, value in figures.items():
             found = own[re.sub(r"\(.*", "", key)]
-            if found != (value if isinstance(found, str) else pytest.approx(float(value), rel=1e-9)):
+            if found != (
+                value if isinstance(found, str) else pytest.approx(float(value), rel=1e-9)
+            ):
                 wrong.add((name, key))
     assert wrong == {("amount", "moment_4"), ("amount", "sum_3"), ("amount", "sum_4")}
     exact = sum(int(value) ** 4 for value in frame["amount"])
@@ -549,7 +621,11 @@ def appears(value: float, text: str) -> bool:
 
 def without(values: list[float], others: list[float]) -> list[float]:
     """The values that are not among the others, and not 0."""
-    return [value for value in values if value and not np.isclose(value, others, rtol=1e-9, atol=0).any()]
+    return [
+        value
+        for value in values
+        if value and not np.isclose(value, others, rtol=1e-9, atol=0).any()
+    ]
 
 
 def test_statistics_that_are_not_shared_never_leave_their_owner(workspace: Workspace) -> None:
@@ -558,7 +634,11 @@ def test_statistics_that_are_not_shared_never_leave_their_owner(workspace: Works
     for party, other in (TWO, TWO[::-1]):
         text = shown_to(workspace, execution, party)
         assert received(workspace, execution, party) <= {"None", "{"}  # the names of the columns
-        figures = [value for row in execution.results[other]["statistics"].values() for value in row.values()]
+        figures = [
+            value
+            for row in execution.results[other]["statistics"].values()
+            for value in row.values()
+        ]
         fractions = [value for value in figures if isinstance(value, float) and value % 1]
         assert len(fractions) > 30 and not [value for value in fractions if appears(value, text)]
 
@@ -574,13 +654,17 @@ def test_correlation_shows_the_matrix_and_no_cell(workspace: Workspace) -> None:
         arrays = re.findall(r"RECEIVED array\((.*?)\)\n", text, re.S)
         assert len(arrays) <= 2  # the other's own block, and the block of both
         cells = [
-            cell for name in tables[other] for cell in (*frame[name], *units[name], *(1024 * units[name]))
+            cell
+            for name in tables[other]
+            for cell in (*frame[name], *units[name], *(1024 * units[name]))
         ]
         assert len(cells) == 1800 and not [cell for cell in cells if appears(cell, text)]
 
 
 @pytest.mark.parametrize("method", ["quantile", "chimerge"])
-def test_woe_shows_the_label_party_no_bins_and_the_others_no_label(workspace: Workspace, method: str) -> None:
+def test_woe_shows_the_label_party_no_bins_and_the_others_no_label(
+    workspace: Workspace, method: str
+) -> None:
     frame, label = a_scorecard()
     request = scorecard(workspace, frame, label, "alice", method=method)
     execution = workspace.run(request)
@@ -600,12 +684,19 @@ def test_woe_shows_the_label_party_no_bins_and_the_others_no_label(workspace: Wo
     ]
     secrets = [point for figures in bob.values() for point in figures["split_points"] if point % 1]
     secrets += [row["woe"] for figures in bob.values() for row in figures["bins"]]
-    own = [row["woe"] for figures in execution.results["alice"]["woe"].values() for row in figures["bins"]]
+    own = [
+        row["woe"]
+        for figures in execution.results["alice"]["woe"].values()
+        for row in figures["bins"]
+    ]
     # Bins of both that happen to have the same counts have the same WOE.
     secrets, own = without(secrets, own), without(own, secrets)
     assert len(secrets) > 20 and not [value for value in secrets if appears(value, of_alice)]
     others = own + [
-        cell for name in tables["alice"] for cell in frame[name] if isinstance(cell, float) and cell % 1
+        cell
+        for name in tables["alice"]
+        for cell in frame[name]
+        if isinstance(cell, float) and cell % 1
     ]
     assert len(others) > 1000 and not [value for value in others if appears(value, of_bob)]
     assert "iv" not in execution.results["bob"]

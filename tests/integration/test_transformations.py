@@ -35,7 +35,10 @@ def people(rows: int, seed: int, parties: Sequence[str] = TWO) -> dict[str, Tabl
 
     def holes(cells: Sequence[Any]) -> list[str]:
         kinds = rng.choice(["", "", "NaN", "null"], rows)
-        return [kind if hole else str(cell) for cell, kind, hole in zip(cells, kinds, rng.random(rows) < 0.1)]
+        return [
+            kind if hole else str(cell)
+            for cell, kind, hole in zip(cells, kinds, rng.random(rows) < 0.1)
+        ]
 
     def some(*cells: Any) -> list[Any]:
         weights = 1.0 / np.arange(1, len(cells) + 1) ** 2
@@ -57,7 +60,11 @@ def people(rows: int, seed: int, parties: Sequence[str] = TWO) -> dict[str, Tabl
             "ratio": holes([f"{value:.2f}" for value in rng.exponential(0.2, rows)]),
             "sort": some("first", "seventh"),
         },
-        "carol": {"height": rng.normal(170, 9, rows).tolist(), "colour": some("red", "blue"), "uid": ids},
+        "carol": {
+            "height": rng.normal(170, 9, rows).tolist(),
+            "colour": some("red", "blue"),
+            "uid": ids,
+        },
     }
     return {party: tables[party] for party in parties}
 
@@ -85,7 +92,11 @@ def sklearns(transformer: Any) -> Oracle:
 
 TASKS: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     "standard_scaler": ("numbers", {}, sklearns(StandardScaler())),
-    "min_max_scaler": ("numbers", {"feature_range": [-1, 1]}, sklearns(MinMaxScaler(feature_range=(-1, 1)))),
+    "min_max_scaler": (
+        "numbers",
+        {"feature_range": [-1, 1]},
+        sklearns(MinMaxScaler(feature_range=(-1, 1))),
+    ),
     "label_encoder": ("texts", {}, sklearns(OrdinalEncoder())),
     "onehot_encoder": (
         "texts",
@@ -105,7 +116,9 @@ def frame(workspace: Workspace, party: str, name: str) -> Frame:
     return pd.read_csv(path, float_precision="round_trip")
 
 
-def config(workspace: Workspace, task_type: str, parties: Sequence[str], **more: Any) -> dict[str, Any]:
+def config(
+    workspace: Workspace, task_type: str, parties: Sequence[str], **more: Any
+) -> dict[str, Any]:
     """A request that transforms `in.csv`."""
     paths = {
         "input_data": workspace.paths("in.csv", parties),
@@ -120,7 +133,12 @@ def fitting(workspace: Workspace, task_type: str, parties: Sequence[str] = TWO) 
     workspace.write("in.csv", people(200, 1, parties))
     names = [name for party in reversed(parties) for name in COLUMNS[kind][party]]
     return config(
-        workspace, task_type, parties, columns=names, model_output=workspace.text("model"), **options
+        workspace,
+        task_type,
+        parties,
+        columns=names,
+        model_output=workspace.text("model"),
+        **options,
     )
 
 
@@ -142,7 +160,9 @@ def check_output(workspace: Workspace, task_type: str, party: str, name: str) ->
     before, after = workspace.read(party, name), workspace.read(party, "out.csv")
     train, new = (frame(workspace, party, file)[columns] for file in ("in.csv", name))
     expected = oracle(train, new)
-    place = {column: [made for made in expected if made.split("_")[0] == column] for column in columns}
+    place = {
+        column: [made for made in expected if made.split("_")[0] == column] for column in columns
+    }
     assert list(after) == [made for column in before for made in place.get(column, [column])]
     np.testing.assert_allclose(
         frame(workspace, party, "out.csv")[list(expected)].to_numpy(float), expected.to_numpy(float),
@@ -155,11 +175,19 @@ def check_output(workspace: Workspace, task_type: str, party: str, name: str) ->
 def check_at_home(workspace: Workspace, execution: Execution, tables: dict[str, Table]) -> None:
     """Of a party's cells, categories and figures, nothing reaches another party's process or events."""
     for party in tables:
-        assert received(workspace, execution, party) <= {"None", "{"}  # that it is done, and the facts
+        assert received(workspace, execution, party) <= {
+            "None",
+            "{",
+        }  # that it is done, and the facts
         seen = workspace.bench.log_of(execution, party)
         seen += "".join(event.to_json() for event in execution.events[party])
         for other in set(tables) - {party}:
-            cells = {str(cell) for name, column in tables[other].items() if name != "uid" for cell in column}
+            cells = {
+                str(cell)
+                for name, column in tables[other].items()
+                if name != "uid"
+                for cell in column
+            }
             assert not [cell for cell in cells if len(cell) > 5 and cell in seen]
             result = execution.results[other]
             figures = [result[key] for key in ("mean", "std", "min", "max") if key in result]
@@ -171,10 +199,15 @@ def check_at_home(workspace: Workspace, execution: Execution, tables: dict[str, 
             ]
 
 
-def check_transformation(workspace: Workspace, task_type: str, parties: Sequence[str] = TWO) -> None:
+def check_transformation(
+    workspace: Workspace, task_type: str, parties: Sequence[str] = TWO
+) -> None:
     """A fit, and its use on new rows in another execution, are the oracle's, and all stays at home."""
     more = {"spu_config": {"protocol": "ABY3"}} if len(parties) == 3 else {}
-    for request in (fitting(workspace, task_type, parties), applying(workspace, task_type, parties)):
+    for request in (
+        fitting(workspace, task_type, parties),
+        applying(workspace, task_type, parties),
+    ):
         execution = workspace.run(request, **more)
         name = request["input_data"]["alice"].split("/")[-1]
         for party in parties:
@@ -182,10 +215,14 @@ def check_transformation(workspace: Workspace, task_type: str, parties: Sequence
             result = execution.results[party]
             assert sorted(result["columns_used"]) == sorted(COLUMNS[TASKS[task_type][0]][party])
             assert result["rows"] == len(workspace.read(party, name)["uid"])
-        check_at_home(workspace, execution, {party: workspace.read(party, name) for party in parties})
+        check_at_home(
+            workspace, execution, {party: workspace.read(party, name) for party in parties}
+        )
 
 
-def test_the_scaler_is_that_of_scikit_learn_also_far_from_zero_and_on_new_rows(workspace: Workspace) -> None:
+def test_the_scaler_is_that_of_scikit_learn_also_far_from_zero_and_on_new_rows(
+    workspace: Workspace,
+) -> None:
     check_transformation(workspace, "standard_scaler")
 
 
@@ -204,7 +241,10 @@ def test_the_owner_sees_what_was_fitted_and_only_the_owner(workspace: Workspace)
     }
     alice, bob = (frame(workspace, party, "in.csv") for party in TWO)
     categories = results["label_encoder"]["bob"]["categories"]
-    assert categories == {"grade": ["basalt", "gneiss", "ok", "quartz"], "sort": ["first", "seventh"]}
+    assert categories == {
+        "grade": ["basalt", "gneiss", "ok", "quartz"],
+        "sort": ["first", "seventh"],
+    }
     assert results["label_encoder"]["alice"]["category_count"] == {"city": 6, "branch": 4}
     bins = results["binning"]["alice"]["bins"]
     counts = pd.qcut(alice.age, 5).value_counts(sort=False)
@@ -221,23 +261,32 @@ def test_the_owner_sees_what_was_fitted_and_only_the_owner(workspace: Workspace)
     assert results["fillna"]["alice"]["filled_cells"] == missing
 
 
-MATRIX = ["standard_scaler", *(pytest.param(task, marks=pytest.mark.matrix) for task in [*TASKS][1:])]
+MATRIX = [
+    "standard_scaler",
+    *(pytest.param(task, marks=pytest.mark.matrix) for task in [*TASKS][1:]),
+]
 
 
 @pytest.mark.parametrize("task_type", MATRIX)
-def test_what_was_fitted_is_refused_where_it_does_not_fit(workspace: Workspace, task_type: str) -> None:
+def test_what_was_fitted_is_refused_where_it_does_not_fit(
+    workspace: Workspace, task_type: str
+) -> None:
     workspace.run(fitting(workspace, task_type))
     apply = applying(workspace, task_type)
     without = COLUMNS[TASKS[task_type][0]]["bob"][0]
 
     table = workspace.read("bob", "new.csv")
-    workspace.write("less.csv", {"bob": {name: cells for name, cells in table.items() if name != without}})
+    workspace.write(
+        "less.csv", {"bob": {name: cells for name, cells in table.items() if name != without}}
+    )
     less = {"alice": workspace.text("new.csv"), "bob": workspace.text("less.csv")}
     workspace.fail(apply | {"input_data": less}, "MissingColumn", "bob")
 
     three = fitting(workspace, task_type, THREE) | {"model_output": workspace.text("of_three")}
     workspace.run(three, spu_config={"protocol": "ABY3"})
-    of_three = workspace.bench.execute({"task_config": apply | {"model_path": workspace.text("of_three")}})
+    of_three = workspace.bench.execute(
+        {"task_config": apply | {"model_path": workspace.text("of_three")}}
+    )
     assert of_three.code == "ModelMismatch" and "carol" in of_three.failures["bob"]["error"]
 
     other = "fillna" if task_type != "fillna" else "binning"
@@ -258,8 +307,16 @@ REFUSALS = [
     ({"task_type": "binning", "n_bins": 2}, {"x": ["0", "0", "0", "1"]}, "ConstantColumn"),
     ({"task_type": "min_max_scaler"}, {"x": ["", "NaN", "", "null"]}, "EmptyColumn"),
     ({"task_type": "standard_scaler"}, {"x": [str(2**53 + 1), "1", "2", "3"]}, "ValueRange"),
-    ({"task_type": "label_encoder", "model_path": "labels"}, {"x": ["a", "b", "c", "a"]}, "UnseenCategory"),
-    ({"task_type": "onehot_encoder", "model_path": "onehot"}, {"x": ["a", "b", "", "a"]}, "UnseenCategory"),
+    (
+        {"task_type": "label_encoder", "model_path": "labels"},
+        {"x": ["a", "b", "c", "a"]},
+        "UnseenCategory",
+    ),
+    (
+        {"task_type": "onehot_encoder", "model_path": "onehot"},
+        {"x": ["a", "b", "", "a"]},
+        "UnseenCategory",
+    ),
     (
         {"task_type": "fillna", "strategy": "constant", "fill_value": "none"},
         {"x": ["1", "2", "", "4"]},
@@ -303,7 +360,10 @@ def test_typed_parquet_is_encoded_and_filled_as_pandas_reads_it(workspace: Works
     workspace.write("in.csv", {"bob": {"b": ["1"] * 4}})
     paths = {"alice": workspace.text("in.parquet"), "bob": workspace.text("in.csv")}
     outputs = {"alice": workspace.text("out.parquet"), "bob": workspace.text("out.csv")}
-    request = config(workspace, "onehot_encoder", TWO) | {"input_data": paths, "output_data": outputs}
+    request = config(workspace, "onehot_encoder", TWO) | {
+        "input_data": paths,
+        "output_data": outputs,
+    }
     workspace.run(request | {"columns": ["kind", "plain", "flag", "day", "code"]})
     expected = pd.get_dummies(
         typed.astype({"kind": object, "flag": str, "plain": str, "day": str})[
@@ -316,13 +376,26 @@ def test_typed_parquet_is_encoded_and_filled_as_pandas_reads_it(workspace: Works
     dummies = [name for name in output if name.split("_")[0] in ("kind", "flag", "day", "code")]
     assert dummies == [name for name in expected if name not in ("flag_nan", "day_nan")]
     pd.testing.assert_frame_equal(output[dummies], expected[dummies].astype(np.int8))
-    assert [name for name in output if name.startswith("plain")] == ["plain_9", "plain_10", "plain_100"]
+    assert [name for name in output if name.startswith("plain")] == [
+        "plain_9",
+        "plain_10",
+        "plain_100",
+    ]
 
-    fill = {"task_type": "fillna", "columns": ["number", "price", "kind"], "strategy": "most_frequent"}
+    fill = {
+        "task_type": "fillna",
+        "columns": ["number", "price", "kind"],
+        "strategy": "most_frequent",
+    }
     execution = workspace.run(request | fill)
     output = frame(workspace, "alice", "out.parquet")
     assert output.number.tolist() == [10, 9, 10, 10] and output.number.dtype == "Int64"
-    assert output.kind.tolist() == ["b", "a", "b", "b"] and output.price.tolist() == [1.5, 10.0, 1.5, 9.25]
+    assert output.kind.tolist() == ["b", "a", "b", "b"] and output.price.tolist() == [
+        1.5,
+        10.0,
+        1.5,
+        9.25,
+    ]
     assert execution.results["alice"]["fill_value"] == {"number": 10, "price": 1.5, "kind": "b"}
     assert output.day.tolist() == typed.day.tolist() and output.flag.tolist() == typed.flag.tolist()
 
@@ -330,8 +403,18 @@ def test_typed_parquet_is_encoded_and_filled_as_pandas_reads_it(workspace: Works
     workspace.run(request | encode)
     output = frame(workspace, "alice", "out.parquet")
     assert output.kind.fillna(-1).tolist() == [1, 0, -1, 1] and output.flag.tolist() == [1, 0, 1, 1]
-    assert output.day.tolist() == [2, 0, 1, 2] and output.number.fillna(-1).tolist() == [1, 0, -1, 1]
-    assert output.code.fillna(-1).tolist() == [0, 1, 0, -1] and output.plain.tolist() == [10, 9, 100, 9]
+    assert output.day.tolist() == [2, 0, 1, 2] and output.number.fillna(-1).tolist() == [
+        1,
+        0,
+        -1,
+        1,
+    ]
+    assert output.code.fillna(-1).tolist() == [0, 1, 0, -1] and output.plain.tolist() == [
+        10,
+        9,
+        100,
+        9,
+    ]
 
 
 def chain(workspace: Workspace) -> list[tuple[str, dict[str, Any]]]:
@@ -352,7 +435,9 @@ def chained(train: Frame, new: Frame) -> Frame:
 
     def each(names: Sequence[str], transformer: Any) -> None:
         held = [name for name in names if name in train]
-        first, second = (transformer.fit(train[held]).transform(part[held]) for part in (train, new))
+        first, second = (
+            transformer.fit(train[held]).transform(part[held]) for part in (train, new)
+        )
         if getattr(transformer, "categories_", None) and hasattr(transformer, "drop"):
             made = transformer.get_feature_names_out()
             train.drop(columns=held, inplace=True)
@@ -379,7 +464,10 @@ def test_a_workflow_passes_tables_and_what_was_fitted_through_all_transformation
     workspace.write("train.csv", people(200, 3))
     workspace.write("test.csv", people(80, 4))
     steps: list[dict[str, Any]] = []
-    tables: dict[str, Any] = {"fit": workspace.paths("train.csv"), "use": workspace.paths("test.csv")}
+    tables: dict[str, Any] = {
+        "fit": workspace.paths("train.csv"),
+        "use": workspace.paths("test.csv"),
+    }
     for task_type, options in chain(workspace):
         fit, use = f"fit_{task_type}", f"use_{task_type}"
         first = {"task_type": task_type, "input_data": tables["fit"], **options}
@@ -423,12 +511,16 @@ def test_a_split_keeps_the_shares_of_a_label_of_many_numbers(workspace: Workspac
         "stratify": {"party": "bob", "column": "y"},
     }
     workspace.run(request)
-    groups = [13 if value == "" else value for value in label]  # a missing one is a group of its own
+    groups = [
+        13 if value == "" else value for value in label
+    ]  # a missing one is a group of its own
     plain = train_test_split(groups, train_size=0.6, random_state=9, stratify=groups)
     for name, expected in zip(("train", "test"), plain):
         rows = [int(row) for row in workspace.read("bob", f"{name}.csv")["row"]]
         counts = np.bincount([groups[row] for row in rows], minlength=14)
-        assert np.abs(counts - np.bincount(expected, minlength=14)).max() <= 1 and len(rows) == len(expected)
+        assert np.abs(counts - np.bincount(expected, minlength=14)).max() <= 1 and len(rows) == len(
+            expected
+        )
         assert [int(row) for row in workspace.read("alice", f"{name}.csv")["row"]] == rows
 
 

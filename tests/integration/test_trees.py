@@ -20,11 +20,19 @@ from tests.integration.bench import Bench, Execution, Workspace
 pytestmark = pytest.mark.engine
 
 NAMES = ["a1", "a2", "a3", "b1", "b2", "b3"]
-TREES = {"num_boost_round": 5, "max_depth": 3, "learning_rate": 0.3, "reg_lambda": 1.0, "sketch_eps": 0.05}
+TREES = {
+    "num_boost_round": 5,
+    "max_depth": 3,
+    "learning_rate": 0.3,
+    "reg_lambda": 1.0,
+    "sketch_eps": 0.05,
+}
 Tables = Mapping[str, Table]
 
 
-def skewed(rows: int, seed: int = 0, label_at: str = "alice", target: str = "binary") -> dict[str, Table]:
+def skewed(
+    rows: int, seed: int = 0, label_at: str = "alice", target: str = "binary"
+) -> dict[str, Table]:
     """Unscaled, skewed features with ties and a constant one; a rare class, or a large target."""
     rng = np.random.default_rng(seed)
     a1, b1 = rng.lognormal(8, 1.5, rows), rng.normal(size=rows)
@@ -72,7 +80,11 @@ def training(
 
 
 def predicting(
-    workspace: Workspace, kind: str, data: Mapping[str, str], output: str = "scores.csv", **more: Any
+    workspace: Workspace,
+    kind: str,
+    data: Mapping[str, str],
+    output: str = "scores.csv",
+    **more: Any,
 ) -> dict[str, Any]:
     """A request for predictions of the model of `training`."""
     return {
@@ -143,7 +155,9 @@ def xgboost_scores(
         **given,
     }
     model = xgboost.train(plain, xgboost.DMatrix(features(tables, names), labels(tables)), rounds)
-    first, second = (model.predict(xgboost.DMatrix(features(part, names))) for part in (tables, new))
+    first, second = (
+        model.predict(xgboost.DMatrix(features(part, names))) for part in (tables, new)
+    )
     return first.astype(float), second.astype(float)
 
 
@@ -168,7 +182,9 @@ def _few(cells: Sequence[float]) -> list[float]:
 def coarse(tables: Tables) -> dict[str, Table]:
     """The same tables with at most twelve values per feature, so that every value has its own bin."""
     return {
-        party: {name: cells if name in ("uid", "y") else _few(cells) for name, cells in table.items()}
+        party: {
+            name: cells if name in ("uid", "y") else _few(cells) for name, cells in table.items()
+        }
         for party, table in tables.items()
     }
 
@@ -236,8 +252,13 @@ def test_another_execution_predicts_what_training_would_have(
     tables = skewed(600, seed=1)
     order = np.random.default_rng(3).permutation(600)
     tables["alice"] = columns_in_order(tables["alice"], ["a3", "uid", "a1", "y", "a2"])
-    tables["bob"] = {"unused": ["?"] * 600, **columns_in_order(tables["bob"], ["b2", "uid", "b3", "b1"])}
-    data = copied.write("other.csv", {party: rows_in_order(table, order) for party, table in tables.items()})
+    tables["bob"] = {
+        "unused": ["?"] * 600,
+        **columns_in_order(tables["bob"], ["b2", "uid", "b3", "b1"]),
+    }
+    data = copied.write(
+        "other.csv", {party: rows_in_order(table, order) for party, table in tables.items()}
+    )
     execution = copied.run(predicting(copied, kind, data, receiver="bob", ids={"bob": ["uid"]}))
     np.testing.assert_allclose(scores(copied, "bob"), trained.fresh[order], atol=1e-4)
     assert copied.read("bob", "scores.csv")["uid"] == [tables["bob"]["uid"][row] for row in order]
@@ -272,7 +293,9 @@ def test_a_model_folder_holds_only_the_own_splits_by_name(trained: Trained, kind
     files = {party: os.listdir(trained.workspace.path(party, f"model/{party}")) for party in seen}
     shares = ["weights.share"] if kind == "ss_xgb" else []
     assert sorted(files["bob"]) == ["manifest.json", "splits.json", *shares]
-    assert sorted(files["alice"]) == sorted([*files["bob"], *(["leaves.json"] if kind == "sgb" else [])])
+    assert sorted(files["alice"]) == sorted(
+        [*files["bob"], *(["leaves.json"] if kind == "sgb" else [])]
+    )
 
 
 def test_a_regression_holds_large_targets(workspace: Workspace, kind: str) -> None:
@@ -294,7 +317,11 @@ def only_features_of(party: str, *parts: dict[str, Table]) -> list[dict[str, Tab
     """The tables without any feature of the other party, which keeps its id and label."""
     return [
         {
-            name: table if name == party else {key: table[key] for key in ("uid", "y") if key in table}
+            name: (
+                table
+                if name == party
+                else {key: table[key] for key in ("uid", "y") if key in table}
+            )
             for name, table in tables.items()
         }
         for tables in parts
@@ -347,7 +374,9 @@ def received(workspace: Workspace, execution: Execution, party: str) -> Iterator
     """Every list of numbers that a party's process got from its peers, or that became plain in it."""
     log = workspace.bench.node.settings.state_dir / "logs" / f"{execution.id}.{party}.log.received"
     for line in map(json.loads, log.read_text().splitlines()):
-        yield from (value for kind, value in line["atoms"] if kind == "numbers" and line["how"] != "facts")
+        yield from (
+            value for kind, value in line["atoms"] if kind == "numbers" and line["how"] != "facts"
+        )
 
 
 def test_no_gradient_gain_or_leaf_weight_reaches_a_party_without_the_label(
@@ -381,7 +410,9 @@ def test_base_score_is_that_of_xgboost(workspace: Workspace, kind: str, objectiv
     }
     model = train(workspace, kind, tables, new, **params)
     plain = params | {"objective": objective.replace("linear", "reg:squarederror")}
-    check_exact(model, tables, new, 2e-3 if target == "binary" else 2e-3 * labels(tables).std(), **plain)
+    check_exact(
+        model, tables, new, 2e-3 if target == "binary" else 2e-3 * labels(tables).std(), **plain
+    )
 
 
 @pytest.mark.matrix
@@ -406,7 +437,9 @@ def test_a_target_of_any_size_is_learned(
     check_exact(model, tables, new, 2e-3 * y.std(), **params, base_score=float(y.mean()))
 
 
-def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(workspace: Workspace) -> None:
+def test_a_target_that_predictions_on_shares_could_not_hold_is_refused(
+    workspace: Workspace,
+) -> None:
     request = training(workspace, "ss_xgb", skewed(30, target="number"), objective="linear")
     workspace.fail(request, "ValueRange", "alice", spu_config={"field": "FM64"})
 
@@ -420,12 +453,16 @@ def test_every_penalty_is_that_of_xgboost(workspace: Workspace, kind: str, penal
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("field, label_at", [("FM64", "alice"), ("FM64", "bob"), ("FM128", "alice")])
+@pytest.mark.parametrize(
+    "field, label_at", [("FM64", "alice"), ("FM64", "bob"), ("FM128", "alice")]
+)
 def test_cheetah_grows_the_same_trees(workspace: Workspace, field: str, label_at: str) -> None:
     tables, new = (coarse(skewed(100, seed, label_at)) for seed in (0, 1))
     params = {"num_boost_round": 1, "max_depth": 2}
     spu = {"protocol": "CHEETAH", "field": field}
-    check_exact(train(workspace, "ss_xgb", tables, new, label_at, spu, **params), tables, new, **params)
+    check_exact(
+        train(workspace, "ss_xgb", tables, new, label_at, spu, **params), tables, new, **params
+    )
 
 
 def of_three(tables: dict[str, Table], label_at: str) -> dict[str, Table]:
@@ -457,7 +494,9 @@ def test_features_may_lie_at_one_party_only(
     tables, new = only_features_of(party, *(coarse(skewed(200, seed, label_at)) for seed in (0, 1)))
     params = {"num_boost_round": 2, "max_depth": 2}
     names = [name for name in NAMES if name in tables[party]]
-    check_exact(train(workspace, kind, tables, new, label_at, **params), tables, new, names=names, **params)
+    check_exact(
+        train(workspace, kind, tables, new, label_at, **params), tables, new, names=names, **params
+    )
 
 
 @pytest.mark.matrix

@@ -23,7 +23,10 @@ GUIDE = Path(__file__).parents[2] / "docs" / "user_guide"
 CHINESE = ".zh-CN.md"
 PAGES = sorted(path.name for path in GUIDE.glob("*.md"))
 ENGLISH = [name for name in PAGES if not name.endswith(CHINESE)]
-FOLLOWED = {"quick_start.md", "web_application.md"}  # from beginning to end, in tests/e2e/test_guides.py
+FOLLOWED = {
+    "quick_start.md",
+    "web_application.md",
+}  # from beginning to end, in tests/e2e/test_guides.py
 Block = tuple[str, str, str]
 
 
@@ -36,13 +39,17 @@ def blocks(name: str) -> list[Block]:
     """``(language, party, content)`` of every code block of a page."""
     text = page(name)
     found = re.findall(r"^```(\w+) ?(\w*)\n(.*?)^```$", text, re.S | re.M)
-    assert 2 * len(found) == len(re.findall(r"^\s*```", text, re.M)), "a block has no language or no end"
+    assert 2 * len(found) == len(
+        re.findall(r"^\s*```", text, re.M)
+    ), "a block has no language or no end"
     return found
 
 
 def is_request(block: Block) -> bool:
     """Whether a block is a request that one could save and run."""
-    return block[0] == "yaml" and re.match(r"# [\w.-]+\.yaml$", block[2].splitlines()[0]) is not None
+    return (
+        block[0] == "yaml" and re.match(r"# [\w.-]+\.yaml$", block[2].splitlines()[0]) is not None
+    )
 
 
 def assert_part(expected: Any, actual: Any, where: str) -> None:

@@ -74,7 +74,8 @@ class Knowledge:
             if line["how"] == "facts":
                 self.facts |= json.loads(value)
                 self.add(
-                    "facts", [facts for party, facts in json.loads(value).items() if party != self.party]
+                    "facts",
+                    [facts for party, facts in json.loads(value).items() if party != self.party],
                 )
             elif kind == "bytes":
                 self.add_bytes(line["how"], bytes.fromhex(value))
@@ -99,7 +100,10 @@ class Knowledge:
             for item in value.values():
                 self.add(source, item)
         elif isinstance(value, (list, tuple)):
-            self.sequences += [list(value), *map(list, zip(*(row for row in value if isinstance(row, list))))]
+            self.sequences += [
+                list(value),
+                *map(list, zip(*(row for row in value if isinstance(row, list)))),
+            ]
             for item in value:
                 self.add(source, item)
         elif isinstance(value, (int, float)):
@@ -130,7 +134,9 @@ class Knowledge:
             for name, cells in table.items():
                 yield from self._findings_in(name, cells, own.get(name, []))
 
-    def _findings_in(self, name: str, cells: Sequence[str], own: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def _findings_in(
+        self, name: str, cells: Sequence[str], own: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
         values = _numbers(cells)
         foreign = set(cells) - set(own)
         if values is None:
@@ -164,7 +170,13 @@ def _is_column(sequence: Sequence[Any], cells: Sequence[str], values: Array | No
     if pairs == len(set(sequence)) == len(set(cells)) and 1 < pairs < len(cells):
         return True
     seen = _numbers(sequence)
-    if seen is None or values is None or not seen.std() or not values.std() or not np.isfinite(seen).all():
+    if (
+        seen is None
+        or values is None
+        or not seen.std()
+        or not values.std()
+        or not np.isfinite(seen).all()
+    ):
         return False
     return abs(float(np.corrcoef(seen, values)[0, 1])) > 0.9999
 
@@ -197,7 +209,8 @@ def told(*names: str) -> Grant:
 def came(*sources: str, findings: Sequence[str] = ()) -> Grant:
     """Something that comes in one of these ways."""
     return Grant(
-        lambda known: any(source in known.sources for source in sources), findings=frozenset(findings)
+        lambda known: any(source in known.sources for source in sources),
+        findings=frozenset(findings),
     )
 
 
@@ -220,14 +233,18 @@ GRANTS = {
     "how many keys each of the others has": Grant(lambda known: "item_size=" in known.text),
     "which rows are for training, drawn in private within the groups of the label": came("message"),
     "the prediction for every row": came("out.csv prediction"),
-    "the prediction for every row, and which leaves each party's splits let it reach": came("message"),
+    "the prediction for every row, and which leaves each party's splits let it reach": came(
+        "message"
+    ),
     "the cluster of every row, the sizes of the clusters": came("out.csv cluster"),
     "after how many iterations each start stopped": came("from shares"),
     "whether the features are linearly dependent, after how many epochs training stopped": came(
         "from shares"
     ),
     "whether a row's mean leaves the range of the link": came("from shares"),
-    "for every node of the trees: which party splits it, and the number of the bin": came("from shares"),
+    "for every node of the trees: which party splits it, and the number of the bin": came(
+        "from shares"
+    ),
     "which rows lie in which node of every tree, and whose feature splits it": came("message"),
     "sums of its own gradients over the others' bins, in shuffled order": came("from ciphertext"),
     "the correlation of every two columns, of all parties": came("from shares"),
@@ -251,7 +268,12 @@ def received(workspace: Workspace, execution: Execution, party: str) -> set[str]
 def granted(case: Finished, party: str) -> list[Grant]:
     """What `reveals()` lets a party know."""
     config: TaskConfig = TaskDispatcher.get(case.config["task_type"]).parse(case.config)
-    roles = {party, "label party" if party == "alice" else "", "owner of a column", "every other party"}
+    roles = {
+        party,
+        "label party" if party == "alice" else "",
+        "owner of a column",
+        "every other party",
+    }
     return [GRANTS[use.purpose] for use in config.reveals() if use.party in roles]
 
 
@@ -281,13 +303,18 @@ def test_a_party_learns_what_reveals_lists_and_nothing_else(
 @pytest.mark.parametrize("how", LEAKS)
 def test_what_a_task_shows_by_mistake_is_found(workspace: Workspace, how: str) -> None:
     tables = {
-        party: {name: [*map(str, cells)] for name, cells in table.items()} for party, table in world().items()
+        party: {name: [*map(str, cells)] for name, cells in table.items()}
+        for party, table in world().items()
     }
     config = {"task_type": "leak", "where": workspace.write("in.csv", tables), "how": how}
     case = Finished(workspace, config, tables).run()
     assert case.execution
     found = {
-        party: set(Knowledge.of(case, case.execution, party).findings({other: tables[other]}, tables[party]))
+        party: set(
+            Knowledge.of(case, case.execution, party).findings(
+                {other: tables[other]}, tables[party]
+            )
+        )
         for party, other in (("alice", "bob"), ("bob", "alice"))
     }
     assert LEAKS[how][1] in found["alice"]
@@ -296,7 +323,8 @@ def test_what_a_task_shows_by_mistake_is_found(workspace: Workspace, how: str) -
 
 
 @pytest.mark.parametrize(
-    "task_type, receivers", [("standard_scaler", set()), ("ss_lr", set()), ("ss_lr_predict", {"alice"})]
+    "task_type, receivers",
+    [("standard_scaler", set()), ("ss_lr", set()), ("ss_lr_predict", {"alice"})],
 )
 def test_nothing_becomes_plain_but_a_prediction_at_its_receiver(
     runs: Runs, task_type: str, receivers: set[str]
@@ -304,7 +332,9 @@ def test_nothing_becomes_plain_but_a_prediction_at_its_receiver(
     case = runs[task_type]
     assert case.execution
     for party in ("alice", "bob"):
-        plain = {"from shares", "from ciphertext"} & set(Knowledge.of(case, case.execution, party).sources)
+        plain = {"from shares", "from ciphertext"} & set(
+            Knowledge.of(case, case.execution, party).sources
+        )
         assert plain == ({"from shares"} if party in receivers else set())
 
 
@@ -352,7 +382,9 @@ def test_the_events_of_a_failure_hold_no_cell_of_the_table(workspace: Workspace)
         "columns": ["a", "b"],
     }
     execution = workspace.fail(request, "BadColumnType", "alice")
-    assert "secret-4711" in workspace.bench.log_of(execution, "alice")  # its owner may see what is wrong
+    assert "secret-4711" in workspace.bench.log_of(
+        execution, "alice"
+    )  # its owner may see what is wrong
     assert "secret-4711" not in workspace.bench.log_of(execution, "bob")
     assert "secret-4711" not in "".join(
         event.to_json() for events in execution.events.values() for event in events

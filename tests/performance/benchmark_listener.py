@@ -53,7 +53,10 @@ class Lookout:
         with self._database.engine.begin() as connection:
             while self._waiting:
                 event_id, since = self._waiting[0]
-                if connection.execute(select(Event.seq).where(Event.event_id == event_id)).first() is None:
+                if (
+                    connection.execute(select(Event.seq).where(Event.event_id == event_id)).first()
+                    is None
+                ):
                     break
                 self.milliseconds.append(1000 * (time.monotonic() - since))
                 self._waiting.popleft()
@@ -88,15 +91,23 @@ def throughput(redis: Redis, database: Database) -> float:
 
 def measure(name: str, redis_url: str, database_url: str, seconds: float) -> None:
     """Print the row of one database."""
-    with tempfile.TemporaryDirectory() as folder, Redis.from_url(redis_url) as redis, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Redis.from_url(redis_url) as redis,
+        ExitStack() as stack,
+    ):
         stack.enter_context(Database(database_url)).upgrade()
-        database = stack.enter_context(Database(database_url, read_only=True))  # the other locks SQLite
+        database = stack.enter_context(
+            Database(database_url, read_only=True)
+        )  # the other locks SQLite
         redis.flushall()
         stack.enter_context(ListenerProcess(Path(folder), redis_url, database_url))
         latencies(redis, database, 2.0)  # until it runs
         took = latencies(redis, database, seconds)
         quantiles = [f"{value:.1f}" for value in np.percentile(took, [50, 99, 100])]
-        print(f"| {name} | {' | '.join(quantiles)} | {throughput(redis, database):,.0f} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(quantiles)} | {throughput(redis, database):,.0f} |", flush=True
+        )
 
 
 def main() -> None:
@@ -104,7 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
     seconds = parser.parse_args().seconds
-    print(f"| database | p50 (ms) at {_RATE} per second | p99 | slowest | events per second sustained |")
+    print(
+        f"| database | p50 (ms) at {_RATE} per second | p99 | slowest | events per second sustained |"
+    )
     print("|---|---|---|---|---|")
     with embedded_redis() as redis_url, ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -40,7 +40,9 @@ _JOB_FLOATS = (0, 10_000_000)
 _EVENTS = 6
 
 
-def cpu_ms(work: Callable[[], object], rounds: int, prepare: Callable[[], object] = lambda: None) -> float:
+def cpu_ms(
+    work: Callable[[], object], rounds: int, prepare: Callable[[], object] = lambda: None
+) -> float:
     """CPU milliseconds of this process in one call, the median of several, each after what prepares it."""
     found = []
     for _ in range(rounds):
@@ -104,7 +106,11 @@ def scrapes(settings: Settings, rounds: int) -> Iterator[tuple[str, float]]:
 
     The client, which is in this process, costs what a request costs that is answered with next to nothing.
     """
-    metrics, usage, template = Metrics(), Usage(os.getpid()), ScriptedTemplate(lambda spec, side: None)
+    metrics, usage, template = (
+        Metrics(),
+        Usage(os.getpid()),
+        ScriptedTemplate(lambda spec, side: None),
+    )
     usage.weigh()
     usage.stages = dict.fromkeys(STAGES, 1.0)
     task_types = TaskDispatcher.list_supported_tasks()
@@ -136,10 +142,14 @@ def rows(rounds: int) -> Iterator[tuple[str, float]]:
         with job(floats) as pid:
             usage = Usage(pid)
             usage.weigh()
-            yield f"weigh a job of {usage.memory_bytes / 2**20:.0f} MiB", cpu_ms(usage.weigh, rounds)
+            yield f"weigh a job of {usage.memory_bytes / 2**20:.0f} MiB", cpu_ms(
+                usage.weigh, rounds
+            )
             yield "read its CPU time", cpu_ms(usage.look, rounds)
     metrics = Metrics()
-    yield f"count an execution with {_EVENTS} events", cpu_ms(lambda: count(metrics, "psi", usage), rounds)
+    yield f"count an execution with {_EVENTS} events", cpu_ms(
+        lambda: count(metrics, "psi", usage), rounds
+    )
     with tempfile.TemporaryDirectory() as folder, embedded_redis() as url:
         root = Path(folder)
         settings = Settings(

@@ -67,7 +67,9 @@ class DirectNode(Node):
         self._kind = (delay_ms, mbit)
         self.carried = 0
 
-    def _run_parties(self, assignment: Assignment, epoch: int, stack: ExitStack) -> dict[str, Ending]:
+    def _run_parties(
+        self, assignment: Assignment, epoch: int, stack: ExitStack
+    ) -> dict[str, Ending]:
         self._proxies = ExitStack()
         self._views: dict[str, Ports] | None = None
         with self._proxies:
@@ -79,7 +81,10 @@ class DirectNode(Node):
         if self._views is None:
             self._views = self._laid(ports)
         view = self._views[party]
-        lines = [{name: f"127.0.0.1:{port}" for name, port in line.items()} for line in (view.fed, view.spu)]
+        lines = [
+            {name: f"127.0.0.1:{port}" for name, port in line.items()}
+            for line in (view.fed, view.spu)
+        ]
         return replace(
             super()._spec(assignment, party, ports), fed_addresses=lines[0], spu_addresses=lines[1]
         )
@@ -101,7 +106,8 @@ class DirectNode(Node):
         own = {"alice": "bob", "bob": "alice"}
         return {
             party: Ports(
-                {party: ports.fed[party], other: fed[other]}, {party: ports.spu[party], other: spu[other]}
+                {party: ports.fed[party], other: fed[other]},
+                {party: ports.spu[party], other: spu[other]},
             )
             for party, other in own.items()
         }
@@ -139,13 +145,19 @@ class Bench:
         self._count += 1
         with ExitStack() as stack:
             ends = dict(
-                zip(("alice", "bob", "to-alice", "to-bob"), stack.enter_context(leased_ports(4, PORTS)))
+                zip(
+                    ("alice", "bob", "to-alice", "to-bob"),
+                    stack.enter_context(leased_ports(4, PORTS)),
+                )
             )
             ways = [
                 f"b:{ends['to-alice']}=127.0.0.1:{ends['alice']}",
                 f"a:{ends['to-bob']}=127.0.0.1:{ends['bob']}",
             ]
-            made = {party: make_certificate(party, self.root / f"certs-{self._count}") for party in PARTIES}
+            made = {
+                party: make_certificate(party, self.root / f"certs-{self._count}")
+                for party in PARTIES
+            }
             with cable(delay_ms, mbit, ways) as laid:
                 runs = [self._node(party, ends, made, params) for party in PARTIES]
                 took = [float(_last_line(run)) for run in runs]
@@ -234,7 +246,10 @@ def requests() -> dict[str, dict[str, Any]]:
         "params": {"epochs": 1, "batch_size": 4096},
     }
     tasks = {"psi": psi, "ss_lr": train}
-    return {name: {"task_config": task, "spu_config": {"protocol": "SEMI2K"}} for name, task in tasks.items()}
+    return {
+        name: {"task_config": task, "spu_config": {"protocol": "SEMI2K"}}
+        for name, task in tasks.items()
+    }
 
 
 def main() -> None:
@@ -244,10 +259,14 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, in turn")
     parser.add_argument("--tasks", nargs="+", choices=requests(), default=list(requests()))
-    parser.add_argument("--cables", nargs="+", default=CABLES, help="one way ms:Mbit/s, 0 for no limit")
+    parser.add_argument(
+        "--cables", nargs="+", default=CABLES, help="one way ms:Mbit/s, 0 for no limit"
+    )
     asked = parser.parse_args()
     log.configure("ERROR")
-    print("| task | one way | limit | direct (s) | linked (s) | ratio | direct (MB) | linked (MB) |")
+    print(
+        "| task | one way | limit | direct (s) | linked (s) | ratio | direct (MB) | linked (MB) |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="sfworker-bench-") as folder:
         bench = Bench(Path(folder))
@@ -261,7 +280,8 @@ def main() -> None:
 def _row(bench: Bench, name: str, delay_ms: float, mbit: float, repeat: int) -> str:
     params = requests()[name]
     runs = [
-        (bench.directly(params, delay_ms, mbit), bench.linked(params, delay_ms, mbit)) for _ in range(repeat)
+        (bench.directly(params, delay_ms, mbit), bench.linked(params, delay_ms, mbit))
+        for _ in range(repeat)
     ]
     (direct, direct_bytes), (linked, linked_bytes) = (
         [statistics.median(run[0] for run in way), statistics.median(run[1] for run in way)]

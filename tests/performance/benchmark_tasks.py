@@ -117,7 +117,9 @@ class Benchmark:
         configs = _MEDIUM_JOB.task_configs(count)
         seconds: dict[str, list[float]] = {"worker": [], "warm": []}
         for _ in range(self._rounds or _FEW):
-            seconds["worker"].append(round(max(done.seconds for done in self._worker.run_all(configs)), 4))
+            seconds["worker"].append(
+                round(max(done.seconds for done in self._worker.run_all(configs)), 4)
+            )
             seconds["warm"].append(round(sum(map(self._warm.run, configs)), 4))
         return seconds
 
@@ -140,12 +142,17 @@ class Benchmark:
         delays = [round(delay, 5) for done in seen for delay in done.delays]
         stages = {name: statistics.median(done.timing(name) for done in seen) for name in _STAGES}
         stages["rest"] = statistics.median(done.seconds for done in seen) - sum(stages.values())
-        return {"first": [round(done.first, 4) for done in seen], "delays": delays, "stages": stages}
+        return {
+            "first": [round(done.first, 4) for done in seen],
+            "delays": delays,
+            "stages": stages,
+        }
 
     def idle(self) -> dict[str, float]:
         """Megabytes of the node without a job, and of the warm pair after its works."""
         return {
-            name: round(peak_megabytes(side, lambda: time.sleep(1.0))) for name, side in self._sides.items()
+            name: round(peak_megabytes(side, lambda: time.sleep(1.0)))
+            for name, side in self._sides.items()
         }
 
 
@@ -187,12 +194,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     names = [*TASK_TYPES, *_PARTS]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, metavar="PART", help=f"of {', '.join(names)}"
+    )
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, twice each")
     parser.add_argument("--huge", action="store_true", help="also psi of 10,000,000 rows")
-    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
-    parser.add_argument("--pages", action="store_true", help="measure nothing, write pages and plots again")
-    parser.add_argument("--into", type=Path, help=f"folder, docs/performance or with --quick {_QUICK}")
+    parser.add_argument(
+        "--again", action="store_true", help="measure also what was measured before"
+    )
+    parser.add_argument(
+        "--pages", action="store_true", help="measure nothing, write pages and plots again"
+    )
+    parser.add_argument(
+        "--into", type=Path, help=f"folder, docs/performance or with --quick {_QUICK}"
+    )
     asked = parser.parse_args(arguments)
     asked.into = asked.into or (_QUICK if asked.quick else DOCUMENTS)
     return asked
@@ -205,7 +220,9 @@ def main() -> None:
 
     results = Results(asked.into, asked.again)
     if not asked.pages:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the node and the pair would live on
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # else the node and the pair would live on
         with tempfile.TemporaryDirectory(prefix="sfworker-bench-") as folder, ExitStack() as stack:
             measure(results, Benchmark(Path(folder), stack, 2 if asked.quick else None), asked)
     write_pages(results.measured, asked.into)

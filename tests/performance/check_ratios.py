@@ -70,7 +70,9 @@ def measure(root: Path, baseline: Mapping[str, float]) -> dict[str, float]:
 
 
 def _ratio_of(work: Work, sides: Sequence[Side], baseline: Mapping[str, float]) -> float:
-    return Pairs(*(partial(side.run, work.task_config()) for side in sides)).ratio_to(baseline.get(work.name))
+    return Pairs(*(partial(side.run, work.task_config()) for side in sides)).ratio_to(
+        baseline.get(work.name)
+    )
 
 
 def lost(measured: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
@@ -92,7 +94,9 @@ def main() -> None:
     missed = lost(measured, baseline)
     table = Table("worker / warm SecretFlow", "now", "baseline", "")
     for name, value in measured.items():
-        table.add_row(name, f"{value:.2f}", f"{baseline[name]:.2f}", "lost" if name in missed else "")
+        table.add_row(
+            name, f"{value:.2f}", f"{baseline[name]:.2f}", "lost" if name in missed else ""
+        )
     Console().print(table)
     raise SystemExit(bool(missed))
 

@@ -52,7 +52,9 @@ class Session:
 
     def outputs(self, paths: Mapping[str, str]) -> dict[Any, str]:
         """Where each party writes, apart from what the worker writes."""
-        found = {self.pyus[party]: self.root / "direct" / party / path for party, path in paths.items()}
+        found = {
+            self.pyus[party]: self.root / "direct" / party / path for party, path in paths.items()
+        }
         for path in found.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         return {pyu: str(path) for pyu, path in found.items()}
@@ -95,7 +97,9 @@ def _transformed(transform: Callable[[Any, Config], Any]) -> Callable[[Session, 
         others = [name for name in table.columns if name not in config["columns"]]
         after = transform(table[config["columns"]], config)
         both = {
-            pyu: pyu(lambda kept, new: pd.concat([kept, new], axis=1))(part.data, after.partitions[pyu].data)
+            pyu: pyu(lambda kept, new: pd.concat([kept, new], axis=1))(
+                part.data, after.partitions[pyu].data
+            )
             for pyu, part in table[others].partitions.items()
         }
         session.write(_frame(both), config["output_data"])
@@ -138,7 +142,9 @@ def _arrow(session: Session, paths: Mapping[str, str]) -> Any:
     from secretflow.component.core.dataframe import CompPartition
 
     files = session.inputs(paths)
-    return CompVDataFrame({pyu: CompPartition(pyu(pa_csv.read_csv)(path)) for pyu, path in files.items()})
+    return CompVDataFrame(
+        {pyu: CompPartition(pyu(pa_csv.read_csv)(path)) for pyu, path in files.items()}
+    )
 
 
 def binning(session: Session, config: Config) -> None:
@@ -152,7 +158,9 @@ def binning(session: Session, config: Config) -> None:
     rules = VertBinning().binning(table, "quantile", config["n_bins"], names)
     after = VertBinSubstitution().substitution(table, rules)
     outputs = session.outputs(config["output_data"])
-    sf.wait([pyu(pa_csv.write_csv)(after.partitions[pyu].obj, path) for pyu, path in outputs.items()])
+    sf.wait(
+        [pyu(pa_csv.write_csv)(after.partitions[pyu].obj, path) for pyu, path in outputs.items()]
+    )
 
 
 def woe_iv(session: Session, config: Config) -> None:
@@ -161,7 +169,9 @@ def woe_iv(session: Session, config: Config) -> None:
 
     table = _arrow(session, config["input_data"])
     names = {pyu: owned(config["columns"], pyu.party) for pyu in session.pyus.values()}
-    rules = VertWoeBinning(session.spu).binning(table, "quantile", config["n_bins"], names, LABEL, "1")
+    rules = VertWoeBinning(session.spu).binning(
+        table, "quantile", config["n_bins"], names, LABEL, "1"
+    )
     sf.wait(list(rules.values()))
 
 
@@ -170,7 +180,9 @@ def train_test_split(session: Session, config: Config) -> None:
     from secretflow.data.split import train_test_split as split
 
     table = read_csv(session.inputs(config["input_data"]))
-    for part, name in zip(split(table, train_size=config["train_size"]), ("train_data", "test_data")):
+    for part, name in zip(
+        split(table, train_size=config["train_size"]), ("train_data", "test_data")
+    ):
         session.write(part, config[name])
 
 
@@ -247,7 +259,9 @@ def ss_lr(session: Session, config: Config) -> None:
         penalty="None",
         eps=0.0,
     )
-    session.spu.dump(model.save_model().weights, list(_model(session, config["model_output"]).values()))
+    session.spu.dump(
+        model.save_model().weights, list(_model(session, config["model_output"]).values())
+    )
 
 
 def ss_lr_predict(session: Session, config: Config) -> None:
@@ -260,7 +274,9 @@ def ss_lr_predict(session: Session, config: Config) -> None:
     model = SSRegression(session.spu)
     model.load_model(LinearModel(weights, RegType("logistic"), SigType("real")))
     x = _prediction_data(session, config)
-    _write_scores(session, config, model.predict(x, batch_size=min(65_536, x.shape[0]), to_pyu=session.alice))
+    _write_scores(
+        session, config, model.predict(x, batch_size=min(65_536, x.shape[0]), to_pyu=session.alice)
+    )
 
 
 def _prediction_data(session: Session, config: Config) -> Any:
@@ -292,7 +308,9 @@ def ss_xgb(session: Session, config: Config) -> None:
     paths = _model(session, config["model_output"])
 
     def save(path: str, *trees: Any) -> None:
-        Path(path).write_text(json.dumps([(tree.split_features, tree.split_values) for tree in trees]))
+        Path(path).write_text(
+            json.dumps([(tree.split_features, tree.split_values) for tree in trees])
+        )
 
     sf.wait([pyu(save)(path, *[tree[pyu] for tree in model.trees]) for pyu, path in paths.items()])
     for number, weight in enumerate(model.weights):
@@ -317,7 +335,9 @@ def ss_xgb_predict(session: Session, config: Config) -> None:
     for number in range(count):
         model.trees.append({pyu: pyu(tree_of)(path, number) for pyu, path in paths.items()})
         model.weights.append(session.spu.load([f"{path}.{number}" for path in paths.values()]))
-    _write_scores(session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice))
+    _write_scores(
+        session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice)
+    )
 
 
 def ss_glm(session: Session, config: Config) -> None:
@@ -339,7 +359,9 @@ def ss_glm_predict(session: Session, config: Config) -> None:
     model = SSGLM(session.spu)
     model.spu_w = session.spu.load(list(_model(session, config["model_path"]).values()))
     model.link, model.y_scale = get_link("Logit"), 1.0
-    _write_scores(session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice))
+    _write_scores(
+        session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice)
+    )
 
 
 def sgb(session: Session, config: Config) -> None:
@@ -365,7 +387,9 @@ def sgb_predict(session: Session, config: Config) -> None:
     from secretflow.ml.boost.sgb_v.model import load_model
 
     model = load_model(_model(session, config["model_path"]), session.alice)
-    _write_scores(session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice))
+    _write_scores(
+        session, config, model.predict(_prediction_data(session, config), to_pyu=session.alice)
+    )
 
 
 def ss_kmeans(session: Session, config: Config) -> None:
@@ -385,7 +409,8 @@ def workflow(session: Session, config: Config) -> None:
     scale, train = (step["task_config"] for step in config["steps"])
     standard_scaler(session, scale)
     between = {
-        party: os.path.join("..", "direct", party, path) for party, path in scale["output_data"].items()
+        party: os.path.join("..", "direct", party, path)
+        for party, path in scale["output_data"].items()
     }
     ss_lr(session, {**train, "train_data": between})
 
@@ -393,7 +418,15 @@ def workflow(session: Session, config: Config) -> None:
 standard_scaler = _transformed(_scaled)
 DIRECTLY: dict[str, Callable[[Session, Config], None]] = {
     function.__name__: function
-    for function in (psi, binning, woe_iv, train_test_split, table_statistics, pearson_correlation, vif)
+    for function in (
+        psi,
+        binning,
+        woe_iv,
+        train_test_split,
+        table_statistics,
+        pearson_correlation,
+        vif,
+    )
     + (biclassification_eval, regression_eval, ss_lr, ss_lr_predict, ss_xgb, ss_xgb_predict, ss_glm)
     + (ss_glm_predict, sgb, sgb_predict, ss_kmeans, workflow)
 } | {

@@ -18,7 +18,11 @@ from tests.performance.works import OWN_CODE, PARTIES
 
 def main() -> None:
     """Say ``ready``, do the work of a ``task_config``, say ``done``, and so on."""
-    party, ports, root = sys.argv[1], [int(port) for port in sys.argv[2].split(",")], Path(sys.argv[3])
+    party, ports, root = (
+        sys.argv[1],
+        [int(port) for port in sys.argv[2].split(",")],
+        Path(sys.argv[3]),
+    )
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # SecretFlow greets there when it is imported, and prints later
     import secretflow as sf
@@ -29,7 +33,8 @@ def main() -> None:
     sf.init(
         cluster_config={
             "parties": {
-                name: {"address": address, "listen_addr": address} for name, address in addresses.items()
+                name: {"address": address, "listen_addr": address}
+                for name, address in addresses.items()
             },
             "self_party": party,
         },
@@ -46,7 +51,9 @@ def main() -> None:
     for line in sys.stdin:
         config = json.loads(line)
         if config["task_type"] in OWN_CODE:
-            from tests.performance.job_body import run_body  # with all that the worker's tasks import
+            from tests.performance.job_body import (
+                run_body,
+            )  # with all that the worker's tasks import
 
             run_body(session, config)
         else:

@@ -48,7 +48,9 @@ def _size(work: Measured) -> str:
 
 def works_of(measured: Measured) -> list[Measured]:
     """The measured works by task type, the main ones first."""
-    return sorted(measured.get("tasks", {}).values(), key=lambda work: TASK_TYPES.index(work["task_type"]))
+    return sorted(
+        measured.get("tasks", {}).values(), key=lambda work: TASK_TYPES.index(work["task_type"])
+    )
 
 
 def _beyond(work: Measured) -> float:
@@ -64,7 +66,10 @@ def machine_table(measured: Measured, words: Mapping[str, str]) -> str:
 
 def task_table(measured: Measured, words: Mapping[str, str]) -> str:
     """Every work by worker, warm pair and cold script."""
-    header = [words[key] for key in ("task", "worker", "warm", "ratio", "spread", "limit", "cold", "against")]
+    header = [
+        words[key]
+        for key in ("task", "worker", "warm", "ratio", "spread", "limit", "cold", "against")
+    ]
     return _table(header, (_task_row(work, words) for work in works_of(measured)))
 
 
@@ -79,10 +84,15 @@ def _task_row(work: Measured, words: Mapping[str, str]) -> list[str]:
 
 def slower_list(measured: Measured, words: Mapping[str, str]) -> str:
     """What takes longer than it may, the worst first, and why."""
-    worst = sorted((work for work in works_of(measured) if _beyond(work) > 0), key=_beyond, reverse=True)
+    worst = sorted(
+        (work for work in works_of(measured) if _beyond(work) > 0), key=_beyond, reverse=True
+    )
     lines = [
         words["slower"].format(
-            work=_size(work), worker=median(work, "worker"), warm=median(work, "warm"), beyond=_beyond(work)
+            work=_size(work),
+            worker=median(work, "worker"),
+            warm=median(work, "warm"),
+            beyond=_beyond(work),
         )
         + words.get(WHY.get(work["task_type"], ""), "")
         for work in worst
@@ -103,7 +113,8 @@ def stage_table(measured: Measured, words: Mapping[str, str]) -> str:
     """Where the time of a small job goes."""
     stages = measured.get("status", {}).get("psi", {}).get("stages", {})
     return _table(
-        [words["stage"], words["milliseconds"]], ((words[key], _ms(value)) for key, value in stages.items())
+        [words["stage"], words["milliseconds"]],
+        ((words[key], _ms(value)) for key, value in stages.items()),
     )
 
 
@@ -129,11 +140,20 @@ def growth_table(measured: Measured, words: Mapping[str, str]) -> str:
     for task_type, works in by_type(measured).items():
         sizes = [work["rows"] for work in works]
         if len(set(sizes)) > 2:
-            grown = [exponent(sizes, [median(work, side) for work in works]) for side in ("worker", "warm")]
+            grown = [
+                exponent(sizes, [median(work, side) for work in works])
+                for side in ("worker", "warm")
+            ]
             rows.append(
-                [f"`{task_type}`", f"{min(sizes):,} - {max(sizes):,}", *(f"{one:.2f}" for one in grown)]
+                [
+                    f"`{task_type}`",
+                    f"{min(sizes):,} - {max(sizes):,}",
+                    *(f"{one:.2f}" for one in grown),
+                ]
             )
-    return _table([words[key] for key in ("task_type", "rows", "worker_exponent", "warm_exponent")], rows)
+    return _table(
+        [words[key] for key in ("task_type", "rows", "worker_exponent", "warm_exponent")], rows
+    )
 
 
 def by_type(measured: Measured) -> dict[str, list[Measured]]:
@@ -158,7 +178,9 @@ def at_once_table(measured: Measured, words: Mapping[str, str]) -> str:
         for side in ("worker", "warm"):
             row += [f"{took[side]:.2f}", _per_minute(took["jobs"], took[side])]
         rows.append(row)
-    return _table([words[key] for key in ("at_once", "worker", "per_minute", "warm", "per_minute")], rows)
+    return _table(
+        [words[key] for key in ("at_once", "worker", "per_minute", "warm", "per_minute")], rows
+    )
 
 
 def _per_minute(count: int, seconds: float) -> str:

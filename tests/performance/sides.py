@@ -116,7 +116,10 @@ class Worker:
         since, executions = self._client.position(), {}
         for task_config in task_configs:
             self._count += 1
-            params = {"sf_init_config": {"parties": list(PARTIES)}, "task_config": dict(task_config)}
+            params = {
+                "sf_init_config": {"parties": list(PARTIES)},
+                "task_config": dict(task_config),
+            }
             request = TaskRequest(f"bench-{self._count}", f"bench-{self._count}", params)
             executions[request.execution_id] = Execution(time.time())
             self._client.submit(request)
@@ -207,8 +210,16 @@ class Pair:
             ports = ",".join(map(str, stack.enter_context(leased_ports(4, _PORTS))))
             file = stack.enter_context(log.open("ab"))
             command = [sys.executable, "-m", "tests.performance.party"]
-            options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
-            options |= {"text": True, "cwd": root, "env": os.environ | {"PYTHONPATH": str(_REPOSITORY)}}
+            options: dict[str, Any] = {
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "stderr": file,
+            }
+            options |= {
+                "text": True,
+                "cwd": root,
+                "env": os.environ | {"PYTHONPATH": str(_REPOSITORY)},
+            }
             commands = [[*command, party, ports, str(root)] for party in PARTIES]
             pair = cls([subprocess.Popen(command, **options) for command in commands], log)
             try:

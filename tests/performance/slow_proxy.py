@@ -49,7 +49,9 @@ class Direction:
             return loop.time()
 
     @staticmethod
-    async def _send(pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _send(
+        pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+    ) -> None:
         loop, broken = asyncio.get_running_loop(), False
         while (due_and_piece := await pieces.get())[1]:
             due, piece = due_and_piece
@@ -76,7 +78,9 @@ async def serve(delay_ms: float, mbit: float, ways: list[str]) -> None:
             side, _, rest = way.partition(":")
             port, _, target = rest.partition("=")
             directions = (a_to_b, b_to_a) if side == "a" else (b_to_a, a_to_b)
-            server = await asyncio.start_server(_Way(target, *directions).connected, "127.0.0.1", int(port))
+            server = await asyncio.start_server(
+                _Way(target, *directions).connected, "127.0.0.1", int(port)
+            )
             await stack.enter_async_context(server)
         print("ready", flush=True)
         await stopped.wait()
@@ -98,7 +102,9 @@ class _Way:
             writer.transport.abort()
             return
         try:
-            await asyncio.gather(self.there.carry(reader, far_writer), self.back.carry(far_reader, writer))
+            await asyncio.gather(
+                self.there.carry(reader, far_writer), self.back.carry(far_reader, writer)
+            )
         finally:
             far_writer.close()
             writer.close()

@@ -21,7 +21,14 @@ ROOT = Path(__file__).parents[2]
 def test_a_quick_run_measures_and_tells_what_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="`make bench` installs it")
     parts = ["psi", "min_max_scaler", "ss_lr_predict", "status"]
-    command = [sys.executable, "-m", "tests.performance.benchmark_tasks", "--quick", "--into", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.performance.benchmark_tasks",
+        "--quick",
+        "--into",
+        str(tmp_path),
+    ]
     run([*command, "--only", *parts], cwd=ROOT, check=True, capture_output=True)
     measured = json.loads((tmp_path / "results.json").read_text())
     assert sorted(measured["tasks"]) == sorted(works(task_type)[0].name for task_type in parts[:-1])

@@ -5,9 +5,15 @@ WHY = {
     "psi": "why_psi",
     "woe_iv": "why_woe",
     **dict.fromkeys(("ss_glm", "ss_kmeans"), "why_other"),
-    **dict.fromkeys(("ss_lr", "ss_xgb", "sgb", "pearson_correlation", "vif", "workflow"), "why_first"),
-    **dict.fromkeys(("ss_lr_predict", "ss_xgb_predict", "ss_glm_predict", "ss_kmeans_predict"), "why_first"),
-    **dict.fromkeys(("standard_scaler", "min_max_scaler", "label_encoder", "onehot_encoder"), "why_cells"),
+    **dict.fromkeys(
+        ("ss_lr", "ss_xgb", "sgb", "pearson_correlation", "vif", "workflow"), "why_first"
+    ),
+    **dict.fromkeys(
+        ("ss_lr_predict", "ss_xgb_predict", "ss_glm_predict", "ss_kmeans_predict"), "why_first"
+    ),
+    **dict.fromkeys(
+        ("standard_scaler", "min_max_scaler", "label_encoder", "onehot_encoder"), "why_cells"
+    ),
     **dict.fromkeys(("binning", "fillna", "train_test_split", "table_statistics"), "why_cells"),
 }
 _WORDS = {

@@ -84,10 +84,15 @@ def _columns(work: Work, party: str) -> dict[str, Any]:
     own = [name for name in work.features if name[0] == party[0]]
     if work.task_type == "psi":  # two thirds of the keys are common
         keys = dice.permutation(work.rows) + work.rows // 3 * PARTIES.index(party)
-        return {KEYS[party]: np.char.mod("u%09d", keys), **{name: dice.random(work.rows) for name in own}}
+        return {
+            KEYS[party]: np.char.mod("u%09d", keys),
+            **{name: dice.random(work.rows) for name in own},
+        }
     table: dict[str, Any] = {KEYS[party]: np.char.mod("u%09d", np.arange(work.rows))}
     if work.task_type in ("label_encoder", "onehot_encoder"):
-        return table | {name: dice.choice(["basalt", "gneiss", "quartz"], work.rows) for name in own}
+        return table | {
+            name: dice.choice(["basalt", "gneiss", "quartz"], work.rows) for name in own
+        }
     table |= {name: dice.normal(size=work.rows).round(6) for name in own}
     if work.task_type == "fillna":
         holes = dice.random(work.rows) < 0.1
@@ -161,7 +166,9 @@ def _workflow(work: Work) -> dict[str, Any]:
     scale = {"task_type": "standard_scaler", **_transformation()(work)}
     train = {"task_type": "ss_lr", **_regression(work)}
     train["train_data"] = {"step": "scale", "output": "output_data"}
-    return {"steps": [{"name": "scale", "task_config": scale}, {"name": "train", "task_config": train}]}
+    return {
+        "steps": [{"name": "scale", "task_config": scale}, {"name": "train", "task_config": train}]
+    }
 
 
 _regression = _training(epochs=3, batch_size=1000, learning_rate=0.3)

@@ -59,7 +59,9 @@ def make_run(tmp_path: Path) -> RunOf:
     """Makes a `Run` of a party whose peers have answered already; its data root is ``tmp_path / "data"``."""
 
     def make(
-        party: str = "alice", *rounds: Mapping[str, Any], parties: tuple[str, ...] = ("alice", "bob")
+        party: str = "alice",
+        *rounds: Mapping[str, Any],
+        parties: tuple[str, ...] = ("alice", "bob"),
     ) -> Run:
         data_root = tmp_path / "data"
         (data_root / party).mkdir(parents=True, exist_ok=True)

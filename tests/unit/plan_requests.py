@@ -27,7 +27,13 @@ PLAN_REQUESTS: dict[str, dict[str, Any]] = {
         "label": "y",
         "label_party": "alice",
         "model_output": "/models/lr_model",
-        "params": {"epochs": 10, "learning_rate": 0.01, "batch_size": 128, "penalty": "l2", "l2_norm": 0.1},
+        "params": {
+            "epochs": 10,
+            "learning_rate": 0.01,
+            "batch_size": 128,
+            "penalty": "l2",
+            "l2_norm": 0.1,
+        },
     },
     "ss_xgb": {
         "train_data": PATHS,

@@ -21,13 +21,20 @@ def entry(tmp_path: Path) -> dict[str, Any]:
     """A good entry of bob, whose certificate lies beside the file."""
     identity, digest = make_certificate("bob", tmp_path / "bob")
     certificate = str(identity.certificate.relative_to(tmp_path))
-    return {"host": "bob.example", "port": 9443, "certificate": certificate, "fingerprints": [digest]}
+    return {
+        "host": "bob.example",
+        "port": 9443,
+        "certificate": certificate,
+        "fingerprints": [digest],
+    }
 
 
 def book(folder: Path, content: Any) -> AddressBook:
     """The address book that holds ``content``."""
     path = folder / "parties.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8"
+    )
     return AddressBook.read(path)
 
 
@@ -42,18 +49,24 @@ def test_a_peer_is_known_by_its_certificate(tmp_path: Path, entry: dict[str, Any
     assert found.parties_of(None) == frozenset()
 
 
-def test_fingerprints_may_be_written_as_other_tools_write_them(tmp_path: Path, entry: dict[str, Any]) -> None:
+def test_fingerprints_may_be_written_as_other_tools_write_them(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
     digest = entry["fingerprints"][0]
     for text in (digest.upper(), "SHA256:" + digest, ":".join(re.findall("..", digest)).upper()):
         assert book(tmp_path, {"bob": entry | {"fingerprints": [text]}}).peers["bob"].certificates
 
 
-def test_during_a_rotation_both_certificates_are_bobs(tmp_path: Path, entry: dict[str, Any]) -> None:
+def test_during_a_rotation_both_certificates_are_bobs(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
     identity, new = make_certificate("bob", tmp_path / "new")
     both = (tmp_path / entry["certificate"]).read_text() + identity.certificate.read_text()
     (tmp_path / "both.crt").write_text(both)
     fingerprints = [*entry["fingerprints"], new]
-    found = book(tmp_path, {"bob": entry | {"certificate": "both.crt", "fingerprints": fingerprints}})
+    found = book(
+        tmp_path, {"bob": entry | {"certificate": "both.crt", "fingerprints": fingerprints}}
+    )
     assert [found.parties_of(der) for der in certificates_in(both)] == [{"bob"}, {"bob"}]
     assert len(certificates_in(found.trusted())) == 2
 

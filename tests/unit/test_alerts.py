@@ -33,7 +33,13 @@ OPS_GUIDE = ROOT / "docs" / "ops_guide"
 LANGUAGES = ["", ".zh-CN"]
 TESTS = yaml.safe_load((FOLDER / "tests" / "alerts.yml").read_text(encoding="utf-8"))["tests"]
 # Of the families of bad requests and bad data, what the operator of a node mends all the same.
-OF_OPERATORS = {"BadSetting", "VersionMismatch", "UnknownExecution", "OutputNotWritable", "ModelDamaged"}
+OF_OPERATORS = {
+    "BadSetting",
+    "VersionMismatch",
+    "UnknownExecution",
+    "OutputNotWritable",
+    "ModelDamaged",
+}
 
 
 def page_of(name: str, language: str) -> str:
@@ -75,7 +81,9 @@ def test_what_the_pages_name_exists(language: str) -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert set(re.findall(r"(?:`|^ *)sfworker ([a-z]+)", text, re.M)) <= set(commands)
-    assert set(re.findall(r"SFWORKER_([A-Z_]+)", text)) <= {name.upper() for name in Settings.model_fields}
+    assert set(re.findall(r"SFWORKER_([A-Z_]+)", text)) <= {
+        name.upper() for name in Settings.model_fields
+    }
     assert set(re.findall(r"[a-z_]+:sfworker_[\w:]+", text)) <= set(RECORDED)
     assert all(f'action="{name}"' in sources for name in re.findall(r"`([a-z]+_[a-z_]+)`", text))
     assert all((ROOT / path).exists() for path in re.findall(r"\bmonitoring/[\w./]+\b", text))
@@ -120,7 +128,8 @@ def test_failures_that_are_not_the_operators_are_those_of_requests_and_data() ->
     expected = {
         code
         for code, kind in error_classes().items()
-        if kind("").family in {"RequestError", "DataError"} and code not in {"RequestError", "DataError"}
+        if kind("").family in {"RequestError", "DataError"}
+        and code not in {"RequestError", "DataError"}
     }
     assert sorted(named) == sorted(expected - OF_OPERATORS | {"TaskCancelled"})
 
@@ -141,7 +150,11 @@ def test_every_dashboard_is_generated_and_has_an_address_of_its_own() -> None:
 def test_panels_stand_side_by_side_and_ask_the_chosen_data_source(name: str) -> None:
     board = dashboards()[name]
     cells = [
-        {(position["x"] + x, position["y"] + y) for x in range(position["w"]) for y in range(position["h"])}
+        {
+            (position["x"] + x, position["y"] + y)
+            for x in range(position["w"])
+            for y in range(position["h"])
+        }
         for position in (panel["gridPos"] for panel in board["panels"])
     ]
     assert not any(one & other for one, other in combinations(cells, 2))
@@ -169,13 +182,21 @@ def test_a_dashboard_declares_the_variables_that_it_uses(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["prometheus.yml", "rules/sfworker.yml", "alerts/sfworker.yml", "alertmanager/alertmanager.yml"]
+    "path",
+    [
+        "prometheus.yml",
+        "rules/sfworker.yml",
+        "alerts/sfworker.yml",
+        "alertmanager/alertmanager.yml",
+    ],
 )
 def test_a_file_made_faster_differs_in_its_durations_alone(path: str) -> None:
     """The tests that see alerts fire do so on files of which only this has changed."""
     text = (FOLDER / path).read_text(encoding="utf-8")
     slow, fast = faster(text, 1), faster(text, 60)
-    durations = [[int(found) for found in re.findall(r"\b(\d+)ms\b", each)] for each in (slow, fast)]
+    durations = [
+        [int(found) for found in re.findall(r"\b(\d+)ms\b", each)] for each in (slow, fast)
+    ]
     assert durations[0] and durations[1] == [round(slowly / 60) for slowly in durations[0]]
     words = [re.sub(r"\b\d+(ms|s|m|h|d)\b", "DURATION", each) for each in (text, slow, fast)]
     assert words[0] == words[1] == words[2]

@@ -40,7 +40,9 @@ def page_of(*measured: dict[str, Any], **parts: Any) -> str:
 @given(POSITIVE, st.floats(-2, 3))
 def test_a_power_law_has_its_exponent(factor: float, power: float) -> None:
     sizes = [1e3, 1e4, 1e6]
-    assert exponent(sizes, [factor * size**power for size in sizes]) == pytest.approx(power, abs=1e-9)
+    assert exponent(sizes, [factor * size**power for size in sizes]) == pytest.approx(
+        power, abs=1e-9
+    )
 
 
 def test_a_fixed_cost_makes_the_exponent_smaller() -> None:
@@ -58,7 +60,9 @@ def test_the_spread_is_half_the_range_of_the_middle_half() -> None:
     ("worker", "warm", "beyond"),
     [(0.6, 0.1, -0.005), (0.61, 0.1, 0.005), (11.0, 10.0, 0.0), (11.01, 10.0, 0.01)],
 )
-def test_the_limit_is_five_per_cent_and_half_a_second(worker: float, warm: float, beyond: float) -> None:
+def test_the_limit_is_five_per_cent_and_half_a_second(
+    worker: float, warm: float, beyond: float
+) -> None:
     assert beyond_limit(worker, warm) == pytest.approx(beyond)
 
 
@@ -186,7 +190,9 @@ def test_growth_is_fitted_over_rows_and_not_over_columns() -> None:
 
 def test_latencies_are_told_by_rank() -> None:
     delays = [number / 1000 for number in range(1, 101)]
-    text = page_of(work(), status={"psi": {"first": [0.2], "delays": delays, "stages": {"prepare": 0.01}}})
+    text = page_of(
+        work(), status={"psi": {"first": [0.2], "delays": delays, "stages": {"prepare": 0.01}}}
+    )
     assert "| event to its arrival | 50.5 | 99.0 | 100.0 |" in text
     assert "| request to first event | 200.0 | 200.0 | 200.0 |" in text
 
@@ -208,12 +214,16 @@ def test_the_pages_say_what_was_measured() -> None:
 
 
 def test_both_pages_have_the_same_tables_and_their_plots_exist() -> None:
-    texts = [(DOCUMENTS / name).read_text(encoding="utf-8") for name in ("index.md", "index.zh-CN.md")]
+    texts = [
+        (DOCUMENTS / name).read_text(encoding="utf-8") for name in ("index.md", "index.zh-CN.md")
+    ]
     numbers = [re.findall(r"\d+\.\d+", text) for text in texts]
     assert numbers[0] == numbers[1]
     for text in texts:
         plots = re.findall(r"\]\((\w+\.svg)\)", text)
-        assert plots == ["tasks.svg", "growth.svg"] and all((DOCUMENTS / plot).exists() for plot in plots)
+        assert plots == ["tasks.svg", "growth.svg"] and all(
+            (DOCUMENTS / plot).exists() for plot in plots
+        )
 
 
 @pytest.mark.parametrize("name", ["index.md", "index.zh-CN.md"])
@@ -229,7 +239,12 @@ def test_the_commands_of_the_pages_are_understood(name: str) -> None:
 def test_tables_of_the_parties_belong_together(tmp_path: Path) -> None:
     found = Work("ss_lr", 10, 4)
     found.write_tables(tmp_path)
-    rows = [(tmp_path / party / found.name / "in.csv").read_text().splitlines() for party in PARTIES]
+    rows = [
+        (tmp_path / party / found.name / "in.csv").read_text().splitlines() for party in PARTIES
+    ]
     assert [row.split(",")[0] for row in rows[0][1:]] == [row.split(",")[0] for row in rows[1][1:]]
-    assert rows[0][0] == '"a_id","a0","a1","label","a_target","a_score"' and rows[1][0] == '"b_id","b0","b1"'
+    assert (
+        rows[0][0] == '"a_id","a0","a1","label","a_target","a_score"'
+        and rows[1][0] == '"b_id","b0","b1"'
+    )
     assert math.isfinite(float(rows[0][1].split(",")[1]))

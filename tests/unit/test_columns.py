@@ -26,7 +26,9 @@ from secretflow_task.jobs.columns import (
 from tests.unit.conftest import RunOf
 
 TABLE = Table(
-    pa.table({"uid": ["1", "2"], "b": ["3", "4"], "name": ["x", "y"], "y": ["0", "1"], "a": ["5", ""]}),
+    pa.table(
+        {"uid": ["1", "2"], "b": ["3", "4"], "name": ["x", "y"], "y": ["0", "1"], "a": ["5", ""]}
+    ),
     "alice",
     "t",
 )
@@ -87,7 +89,10 @@ def test_what_does_not_fit_is_the_same_error_at_every_party(
 ) -> None:
     texts = set()
     own = {"features": ["a"], "rows": 5}
-    for run, mine in ((make_run("alice", {"bob": facts}), own), (make_run("bob", {"alice": own}), facts)):
+    for run, mine in (
+        (make_run("alice", {"bob": facts}), own),
+        (make_run("bob", {"alice": own}), facts),
+    ):
         with pytest.raises(error) as caught:
             agree_on_features(run, mine["features"], wanted, rows=mine["rows"])
         texts.add(str(caught.value))
@@ -117,7 +122,12 @@ def test_the_label_party_is_the_asked_one_or_the_only_one_that_has_it() -> None:
         ("alice", holders(alice=False, bob=True), MissingColumn, "alice has no label column 'y'."),
         ("carol", holders(alice=True, bob=True), MissingColumn, "carol has no label column 'y'."),
         (None, holders(alice=False, bob=False), MissingColumn, "No party has a label column 'y'."),
-        (None, holders(bob=True, alice=True), AmbiguousColumn, "The label 'y' exists at alice and bob."),
+        (
+            None,
+            holders(bob=True, alice=True),
+            AmbiguousColumn,
+            "The label 'y' exists at alice and bob.",
+        ),
     ],
 )
 def test_a_label_that_cannot_be_told_is_refused(
@@ -133,6 +143,8 @@ def test_numbers_that_would_overflow_the_fixed_point_are_refused(field: str, lim
     values = np.array([[1.0, -limit], [2.0, 0.0]])
     check_fits_shares(TABLE, ["a", "b"], values, field)
     check_fits_shares(TABLE, [], values[:, :0], field)
-    with pytest.raises(ValueRange, match=f"column 'b' of t holds values beyond .*{field}") as caught:
+    with pytest.raises(
+        ValueRange, match=f"column 'b' of t holds values beyond .*{field}"
+    ) as caught:
         check_fits_shares(TABLE, ["a", "b"], values * 1.01, field)
     assert caught.value.party == "alice"

@@ -90,15 +90,24 @@ class TestPathRules:
             (tmp_path / name).mkdir(parents=True)
         return PathRules("alice", tmp_path / "data", (tmp_path / "shared",))
 
-    def test_a_relative_path_starts_in_the_partys_own_folder(self, rules: PathRules, tmp_path: Path) -> None:
+    def test_a_relative_path_starts_in_the_partys_own_folder(
+        self, rules: PathRules, tmp_path: Path
+    ) -> None:
         assert rules.resolve("sub/../x.csv", "input_data") == tmp_path / "data/alice/x.csv"
 
-    def test_without_an_own_folder_a_relative_path_starts_in_the_data_root(self, tmp_path: Path) -> None:
+    def test_without_an_own_folder_a_relative_path_starts_in_the_data_root(
+        self, tmp_path: Path
+    ) -> None:
         rules = PathRules("carol", tmp_path)
         assert rules.resolve("x.csv", "input_data") == tmp_path / "x.csv"
 
     def test_an_absolute_path_may_lie_in_any_root(self, rules: PathRules, tmp_path: Path) -> None:
-        for path in ("data/alice/x.csv", "data/alice/new/deep/x.csv", "shared/x.csv", "shared/sub/x.csv"):
+        for path in (
+            "data/alice/x.csv",
+            "data/alice/new/deep/x.csv",
+            "shared/x.csv",
+            "shared/sub/x.csv",
+        ):
             assert rules.resolve(str(tmp_path / path), "input_data") == tmp_path / path
 
     @pytest.mark.parametrize(
@@ -123,11 +132,25 @@ class TestPathRules:
     ) -> None:
         with pytest.raises(PathNotAllowed) as caught:
             rules.resolve(path.replace("{tmp}", str(tmp_path)), "train_data")
-        assert caught.value.message == "The path of train_data lies outside the folders that alice allows."
+        assert (
+            caught.value.message
+            == "The path of train_data lies outside the folders that alice allows."
+        )
         assert caught.value.party == "alice" and caught.value.detail is None
 
     @pytest.mark.parametrize(
-        "path", ["", ".", "..", "sub/..", "/", "{tmp}", "{tmp}/data", "{tmp}/shared", "{tmp}/shared/sub/.."]
+        "path",
+        [
+            "",
+            ".",
+            "..",
+            "sub/..",
+            "/",
+            "{tmp}",
+            "{tmp}/data",
+            "{tmp}/shared",
+            "{tmp}/shared/sub/..",
+        ],
     )
     def test_a_root_or_what_contains_one_is_refused(
         self, rules: PathRules, tmp_path: Path, path: str
@@ -139,9 +162,14 @@ class TestPathRules:
         rules = PathRules("carol", tmp_path / "all" / "data", (tmp_path / "all",))
         with pytest.raises(PathNotAllowed):
             rules.resolve(str(tmp_path / "all" / "data"), "model_output")
-        assert rules.resolve(str(tmp_path / "all" / "x.csv"), "input_data") == tmp_path / "all" / "x.csv"
+        assert (
+            rules.resolve(str(tmp_path / "all" / "x.csv"), "input_data")
+            == tmp_path / "all" / "x.csv"
+        )
 
-    def test_a_link_that_leaves_the_roots_is_refused(self, rules: PathRules, tmp_path: Path) -> None:
+    def test_a_link_that_leaves_the_roots_is_refused(
+        self, rules: PathRules, tmp_path: Path
+    ) -> None:
         (tmp_path / "elsewhere/x.csv").write_text("a\n1\n")
         (tmp_path / "data/alice/file.csv").symlink_to(tmp_path / "elsewhere/x.csv")
         (tmp_path / "data/alice/folder").symlink_to(tmp_path / "elsewhere")
@@ -274,7 +302,9 @@ class TestFormats:
         assert caught.value.detail
 
     @pytest.mark.parametrize("content", [b"PAR1", b"a,b\n1,2\n", b"PAR1" + b"\0" * 100 + b"PAR1"])
-    def test_a_parquet_file_that_is_none_is_unreadable(self, content: bytes, tmp_path: Path) -> None:
+    def test_a_parquet_file_that_is_none_is_unreadable(
+        self, content: bytes, tmp_path: Path
+    ) -> None:
         with pytest.raises(UnreadableFile):
             read(tmp_path, content, "t.parquet")
 
@@ -294,7 +324,10 @@ class TestFormats:
         names = pa.Array.from_buffers(kind, 2, names.buffers())
         with pytest.raises(UnreadableFile) as caught:
             parquet(tmp_path, a=[1, 2], name=names.dictionary_encode() if coded else names)
-        assert caught.value.message == "alice: column 'name' of train_data holds text that is not UTF-8."
+        assert (
+            caught.value.message
+            == "alice: column 'name' of train_data holds text that is not UTF-8."
+        )
 
     @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(2)])
     def test_bytes_that_are_text_are_read_as_text_and_others_are_not_written_as_csv(
@@ -375,7 +408,9 @@ class TestText:
         assert parquet(tmp_path, id=[1.0, 20.0, None]).text("id") == ["1", "20", None]
 
     def test_bytes_that_are_no_text_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(BadColumnType, match="column 'raw' of train_data cannot be read as text"):
+        with pytest.raises(
+            BadColumnType, match="column 'raw' of train_data cannot be read as text"
+        ):
             parquet(tmp_path, raw=pa.array([b"\xff"])).text("raw")
 
     def test_an_index_that_pandas_saved_is_no_column(self, tmp_path: Path) -> None:
@@ -410,7 +445,9 @@ class TestNumbers:
             ("5.", 5),
         ],
     )
-    def test_a_number_may_be_written_in_many_ways(self, text: str, value: float, tmp_path: Path) -> None:
+    def test_a_number_may_be_written_in_many_ways(
+        self, text: str, value: float, tmp_path: Path
+    ) -> None:
         assert read(tmp_path, f"a,b\n{text},x\n").numbers(["a"]).tolist() == [[value]]
 
     @pytest.mark.parametrize(
@@ -423,7 +460,9 @@ class TestNumbers:
         assert caught.value.message == "alice: column 'a' of train_data holds text."
         assert caught.value.party == "alice"
 
-    @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), (" true", "false ")])
+    @pytest.mark.parametrize(
+        ("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), (" true", "false ")]
+    )
     def test_booleans_are_numbers_in_text_as_they_are_in_parquet(
         self, yes: str, no: str, tmp_path: Path
     ) -> None:
@@ -431,11 +470,15 @@ class TestNumbers:
         assert table.numbers(["a"]).ravel().tolist() == [1, 0, 1]
         assert read(tmp_path, f"a,b\n{no},1\n").numbers(["a"]).tolist() == [[0]]
         gap = read(tmp_path, f"a,b\n,1\n{yes},2\n{no},2\n")
-        assert np.array_equal(gap.numbers(["a"], missing=True).ravel(), [np.nan, 1, 0], equal_nan=True)
+        assert np.array_equal(
+            gap.numbers(["a"], missing=True).ravel(), [np.nan, 1, 0], equal_nan=True
+        )
         with pytest.raises(MissingValues):
             gap.numbers(["a"])
 
-    @pytest.mark.parametrize("cells", ["True,1", "1,True", "True,no", "True,tRUE", "yes,no", "True,0.5"])
+    @pytest.mark.parametrize(
+        "cells", ["True,1", "1,True", "True,no", "True,tRUE", "yes,no", "True,0.5"]
+    )
     def test_booleans_among_other_cells_are_text(self, cells: str, tmp_path: Path) -> None:
         with pytest.raises(BadColumnType):
             read(tmp_path, "a\n" + cells.replace(",", "\n")).numbers(["a"])
@@ -443,7 +486,9 @@ class TestNumbers:
     @pytest.mark.parametrize(
         "text", ["", " ", "NA", "NaN", "nan", "NULL", "null", "None", "<NA>", "N/A", " NA "]
     )
-    def test_missing_cells_are_refused_unless_they_are_allowed(self, text: str, tmp_path: Path) -> None:
+    def test_missing_cells_are_refused_unless_they_are_allowed(
+        self, text: str, tmp_path: Path
+    ) -> None:
         table = read(tmp_path, f"a,b\n1,2\n{text},3\n")
         with pytest.raises(MissingValues) as caught:
             table.numbers(["b", "a"])
@@ -521,14 +566,20 @@ class TestNumbers:
 
     def test_missing_cells_of_parquet_are_missing(self, tmp_path: Path) -> None:
         table = parquet(
-            tmp_path, null=[1, None], nan=[1.0, float("nan")], text=["1", "NA"], empty=pa.array([None, None])
+            tmp_path,
+            null=[1, None],
+            nan=[1.0, float("nan")],
+            text=["1", "NA"],
+            empty=pa.array([None, None]),
         )
         for name in table.columns:
             with pytest.raises(MissingValues):
                 table.numbers([name])
             assert np.isnan(table.numbers([name], missing=True)[-1, 0])
 
-    def test_numeric_columns_are_those_whose_cells_are_all_numbers_or_empty(self, tmp_path: Path) -> None:
+    def test_numeric_columns_are_those_whose_cells_are_all_numbers_or_empty(
+        self, tmp_path: Path
+    ) -> None:
         table = read(tmp_path, "id,age,name,none,note,big\n1,2,x,,1,inf\n2,,y,NA,z,1\n")
         assert table.numeric_columns() == ["id", "age", "none", "big"]
         assert table.numeric_columns(iter(["id", "big"])) == ["age", "none"]
@@ -555,7 +606,11 @@ class TestRows:
 
     def test_columns_are_replaced_in_their_place_or_added_at_the_end(self) -> None:
         table = self.TABLE.with_columns({"c": np.array([1.5, np.nan, 2]), "a": np.array([7, 8, 9])})
-        assert table.data.to_pydict() == {"a": [7, 8, 9], "b": ["x", "y", "z"], "c": [1.5, None, 2.0]}
+        assert table.data.to_pydict() == {
+            "a": [7, 8, 9],
+            "b": ["x", "y", "z"],
+            "c": [1.5, None, 2.0],
+        }
         assert self.TABLE.columns == ["a", "b"]
 
     def test_require_names_the_first_that_is_missing(self) -> None:
@@ -569,10 +624,14 @@ class TestWrite:
 
     @given(
         st.integers(1, 4).flatmap(
-            lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1, max_size=6)
+            lambda width: st.lists(
+                st.lists(CELLS, min_size=width, max_size=width), min_size=1, max_size=6
+            )
         )
     )
-    def test_text_cells_survive_a_round_trip_through_csv(self, scratch: Path, rows: list[list[str]]) -> None:
+    def test_text_cells_survive_a_round_trip_through_csv(
+        self, scratch: Path, rows: list[list[str]]
+    ) -> None:
         columns = {f"c{index}": list(column) for index, column in enumerate(zip(*rows))}
         path = scratch / "t.csv"
         Table(pa.table(columns), "alice", "x").write(path)
@@ -582,10 +641,15 @@ class TestWrite:
 
     @given(
         st.lists(
-            CELLS.filter(lambda name: not name.startswith("\ufeff")), min_size=2, max_size=4, unique=True
+            CELLS.filter(lambda name: not name.startswith("\ufeff")),
+            min_size=2,
+            max_size=4,
+            unique=True,
         )
     )
-    def test_names_of_columns_survive_a_round_trip_through_csv(self, scratch: Path, names: list[str]) -> None:
+    def test_names_of_columns_survive_a_round_trip_through_csv(
+        self, scratch: Path, names: list[str]
+    ) -> None:
         path = scratch / "t.csv"
         Table(pa.table({name: ["1"] for name in names}), "alice", "x").write(path)
         assert Table.read(path, "alice", "x").columns == names
@@ -608,7 +672,9 @@ class TestWrite:
         assert str(written.to_pydict()) == str(data.to_pydict())
 
     @pytest.mark.parametrize("others", [{}, {"b": ["z"]}])
-    def test_a_nul_in_a_cell_of_parquet_is_no_csv(self, others: dict[str, Any], tmp_path: Path) -> None:
+    def test_a_nul_in_a_cell_of_parquet_is_no_csv(
+        self, others: dict[str, Any], tmp_path: Path
+    ) -> None:
         table = parquet(tmp_path, a=["x\0y"], **others)
         table.write(tmp_path / "out.parquet")
         with pytest.raises(OutputNotWritable, match="cannot be written as CSV"):
@@ -641,7 +707,9 @@ class TestWrite:
     def test_a_table_of_many_batches_is_written_whole(self, last: str, tmp_path: Path) -> None:
         numbers = list(range(70_000))
         texts = ["plain"] * 69_999 + [last]
-        Table(pa.table({"a": numbers, "t": texts}), "alice", "x").write(tmp_path / "deep" / "er" / "t.csv")
+        Table(pa.table({"a": numbers, "t": texts}), "alice", "x").write(
+            tmp_path / "deep" / "er" / "t.csv"
+        )
         with (tmp_path / "deep" / "er" / "t.csv").open(newline="") as file:
             assert list(csv.reader(file)) == [["a", "t"], *map(list, zip(map(str, numbers), texts))]
 
@@ -687,7 +755,9 @@ class TestOwners:
 
 
 @given(st.binary(max_size=200), st.sampled_from(["t.csv", "t.parquet"]))
-def test_no_file_raises_anything_but_an_error_of_the_data(scratch: Path, content: bytes, name: str) -> None:
+def test_no_file_raises_anything_but_an_error_of_the_data(
+    scratch: Path, content: bytes, name: str
+) -> None:
     try:
         table = read(scratch, content, name)
         table.numeric_columns()
@@ -709,7 +779,10 @@ def test_reading_agrees_with_the_csv_module(tmp_path: Path) -> None:
         (pa.array([13812345678.0, None, 7.0]), ["13812345678", None, "7"]),
         (pa.array([0.5, 7.0, float("nan")]), ["0.5", "7", None]),
         (pa.array([b"0012", None, "张".encode()]), ["0012", None, "张"]),
-        (pa.array([0, 1_700_000_000], pa.timestamp("s")), ["1970-01-01 00:00:00", "2023-11-14 22:13:20"]),
+        (
+            pa.array([0, 1_700_000_000], pa.timestamp("s")),
+            ["1970-01-01 00:00:00", "2023-11-14 22:13:20"],
+        ),
         (pa.array([1_700_000_000 * 10**9], pa.timestamp("ns")), ["2023-11-14 22:13:20"]),
     ],
     ids=["whole floats", "floats", "bytes", "times", "times of pandas"],

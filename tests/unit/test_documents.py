@@ -30,7 +30,11 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 
 def test_every_row_of_the_page_names_a_test() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| Secret")]
+    rows = [
+        line
+        for line in PAGE.splitlines()
+        if line.startswith("| ") and not line.startswith("| Secret")
+    ]
     assert [row for row in rows if "::test_" not in row] == []
 
 

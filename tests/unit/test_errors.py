@@ -63,7 +63,9 @@ def test_codes_are_unique_and_every_class_of_the_module_is_known() -> None:
         for name, kind in vars(errors).items()
         if inspect.isclass(kind) and issubclass(kind, WorkerError)
     }
-    assert {kind.__name__: kind for kind in CLASSES if kind.__module__ == errors.__name__} == defined
+    assert {
+        kind.__name__: kind for kind in CLASSES if kind.__module__ == errors.__name__
+    } == defined
     assert len({kind().code for kind in CLASSES}) == len(CLASSES)
 
 
@@ -103,7 +105,12 @@ def test_an_unknown_code_becomes_the_plain_error() -> None:
     error = WorkerError.from_dict(
         {"code": "FromTheFuture", "message": "New.", "hint": "Wait.", "party": "bob"}
     )
-    assert (type(error), error.message, error.hint, error.party) == (WorkerError, "New.", "Wait.", "bob")
+    assert (type(error), error.message, error.hint, error.party) == (
+        WorkerError,
+        "New.",
+        "Wait.",
+        "bob",
+    )
 
 
 def test_an_empty_dict_becomes_the_plain_error() -> None:

@@ -102,7 +102,8 @@ def test_figures_are_those_of_scikit_learn(name: str) -> None:
         "auc": auc,
         "gini": 2 * auc - 1,
         "ks": max(
-            (score[label == 1] >= cut).mean() - (score[label == 0] >= cut).mean() for cut in [*f1_at, np.inf]
+            (score[label == 1] >= cut).mean() - (score[label == 0] >= cut).mean()
+            for cut in [*f1_at, np.inf]
         ),
         "accuracy": metrics.accuracy_score(label, predicted),
         "precision": metrics.precision_score(label, predicted, zero_division=0),
@@ -139,21 +140,29 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[float, fl
 
 @settings(max_examples=15)
 @given(samples, st.randoms())
-def test_the_order_of_the_rows_does_not_matter(rows: list[tuple[float, float]], random: Any) -> None:
+def test_the_order_of_the_rows_does_not_matter(
+    rows: list[tuple[float, float]], random: Any
+) -> None:
     label, score = (np.array(column) for column in zip(*rows))
     assume(0 < label.sum() < len(label))
     order = np.array(random.sample(range(len(label)), len(label)))
     before, after = (
-        biclassification_figures(*columns, 0.5) for columns in ((label, score), (label[order], score[order]))
+        biclassification_figures(*columns, 0.5)
+        for columns in ((label, score), (label[order], score[order]))
     )
     assert after.pop("confusion_matrix") == before.pop("confusion_matrix")
     assert after == pytest.approx(before)
-    assert biclassification_tables(label[order], score[order], 4) == biclassification_tables(label, score, 4)
+    assert biclassification_tables(label[order], score[order], 4) == biclassification_tables(
+        label, score, 4
+    )
 
 
 def test_figures_and_tables_come_back_from_json_as_they_are() -> None:
     label, score = sample_of("ties")
-    for value in (biclassification_figures(label, score, 0.5), biclassification_tables(label, score, 5)):
+    for value in (
+        biclassification_figures(label, score, 0.5),
+        biclassification_tables(label, score, 5),
+    ):
         assert json.loads(json.dumps(value)) == value
 
 
@@ -181,7 +190,9 @@ def test_a_row_of_the_table_tells_of_all_rows_down_to_its_threshold(name: str, s
 def test_buckets_of_distinct_scores_have_equal_sizes() -> None:
     label, score = sample_of("continuous")
     score = score + np.arange(ROWS) * 1e-9
-    assert [row["rows"] for row in biclassification_tables(label, score, 10)] == list(range(6, ROWS + 1, 6))
+    assert [row["rows"] for row in biclassification_tables(label, score, 10)] == list(
+        range(6, ROWS + 1, 6)
+    )
 
 
 def write_inputs(folder: Path, label: str, prediction: str) -> None:
@@ -247,7 +258,9 @@ def test_a_wrong_request_is_refused(values: dict[str, Any], problem: str) -> Non
 def test_figures_are_revealed_only_when_they_are_shared() -> None:
     assert evaluation().reveals() == []
     shared = evaluation(share=True).reveals()
-    assert shared == [Use("every other party", "", ("y",), "AUC, KS and the other figures of the evaluation")]
+    assert shared == [
+        Use("every other party", "", ("y",), "AUC, KS and the other figures of the evaluation")
+    ]
     assert evaluation().parties() == ["alice"]
     assert evaluation().inputs() == [
         Use("alice", "test.csv", ("y",), "label"),
@@ -261,12 +274,15 @@ class TestWhereSecretFlowIsWrong:
     def test_rates_and_precision_are_those_at_their_threshold(self) -> None:
         label, score = classifications()["plain"]
         points = {
-            (fpr, tpr) for fpr, tpr, _ in zip(*metrics.roc_curve(label, score, drop_intermediate=False))
+            (fpr, tpr)
+            for fpr, tpr, _ in zip(*metrics.roc_curve(label, score, drop_intermediate=False))
         }
         for row in biclassification_tables(label, score, 1000):
             assert (row["false_positive_rate"], row["true_positive_rate"]) in points
             chosen = score >= row["threshold"]
-            assert row["precision"] == pytest.approx(metrics.precision_score(label, chosen), rel=1e-12)
+            assert row["precision"] == pytest.approx(
+                metrics.precision_score(label, chosen), rel=1e-12
+            )
 
     @pytest.mark.parametrize("name", ["ten score levels", "fewer rows than buckets", "rare"])
     def test_ks_and_f1_do_not_depend_on_buckets(self, name: str) -> None:
@@ -275,7 +291,9 @@ class TestWhereSecretFlowIsWrong:
         fpr, tpr, _ = metrics.roc_curve(label, score)
         assert figures["ks"] == pytest.approx((tpr - fpr).max(), rel=1e-12)
         precision, recall, _ = metrics.precision_recall_curve(label, score)
-        best = np.nanmax(2 * precision * recall / np.where(precision + recall, precision + recall, np.nan))
+        best = np.nanmax(
+            2 * precision * recall / np.where(precision + recall, precision + recall, np.nan)
+        )
         assert figures["best_f1"] == pytest.approx(best, rel=1e-12)
 
     def test_scores_that_differ_by_less_than_float32_can_tell_are_ranked(self) -> None:
@@ -283,11 +301,15 @@ class TestWhereSecretFlowIsWrong:
         pairs = score[label == 1][:, None] - score[label == 0][None, :]
         expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
         assert expected > 0.98
-        assert biclassification_figures(label, score, 0.5)["auc"] == pytest.approx(expected, rel=1e-12)
+        assert biclassification_figures(label, score, 0.5)["auc"] == pytest.approx(
+            expected, rel=1e-12
+        )
 
     def test_figures_of_numbers_far_from_zero_are_exact(self) -> None:
         label, prediction = regressions()["far from zero"]
-        assert regression_figures(label, prediction) == pytest.approx(exact(label, prediction), rel=1e-12)
+        assert regression_figures(label, prediction) == pytest.approx(
+            exact(label, prediction), rel=1e-12
+        )
 
     def test_a_constant_label_has_an_r2_of_zero(self) -> None:
         figures = regression_figures(*regressions()["constant label"])
@@ -303,7 +325,9 @@ class TestWhereSecretFlowIsWrong:
 
 def exact(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """The figures of a regression in fractions, by their definitions."""
-    y, errors = [Fraction(v) for v in label], [Fraction(a) - Fraction(b) for a, b in zip(label, prediction)]
+    y, errors = [Fraction(v) for v in label], [
+        Fraction(a) - Fraction(b) for a, b in zip(label, prediction)
+    ]
     rows = len(y)
     mean, bias = sum(y) / rows, sum(errors) / rows
     squares, spread = sum(e * e for e in errors), sum((v - mean) ** 2 for v in y)
@@ -314,7 +338,9 @@ def exact(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
         "r2": 1 - squares / spread,
         "explained_variance": 1 - sum((e - bias) ** 2 for e in errors) / spread,
     }
-    return {name: float(value) for name, value in found.items()} | {"rmse": float(found["mse"]) ** 0.5}
+    return {name: float(value) for name, value in found.items()} | {
+        "rmse": float(found["mse"]) ** 0.5
+    }
 
 
 @pytest.mark.parametrize("origin", [0.0, 5.0, -300.0, 1e12])
@@ -329,7 +355,9 @@ def test_figures_of_a_regression_are_those_of_scikit_learn(origin: float) -> Non
         "explained_variance": metrics.explained_variance_score(label, prediction),
     }
     assert regression_figures(label, prediction) == pytest.approx(expected, rel=1e-7)
-    assert regression_figures(label, prediction) == pytest.approx(exact(label, prediction), rel=1e-10)
+    assert regression_figures(label, prediction) == pytest.approx(
+        exact(label, prediction), rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("bins", [2, 7, 1000])

@@ -43,7 +43,12 @@ ALICE = "y,uid,f,w,o\n" + "".join(
 
 def config_of(ids: Mapping[str, list[str]] | None = None, **params: Any) -> SsGlmConfig:
     """A request with other parameters."""
-    value = {"train_data": PATHS, "ids": ids or {"alice": ["uid"]}, "label": "y", "model_output": "m"}
+    value = {
+        "train_data": PATHS,
+        "ids": ids or {"alice": ["uid"]},
+        "label": "y",
+        "model_output": "m",
+    }
     config = parse(SsGlmConfig, {**value, "params": {"dist": "Poisson", **params}}, "ss_glm")
     assert isinstance(config, SsGlmConfig)
     return config
@@ -60,7 +65,9 @@ def prepared(
     """What alice's process holds after the agreement."""
     (tmp_path / "data/alice").mkdir(parents=True, exist_ok=True)
     (tmp_path / "data/alice/alice.csv").write_text(content)
-    run = replace(make_run("alice", {"bob": {**BOB, **(bob or {})}}), protocol=Protocol("SEMI2K", field))
+    run = replace(
+        make_run("alice", {"bob": {**BOB, **(bob or {})}}), protocol=Protocol("SEMI2K", field)
+    )
     return prepare_glm(run, config_of(**params))
 
 
@@ -70,7 +77,10 @@ def prepared(
         ({"dist": "Weibull"}, "params.dist: input should be 'Bernoulli'"),
         ({"dist": "Poisson", "link": "Logit"}, "params: the links of Poisson are Log, Identity"),
         ({"dist": "Bernoulli", "link": "Log"}, "params: the links of Bernoulli are Logit"),
-        ({"tweedie_power": 0.5}, "params.tweedie_power: input should be greater than or equal to 1"),
+        (
+            {"tweedie_power": 0.5},
+            "params.tweedie_power: input should be greater than or equal to 1",
+        ),
         ({"l2_lambda": -1}, "params.l2_lambda: input should be greater than or equal to 0"),
         ({"offset": "w", "weight": "w"}, "params: offset and weight must be two columns"),
         ({"offset": "y"}, "params.offset and params.weight must be neither features nor the label"),
@@ -99,7 +109,9 @@ def test_training_reveals_no_number_but_how_many_epochs_it_took() -> None:
     )
 
 
-def test_features_of_any_size_are_standardised_by_their_owner(make_run: RunOf, tmp_path: Path) -> None:
+def test_features_of_any_size_are_standardised_by_their_owner(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     own = prepared(make_run, tmp_path, offset="o", weight="w")
     assert own.names == {"alice": ["f"], "bob": ["g"]}
     raw = 3 * np.arange(ROWS) - 1e6
@@ -202,7 +214,9 @@ def test_a_constant_feature_or_label_is_refused(make_run: RunOf, tmp_path: Path)
         (2, "Reciprocal", -2),
     ],
 )
-def test_a_penalty_changes_with_the_scale_of_the_label(power: float, link: str, share: float) -> None:
+def test_a_penalty_changes_with_the_scale_of_the_label(
+    power: float, link: str, share: float
+) -> None:
     assert irls.Family(power, link, 8.0, 0.01).label_scale == share
 
 

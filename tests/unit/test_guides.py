@@ -19,12 +19,18 @@ DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 TRANSLATED = [page for page in PAGES if page.with_name(page.stem + CHINESE).exists()]
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-BOTH_LANGUAGES = pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: str(page.relative_to(ROOT)))
+BOTH_LANGUAGES = pytest.mark.parametrize(
+    "page", TRANSLATED, ids=lambda page: str(page.relative_to(ROOT))
+)
 
 _BLOCK = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.S | re.M)
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
 OPTIONS = {
-    name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    name: {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     for name, command in COMMANDS.items()
 }
 SETTINGS = {f"SFWORKER_{name.upper()}" for name in Settings.model_fields}
@@ -67,7 +73,9 @@ def wrong_commands(text: str) -> list[str]:
     """What is called `sfworker X --option` and does not exist."""
     wrong = []
     for line in code(text):
-        for name, rest in re.findall(r"(?:(?<=bin/)|(?<![\w./-]))sfworker ([a-z]\w*)([^|&;]*)", line):
+        for name, rest in re.findall(
+            r"(?:(?<=bin/)|(?<![\w./-]))sfworker ([a-z]\w*)([^|&;]*)", line
+        ):
             used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
             if name not in OPTIONS or used - OPTIONS[name]:
                 wrong.append(f"sfworker {name}{rest}")
@@ -93,10 +101,17 @@ def test_every_setting_exists(page: Path) -> None:
 
 
 def test_every_value_of_a_setting_is_one_that_it_takes() -> None:
-    files = [content for page in PAGES for language, content in blocks(text_of(page)) if language == "ini"]
+    files = [
+        content
+        for page in PAGES
+        for language, content in blocks(text_of(page))
+        if language == "ini"
+    ]
     values = [dict(re.findall(r"^SFWORKER_(\w+)=(.*)$", content, re.M)) for content in files]
     settings = [
-        Settings(**{name.lower(): value for name, value in found.items()}) for found in values if found
+        Settings(**{name.lower(): value for name, value in found.items()})
+        for found in values
+        if found
     ]
     assert "alice-1" in [each.name for each in settings]
 
@@ -104,7 +119,9 @@ def test_every_value_of_a_setting_is_one_that_it_takes() -> None:
 @EVERY_PAGE
 def test_every_make_target_exists(page: Path) -> None:
     named = [
-        words for line in code(text_of(page)) for words in re.findall(r"(?:^|&& )make((?: [a-z-]+)+)", line)
+        words
+        for line in code(text_of(page))
+        for words in re.findall(r"(?:^|&& )make((?: [a-z-]+)+)", line)
     ]
     assert {word for words in named for word in words.split()} <= TARGETS
 
@@ -140,8 +157,12 @@ def test_the_index_of_a_guide_leads_to_each_of_its_pages(guide: str) -> None:
 
 @pytest.mark.parametrize("ending", [".md", CHINESE])
 def test_troubleshooting_has_every_error_once(ending: str) -> None:
-    rows = re.findall(r"^\| (`.*?`) \|", text_of(DOCS / f"user_guide/troubleshooting{ending}"), re.M)
-    codes = re.findall(r"`([A-Z]\w+)`", " ".join(row for row in rows if " " not in row.replace(", ", "")))
+    rows = re.findall(
+        r"^\| (`.*?`) \|", text_of(DOCS / f"user_guide/troubleshooting{ending}"), re.M
+    )
+    codes = re.findall(
+        r"`([A-Z]\w+)`", " ".join(row for row in rows if " " not in row.replace(", ", ""))
+    )
     families = {kind.__name__ for kind in error_classes().values() if kind.__subclasses__()}
     concrete = {*error_classes()} - families
     assert concrete <= {*codes} <= {*error_classes()} and len(codes) == len({*codes})

@@ -77,7 +77,9 @@ def test_jobs_are_a_table_with_the_latest_first(capsys: pytest.CaptureFixture[st
         (["--task", "ss_lr"], []),
     ],
 )
-def test_jobs_can_be_chosen(options: list[str], ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_can_be_chosen(
+    options: list[str], ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sfworker("jobs", *options, "--json") == Exit.OK
     assert [row["execution_id"] for row in json.loads(capsys.readouterr().out)] == ids
 
@@ -136,7 +138,9 @@ def test_without_a_database_it_is_said_how_to_get_one(
 ) -> None:
     assert sfworker(*command) == Exit.UNAVAILABLE
     hint = DatabaseUnavailable.default_hint
-    assert capsys.readouterr().err == f"DatabaseUnavailable: {DatabaseUnavailable.__doc__}\n  {hint}\n"
+    assert (
+        capsys.readouterr().err == f"DatabaseUnavailable: {DatabaseUnavailable.__doc__}\n  {hint}\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,7 +153,9 @@ def test_without_the_driver_of_postgresql_the_extra_is_named(
     assert "secretflow-worker[postgresql]" in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_made_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SFWORKER_DATABASE_URL", f"sqlite:///{tmp_path}/file/status.sqlite")
     with pytest.raises(DatabaseUnavailable, match="cannot be written"):

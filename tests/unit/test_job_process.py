@@ -55,7 +55,9 @@ def execute(devices: Devices, task_config: ProbeConfig) -> dict[str, Any]:
 @pytest.fixture
 def spec(tmp_path: Path, registry: dict[str, Task]) -> JobSpec:
     """Alice's part of a `probe`."""
-    TaskDispatcher.register_task("probe", config=ProbeConfig, prepare=prepare, own_cluster=True)(execute)
+    TaskDispatcher.register_task("probe", config=ProbeConfig, prepare=prepare, own_cluster=True)(
+        execute
+    )
     (tmp_path / "job").mkdir()
     return JobSpec(
         request=TaskRequest(
@@ -108,10 +110,15 @@ def run_detached(spec: JobSpec, side: JobSide) -> None:
 
 def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
     log = JobLog(spec)
-    assert (log.kinds, log.exit_code) == (["prepared", "stage", "event", "stage", "result", "done"], 0)
+    assert (log.kinds, log.exit_code) == (
+        ["prepared", "stage", "event", "stage", "result", "done"],
+        0,
+    )
     prepared, first, event, second, result, done = (dict(message.body) for message in log.messages)
     assert (prepared, done) == ({"rows": 3}, {})
-    assert {stage["stage"]: stage["seconds"] for stage in (first, second)} == result["result"]["timings"]
+    assert {stage["stage"]: stage["seconds"] for stage in (first, second)} == result["result"][
+        "timings"
+    ]
     assert list(result["result"]["timings"]) == ["prepare", "task_execution"]
     assert event == {"stage": "working", "progress": 0.75}
     assert result["outputs"] == {}
@@ -122,7 +129,10 @@ def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
         "session": True,
         "timings": None,
     }
-    assert "to the log\n" in spec.log_path.read_text() and spec.log_path.stat().st_mode & 0o777 == 0o600
+    assert (
+        "to the log\n" in spec.log_path.read_text()
+        and spec.log_path.stat().st_mode & 0o777 == 0o600
+    )
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -131,8 +141,12 @@ def test_a_job_logs_its_start_its_stages_and_its_end(as_json: bool, spec: JobSpe
     lines = [line for line in spec.log_path.read_text().splitlines() if "action" in line]
     actions = ["job_started", "job_stage_ended", "job_stage_ended", "job_succeeded"]
     if not as_json:
-        assert [re.findall(r"action=(\w+)", line) for line in lines] == [[action] for action in actions]
-        assert all("execution_id=e party=alice" in line and "task_type=probe" in line for line in lines)
+        assert [re.findall(r"action=(\w+)", line) for line in lines] == [
+            [action] for action in actions
+        ]
+        assert all(
+            "execution_id=e party=alice" in line and "task_type=probe" in line for line in lines
+        )
         return
     records = [json.loads(line) for line in lines]
     assert [record["action"] for record in records] == actions
@@ -145,7 +159,11 @@ def test_a_job_logs_its_start_its_stages_and_its_end(as_json: bool, spec: JobSpe
 def test_a_failure_is_one_record_of_the_jobs_log(spec: JobSpec) -> None:
     JobLog(replace(spec, log_json=True, log_level="ERROR"), what="fail")
     (record,) = [json.loads(line) for line in spec.log_path.read_text().splitlines()]
-    assert (record["action"], record["code"], record["party"]) == ("job_failed", "AlgorithmError", "alice")
+    assert (record["action"], record["code"], record["party"]) == (
+        "job_failed",
+        "AlgorithmError",
+        "alice",
+    )
     assert record["detail"] == "ValueError: secret row" and record["seconds"] >= 0
     assert record["exception"].endswith("ValueError: secret row")
 
@@ -159,7 +177,9 @@ def test_a_refusal_comes_before_go_and_keeps_its_detail_in_the_log(spec: JobSpec
 
 
 @pytest.mark.parametrize("what", ["fail", "raise outside"])
-def test_a_failure_comes_after_go_and_keeps_the_foreign_text_in_the_log(what: str, spec: JobSpec) -> None:
+def test_a_failure_comes_after_go_and_keeps_the_foreign_text_in_the_log(
+    what: str, spec: JobSpec
+) -> None:
     log = JobLog(spec, what=what)
     assert (log.kinds, log.exit_code) == (["prepared", "stage", "event", "stage", "failed"], 1)
     error = log.messages[-1].body["error"]
@@ -181,7 +201,9 @@ def test_a_job_that_is_told_to_stop_leaves_without_a_result(spec: JobSpec) -> No
 
 def test_the_channel_says_prepared_and_waits_for_go() -> None:
     side = scripted_job(lambda job: job.finish({"facts": job.agree({"rows": 1})}))
-    assert PipeMessage.from_bytes(side.connection.recv_bytes()) == PipeMessage(Kind.PREPARED, {"rows": 1})
+    assert PipeMessage.from_bytes(side.connection.recv_bytes()) == PipeMessage(
+        Kind.PREPARED, {"rows": 1}
+    )
     assert not side.connection.poll(0.05)
     side.connection.send_bytes(PipeMessage(Kind.GO, {"alice": {"rows": 1}}).to_bytes())
     result = PipeMessage.from_bytes(side.connection.recv_bytes())

@@ -19,7 +19,12 @@ from secretflow_task.errors import (
     ValueRange,
     WorkerError,
 )
-from secretflow_task.jobs.ml_task.kmeans import KmeansInput, SsKmeansConfig, prepare_kmeans, sizes_of
+from secretflow_task.jobs.ml_task.kmeans import (
+    KmeansInput,
+    SsKmeansConfig,
+    prepare_kmeans,
+    sizes_of,
+)
 from secretflow_task.requests import Protocol
 from secretflow_task.task_config import parse
 from tests.unit.conftest import RunOf
@@ -69,7 +74,10 @@ def test_features_are_centred_by_their_owner(make_run: RunOf, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"params": {"n_clusters": 1}}, "params.n_clusters: input should be greater than or equal to 2"),
+        (
+            {"params": {"n_clusters": 1}},
+            "params.n_clusters: input should be greater than or equal to 2",
+        ),
         ({"params": {"init": "kmeans++"}}, "params.init: input should be 'k-means++' or 'random'"),
         ({"receiver": None}, "receiver: input should be a valid string"),
     ],
@@ -128,7 +136,9 @@ def test_rows_that_do_not_suffice_are_refused_at_all_parties(
     assert caught.value.party is None
 
 
-def test_without_ids_or_features_nothing_tells_what_to_cluster(make_run: RunOf, tmp_path: Path) -> None:
+def test_without_ids_or_features_nothing_tells_what_to_cluster(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidTaskConfig):
         prepared(make_run, tmp_path, ids=None)
 

@@ -12,7 +12,9 @@ from secretflow_task.errors import MissingColumn
 from secretflow_task.listener.entry import Entry
 from secretflow_task.messages import Status, StatusEvent
 
-EVENT = StatusEvent("e-1", "r-1", "alice", Status.RUNNING, {"stage": "task_execution"}, "n", "t", seq=3)
+EVENT = StatusEvent(
+    "e-1", "r-1", "alice", Status.RUNNING, {"stage": "task_execution"}, "n", "t", seq=3
+)
 
 
 def entry(**changes: Any) -> Entry:
@@ -25,7 +27,9 @@ def test_every_field_of_an_event_is_kept() -> None:
         "e", "r", "bob", Status.SUCCESS, {"result": {"rows": 1}}, "n", "t", 7, "job", "part", "psi"
     )
     read = Entry.from_fields({b"event": event.to_json().encode()})
-    assert read.model_dump(mode="json") | {"timestamp": event.timestamp} == json.loads(event.to_json())
+    assert read.model_dump(mode="json") | {"timestamp": event.timestamp} == json.loads(
+        event.to_json()
+    )
     assert read.timestamp == datetime.fromisoformat(event.timestamp)
 
 

@@ -15,7 +15,13 @@ from celery import Celery
 from celery.app.trace import trace_task
 
 from secretflow_task.errors import MissingColumn
-from secretflow_task.utils.log import configure, execution_context, get_logger, problem_of, rotating_file
+from secretflow_task.utils.log import (
+    configure,
+    execution_context,
+    get_logger,
+    problem_of,
+    rotating_file,
+)
 
 Records = list[dict[str, Any]]
 
@@ -82,7 +88,9 @@ def test_records_below_the_level_are_left_out(
     log = get_logger()
     for write in (log.error, log.warning, log.info, log.debug):
         write("x")
-    assert [record["level"] for record in written(capsys)] == ["error", "warning", "info", "debug"][:kept]
+    assert [record["level"] for record in written(capsys)] == ["error", "warning", "info", "debug"][
+        :kept
+    ]
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -128,7 +136,9 @@ def test_a_traceback_of_a_job_shows_neither_local_variables_nor_credentials(
     except ConnectionError:
         get_logger().exception("It failed.", action="failed")
     text = capsys.readouterr().err
-    assert "Traceback (most recent call last)" in text and "ConnectionError: redis://***@host" in text
+    assert (
+        "Traceback (most recent call last)" in text and "ConnectionError: redis://***@host" in text
+    )
     assert "hunter2" not in text and "local secret" not in text
 
 
@@ -156,7 +166,12 @@ def test_the_log_of_a_node_shows_where_foreign_errors_came_from_but_not_what_the
         logger = get_logger() if name == "secretflow_task" else logging.getLogger(name)
         logger.exception("It failed.")
     text = capsys.readouterr().err
-    told = ["ValueError", "in fail_with_data", "MissingColumn: No party has a column 'x'.", "RuntimeError"]
+    told = [
+        "ValueError",
+        "in fail_with_data",
+        "MissingColumn: No party has a column 'x'.",
+        "RuntimeError",
+    ]
     places = [text.find(word) for word in told]
     assert -1 not in places and places == sorted(places) and text.count("Traceback (most") == 3
     assert "4711" not in text
@@ -176,7 +191,10 @@ def test_celery_names_a_task_that_failed_but_not_what_its_error_says(
     text = capsys.readouterr().err
     assert "4711" not in text
     (record,) = [json.loads(line) for line in text.splitlines()]
-    assert record["message"] == "Task broken[t-1] raised unexpected" and "ValueError" in record["exception"]
+    assert (
+        record["message"] == "Task broken[t-1] raised unexpected"
+        and "ValueError" in record["exception"]
+    )
 
 
 def test_people_get_one_line_of_text_without_colours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +213,9 @@ def test_nothing_is_written_to_standard_output(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == ""
 
 
-def test_a_library_logs_in_the_same_form_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_logs_in_the_same_form_from_warnings_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     configure("DEBUG", as_json=True)
     with execution_context(execution_id="e-1"):
         logging.getLogger("kombu.connection").warning("Cannot reach %s.", "redis://:hunter2@host")
@@ -219,7 +239,9 @@ def test_a_warning_of_python_is_a_record_too(capsys: pytest.CaptureFixture[str])
     assert (record["action"], record["logger"]) == ("library", "py.warnings")
 
 
-def test_a_job_leaves_the_loggers_of_its_libraries_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_leaves_the_loggers_of_its_libraries_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before = list(logging.getLogger().handlers)
     configure("INFO", libraries=False)
     get_logger().info("Ours.", action="ours")
@@ -233,7 +255,11 @@ def test_what_a_submitter_wrote_cannot_begin_a_line_or_steer_a_terminal(
     configure("INFO")
     get_logger().info("x", task_request_id="1\n2026 [info] forged", task_type="a\x1b[2Jb\x9bc张")
     text = capsys.readouterr().err
-    assert text.count("\n") == 1 and r"'1\n2026 [info] forged'" in text and "a\ufffd[2Jb\ufffdc张" in text
+    assert (
+        text.count("\n") == 1
+        and r"'1\n2026 [info] forged'" in text
+        and "a\ufffd[2Jb\ufffdc张" in text
+    )
 
 
 def test_a_full_file_is_renamed_and_so_many_are_kept(tmp_path: Path) -> None:
@@ -244,7 +270,9 @@ def test_a_full_file_is_renamed_and_so_many_are_kept(tmp_path: Path) -> None:
     files = ["node.log.2", "node.log.1", "node.log"]
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == sorted(files)
     kept = [
-        json.loads(line) for name in files for line in (tmp_path / "logs" / name).read_text().splitlines()
+        json.loads(line)
+        for name in files
+        for line in (tmp_path / "logs" / name).read_text().splitlines()
     ]
     assert [record["number"] for record in kept] == list(range(100 - len(kept), 100))
     assert all((tmp_path / "logs" / name).stat().st_size <= 1000 for name in files)

@@ -92,7 +92,9 @@ def test_the_start_the_stages_and_the_end_of_an_execution_are_records_with_its_i
 
 
 @pytest.mark.parametrize("node_log", ["json"], indirect=True)
-def test_a_failure_is_one_record_with_its_code_and_where_it_began(bench: Bench, node_log: Path) -> None:
+def test_a_failure_is_one_record_with_its_code_and_where_it_began(
+    bench: Bench, node_log: Path
+) -> None:
     with bench.node(fail) as node:
         node.execute("r-1", PSI)
     with bench.node(never) as node:
@@ -105,7 +107,9 @@ def test_a_failure_is_one_record_with_its_code_and_where_it_began(bench: Bench, 
 
 
 @pytest.mark.parametrize("node_log", ["json"], indirect=True)
-def test_an_output_that_cannot_be_moved_is_told_without_its_path(bench: Bench, node_log: Path) -> None:
+def test_an_output_that_cannot_be_moved_is_told_without_its_path(
+    bench: Bench, node_log: Path
+) -> None:
     def overtaken(spec: JobSpec, job: JobSide) -> None:
         (spec.rules.data_root / spec.party / "psi").touch()
         succeed(spec, job)
@@ -114,7 +118,9 @@ def test_an_output_that_cannot_be_moved_is_told_without_its_path(bench: Bench, n
         failure = node.execute("r-1", PSI).failure
     assert failure is not None and failure.code == "OutputNotWritable"
     record, *_ = [record for record in records(node_log) if record["action"] == "commit_failed"]
-    assert record["party"] in ("alice", "bob") and record["problem"] == "FileExistsError: File exists"
+    assert (
+        record["party"] in ("alice", "bob") and record["problem"] == "FileExistsError: File exists"
+    )
     assert "data/" not in node_log.read_text()
 
 
@@ -142,9 +148,7 @@ def test_a_misspelt_id_or_party_is_told_with_what_was_meant(
         node.execute("march-2026", PSI)
     capsys.readouterr()
     assert sfworker("logs", "marhc-2026") == Exit.BAD_REQUEST
-    expected = (
-        "UnknownExecution: Nothing is known here of an execution marhc-2026.\n  Did you mean march-2026?\n"
-    )
+    expected = "UnknownExecution: Nothing is known here of an execution marhc-2026.\n  Did you mean march-2026?\n"
     assert capsys.readouterr() == ("", expected)
     assert sfworker("logs", "march-2026", "--party", "bbo") == Exit.BAD_REQUEST
     expected = "UnknownExecution: The execution has no party bbo.\n  Its parties are alice, bob.\n"
@@ -172,7 +176,9 @@ def test_whom_to_ask_for_the_log_of_a_party_elsewhere(
         assert "  Ask who runs its node (bob.example) for" in capsys.readouterr().err
 
 
-def test_a_job_that_was_not_started_has_no_log(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_was_not_started_has_no_log(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     with bench.node(never) as node:
         node.execute("e-1", {"task_config": {"task_type": "pse"}})
     capsys.readouterr()
@@ -202,7 +208,10 @@ def test_following_ends_with_the_execution(
         worker = threads.submit(work, store)
         assert sfworker("logs", "e-1", "--party", "alice", "--follow") == Exit.OK
         worker.result()
-    assert capsys.readouterr().out.splitlines() == [*(f"line {number}" for number in range(20)), "the end"]
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"line {number}" for number in range(20)),
+        "the end",
+    ]
 
 
 def test_the_node_is_quoted_about_one_execution_with_its_tracebacks(
@@ -267,7 +276,9 @@ def test_a_log_of_the_node_that_is_in_no_file_is_told(
     assert "SFWORKER_LOG_FILE" in capsys.readouterr().err
 
 
-def test_what_a_run_here_has_left_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_run_here_has_left_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     logs = tmp_path / "state" / "runs" / "run-psi-1" / "logs"
     logs.mkdir(parents=True)
     (logs / "run-psi-1.alice.log").write_text("why it failed\n")

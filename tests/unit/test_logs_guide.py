@@ -17,7 +17,16 @@ from secretflow_task.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = pytest.mark.parametrize("name", ["logs.md", "logs.zh-CN.md"])
-COMMON = {"timestamp", "level", "action", "message", "execution_id", "task_request_id", "task_type", "party"}
+COMMON = {
+    "timestamp",
+    "level",
+    "action",
+    "message",
+    "execution_id",
+    "task_request_id",
+    "task_type",
+    "party",
+}
 RECORDS = {record.action: record for record in log_actions.records()}
 VECTOR: dict[str, Any] = yaml.safe_load((ROOT / "monitoring" / "logs" / "vector.yaml").read_text())
 LABELS: dict[str, str] = VECTOR["sinks"]["loki"]["labels"]
@@ -56,9 +65,9 @@ def test_the_actions_and_settings_of_the_guide_exist(name: str) -> None:
     told = {action: set(re.findall(r"\w+", fields)) for action, fields in rows if action in RECORDS}
     assert set(told) == {"execution_started", "stage_ended", "execution_ended", "request_refused"}
     assert {action: set(RECORDS[action].fields) for action in told} == told
-    assert set(re.findall(r"`(job_\w+)`", text)) == {name for name in RECORDS if name.startswith("job_")} - {
-        "job_aborted"
-    }
+    assert set(re.findall(r"`(job_\w+)`", text)) == {
+        name for name in RECORDS if name.startswith("job_")
+    } - {"job_aborted"}
     variables = set(re.findall(r"SFWORKER_(\w+)", text))
     assert {variable.lower() for variable in variables} <= set(Settings.model_fields)
     defaults = re.findall(r"^\| `SFWORKER_(\w+)` \| `(\w+)` \|", text, re.M)

@@ -16,7 +16,11 @@ from secretflow_task.messages import Kind, PipeMessage, Stage, Status, StatusEve
 
 CONFIG = {"task_config": {"task_type": "psi"}}
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
@@ -69,7 +73,9 @@ def test_numbers_are_taken_as_ids() -> None:
     ],
 )
 def test_other_arguments_are_refused(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(InvalidTaskConfig, match=r"^The task takes \[task_request_id, params\] or \[params\]"):
+    with pytest.raises(
+        InvalidTaskConfig, match=r"^The task takes \[task_request_id, params\] or \[params\]"
+    ):
         TaskRequest.from_arguments(*arguments)
 
 
@@ -116,7 +122,9 @@ def test_a_renewed_request_is_a_new_execution_of_the_same_request() -> None:
     assert len({item.execution_id for item in renewed}) == 20
     assert {item.task_request_id for item in renewed} == {"r" * 128}
     for item in renewed:
-        assert TaskRequest.from_arguments(item.execution_id, CONFIG).execution_id == item.execution_id
+        assert (
+            TaskRequest.from_arguments(item.execution_id, CONFIG).execution_id == item.execution_id
+        )
 
 
 def test_stages_have_the_progress_of_the_plan() -> None:
@@ -160,7 +168,9 @@ def test_what_json_lacks_becomes_null_in_an_event(number: float) -> None:
     event = StatusEvent(
         "e", "r", "alice", Status.SUCCESS, {"result": {"auc": [number, (1, number)]}}, "n", "t"
     )
-    fields = json.loads(event.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    fields = json.loads(
+        event.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")
+    )
     assert fields["data"] == {"result": {"auc": [None, [1, None]]}}
 
 

@@ -43,7 +43,9 @@ def exposed(metrics: Metrics) -> list[Metric]:
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     """The value of a series; None when there is none."""
     found = (sample for family in exposed(metrics) for sample in family.samples)
-    return next((one.value for one in found if (one.name, one.labels) == (f"sfworker_{name}", labels)), None)
+    return next(
+        (one.value for one in found if (one.name, one.labels) == (f"sfworker_{name}", labels)), None
+    )
 
 
 def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -171,7 +173,9 @@ def test_a_sender_that_does_not_say_when_has_no_queue_wait(said: object) -> None
     assert value(metrics, "queue_wait_seconds_count", task_type="psi") is None
 
 
-def test_what_cannot_be_counted_fails_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_counted_fails_no_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_arguments: Any) -> None:
         raise OverflowError
 
@@ -212,7 +216,9 @@ def test_a_stage_takes_as_long_as_at_the_slowest_party_and_each_job_has_its_memo
         (MissingFile(party="bob"), {"bob": 0.0, "carol": 0.0}),
     ],
 )
-def test_losses_count_for_the_peers_of_the_address_book(error: WorkerError, lost: dict[str, float]) -> None:
+def test_losses_count_for_the_peers_of_the_address_book(
+    error: WorkerError, lost: dict[str, float]
+) -> None:
     metrics = Metrics()
     metrics.know_peers(["bob", "carol"])
     metrics.ended("psi", [Ending.of(error)], 1.0)
@@ -288,7 +294,11 @@ def test_a_scrape_is_what_a_full_rendering_gives_with_one_group_for_each_family(
 
 def of_task_types(metrics: Metrics) -> list[Metric]:
     """What a scrape gives by task type."""
-    return [one for one in exposed(metrics) if any("task_type" in sample.labels for sample in one.samples)]
+    return [
+        one
+        for one in exposed(metrics)
+        if any("task_type" in sample.labels for sample in one.samples)
+    ]
 
 
 def test_every_change_is_in_the_next_scrape_whatever_earlier_ones_have_rendered() -> None:
@@ -301,7 +311,9 @@ def test_every_change_is_in_the_next_scrape_whatever_earlier_ones_have_rendered(
     assert of_task_types(often) == of_task_types(once)
 
 
-def test_a_task_type_is_rendered_when_it_ran_and_never_at_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_type_is_rendered_when_it_ran_and_never_at_a_scrape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     metrics, rendered = Metrics(), []
 
     def noting(collector: Collector) -> bytes:

@@ -36,7 +36,9 @@ TRAIN = {"train_data": PATHS, "label": "y", "model_output": "m"}
 PREDICT = {"predict_data": PATHS, "model_path": "m", "output_path": "p.csv"}
 ROWS = 6
 BOB = {"features": ["f3"], "rows": ROWS, "has_label": False}
-ALICE = "y,f2,uid,f1\n" + "".join(f"{row % 2},{row / 10},{row:03d},{-row / 5}\n" for row in range(ROWS))
+ALICE = "y,f2,uid,f1\n" + "".join(
+    f"{row % 2},{row / 10},{row:03d},{-row / 5}\n" for row in range(ROWS)
+)
 
 
 def training(**values: Any) -> SsLrConfig:
@@ -95,11 +97,19 @@ def test_a_wrong_parameter_is_refused(params: Mapping[str, Any], problem: str) -
 
 
 def test_training_reveals_names_and_rows_and_more_only_where_it_is_asked_for() -> None:
-    known = [Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")]
+    known = [
+        Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")
+    ]
     assert training().reveals() == known
     reporting = training(params={"report_metrics": True, "tol": 0.01}, label_party="bob")
-    stopped = [Use(party, "", (), "after how many epochs training stopped") for party in ("alice", "bob")]
-    assert reporting.reveals() == [*known, *stopped, Use("bob", "", ("y",), "loss and AUC or R2 per epoch")]
+    stopped = [
+        Use(party, "", (), "after how many epochs training stopped") for party in ("alice", "bob")
+    ]
+    assert reporting.reveals() == [
+        *known,
+        *stopped,
+        Use("bob", "", ("y",), "loss and AUC or R2 per epoch"),
+    ]
 
 
 def test_only_the_receiver_of_a_prediction_sees_it() -> None:
@@ -173,7 +183,9 @@ def test_bad_input_is_found_at_its_owner_before_any_agreement(
     write(tmp_path, ALICE.replace(old, new))
     run = make_run("alice", {"bob": BOB})
     with pytest.raises(error) as caught:
-        prepare_regression(run, training(features=["f1", "f2", "f3"] if error is BadColumnType else None))
+        prepare_regression(
+            run, training(features=["f1", "f2", "f3"] if error is BadColumnType else None)
+        )
     assert caught.value.party == "alice"
     assert run.channel.offered == []  # type: ignore[attr-defined]
 
@@ -184,10 +196,14 @@ def test_a_constant_label_is_refused(label: str, make_run: RunOf, tmp_path: Path
     with pytest.raises(BadLabel):
         prepare_regression(make_run("alice", {"bob": BOB}), training(ids=None))
     with pytest.raises(BadLabel, match="is constant"):
-        prepare_regression(make_run("alice", {"bob": BOB}), training(ids=None, params={"reg_type": "linear"}))
+        prepare_regression(
+            make_run("alice", {"bob": BOB}), training(ids=None, params={"reg_type": "linear"})
+        )
 
 
-def test_unscaled_features_are_taken_only_when_they_are_allowed(make_run: RunOf, tmp_path: Path) -> None:
+def test_unscaled_features_are_taken_only_when_they_are_allowed(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     write(tmp_path, "y,f1\n0,1000\n1,-1000\n0,1\n1,1\n")
     facts = {"bob": {**BOB, "rows": 4}}
     with pytest.raises(FeatureRange, match="^alice: feature 'f1' of train_data is not scaled.$"):
@@ -241,7 +257,9 @@ def save(tmp_path: Path, manifest: Manifest = MODEL) -> dict[str, Any]:
     return {"rows": ROWS, "model": manifest.digest()}
 
 
-def test_prediction_takes_the_features_of_the_model_by_name(make_run: RunOf, tmp_path: Path) -> None:
+def test_prediction_takes_the_features_of_the_model_by_name(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     facts = save(tmp_path)
     write(tmp_path)
     own = prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction())
@@ -250,7 +268,10 @@ def test_prediction_takes_the_features_of_the_model_by_name(make_run: RunOf, tmp
     assert (own.label_party, own.receiver) == ("alice", "alice")
     assert own.model == load_manifest(own.folder, "alice")
     assert (
-        prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction(receiver="bob")).receiver == "bob"
+        prepare_lr_prediction(
+            make_run("alice", {"bob": facts}), prediction(receiver="bob")
+        ).receiver
+        == "bob"
     )
 
 
@@ -298,4 +319,6 @@ def test_ids_that_are_not_there_are_missed(make_run: RunOf, tmp_path: Path) -> N
     facts = save(tmp_path)
     write(tmp_path)
     with pytest.raises(MissingColumn, match="'customer'"):
-        prepare_lr_prediction(make_run("alice", {"bob": facts}), prediction(ids={"alice": ["customer"]}))
+        prepare_lr_prediction(
+            make_run("alice", {"bob": facts}), prediction(ids={"alice": ["customer"]})
+        )

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from secretflow_task.errors import MissingFile, ModelDamaged, ModelMismatch
-from secretflow_task.model_store import MANIFEST, Manifest, check_same_model, load_manifest, save_manifest
+from secretflow_task.model_store import (
+    MANIFEST,
+    Manifest,
+    check_same_model,
+    load_manifest,
+    save_manifest,
+)
 
 MODEL = Manifest(
     model_id="e-1",
@@ -36,7 +42,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_model_comes_back_as_it_was_saved_with_the_digests_of_its_files(folder: Path) -> None:
     sha256 = hashlib.sha256(b"\x00share\xff").hexdigest()
-    assert load_manifest(folder, "alice") == replace(MODEL, party="alice", files={"weights.share": sha256})
+    assert load_manifest(folder, "alice") == replace(
+        MODEL, party="alice", files={"weights.share": sha256}
+    )
 
 
 def test_the_manifest_can_be_read_by_people(folder: Path) -> None:
@@ -70,7 +78,10 @@ def test_a_changed_manifest_is_damaged(folder: Path, change: dict[str, Any]) -> 
     (folder / MANIFEST).write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(ModelDamaged) as caught:
         load_manifest(folder, "alice")
-    assert (caught.value.message, caught.value.party) == ("alice: the model's manifest was changed.", "alice")
+    assert (caught.value.message, caught.value.party) == (
+        "alice: the model's manifest was changed.",
+        "alice",
+    )
 
 
 @pytest.mark.parametrize("name", [*MODEL.__dict__, "digest"])
@@ -138,7 +149,8 @@ def test_the_digest_is_the_same_at_all_parties_and_differs_between_trainings() -
     ]
     assert {key for change in changes for key in change} == set(MODEL.__dict__) - {"party", "files"}
     assert (
-        len({MODEL.digest(), *(replace(MODEL, **change).digest() for change in changes)}) == len(changes) + 1
+        len({MODEL.digest(), *(replace(MODEL, **change).digest() for change in changes)})
+        == len(changes) + 1
     )
 
 
@@ -168,7 +180,10 @@ def test_a_model_is_used_as_it_was_trained() -> None:
             ("ss_lr", ["alice", "bob"], "CHEETAH", "FM128"),
             "The model's protocol is SEMI2K, the request's is CHEETAH.",
         ),
-        (("ss_lr", ["alice", "bob"], "SEMI2K", "FM64"), "The model's field is FM128, the request's is FM64."),
+        (
+            ("ss_lr", ["alice", "bob"], "SEMI2K", "FM64"),
+            "The model's field is FM128, the request's is FM64.",
+        ),
     ],
 )
 def test_another_use_is_refused_by_name(use: tuple[Any, ...], message: str) -> None:

@@ -91,7 +91,10 @@ class Bench:
         """Every file below the data root and the work folder."""
         roots = (self.root / "data", self.root / "work")
         return sorted(
-            str(path.relative_to(self.root)) for root in roots for path in root.rglob("*") if path.is_file()
+            str(path.relative_to(self.root))
+            for root in roots
+            for path in root.rglob("*")
+            if path.is_file()
         )
 
 
@@ -148,7 +151,9 @@ def test_after_a_failure_nothing_is_left_and_the_next_request_runs(bench: Bench)
         outcome = node.execute("r-1", PSI)
         assert outcome.status is Status.FAILURE and outcome.failure is not None
         assert (outcome.failure.code, outcome.failure.party) == ("AlgorithmError", "bob")
-        assert bench.told() == {party: [(1, "FAILURE", "AlgorithmError")] for party in ("alice", "bob")}
+        assert bench.told() == {
+            party: [(1, "FAILURE", "AlgorithmError")] for party in ("alice", "bob")
+        }
         assert bench.files() == ["data/alice/psi/alice.csv"]
         assert (bench.root / "data/alice/psi/alice.csv").read_text() == "of an earlier run"
         bench.template._script = succeed
@@ -164,11 +169,21 @@ def test_after_a_failure_nothing_is_left_and_the_next_request_runs(bench: Bench)
         ({"task_config": {"task_type": "\ud800"}}, "UnknownTaskType"),
         ({**PSI, "spu_config": {"protocol": "SEMI5K"}}, "UnsupportedProtocol"),
         (
-            {"task_config": {**PSI["task_config"], "input_paths": {"alice": "../x.csv", "bob": "b.csv"}}},
+            {
+                "task_config": {
+                    **PSI["task_config"],
+                    "input_paths": {"alice": "../x.csv", "bob": "b.csv"},
+                }
+            },
             "PathNotAllowed",
         ),
         (
-            {"task_config": {**PSI["task_config"], "output_paths": {"alice": "/etc/a.csv", "bob": "b.csv"}}},
+            {
+                "task_config": {
+                    **PSI["task_config"],
+                    "output_paths": {"alice": "/etc/a.csv", "bob": "b.csv"},
+                }
+            },
             "PathNotAllowed",
         ),
         ({**PSI, "sf_init_config": {"parties": None, "self_party": 5}}, "InvalidTaskConfig"),
@@ -185,7 +200,9 @@ def test_a_request_that_cannot_run_is_refused_at_every_party_and_starts_nothing(
     assert all(event.data["progress"] == 0.0 and event.data["hint"] for event in bench.events)
 
 
-def test_a_party_that_is_not_hosted_is_refused_unless_the_request_says_that_it_is(bench: Bench) -> None:
+def test_a_party_that_is_not_hosted_is_refused_unless_the_request_says_that_it_is(
+    bench: Bench,
+) -> None:
     paths = {"alice": "a.csv", "dora": "d.csv"}
     config = {**PSI["task_config"], "keys": {"alice": ["k"], "dora": ["k"]}, "input_paths": paths}
     config["output_paths"] = {"alice": "psi/alice.csv", "dora": "psi/dora.csv"}
@@ -207,7 +224,9 @@ def test_a_request_without_an_id_cannot_be_told_of(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("script", [succeed, fail])
-def test_a_request_that_comes_again_is_neither_run_nor_told_again(script: Script, bench: Bench) -> None:
+def test_a_request_that_comes_again_is_neither_run_nor_told_again(
+    script: Script, bench: Bench
+) -> None:
     with bench.node(script) as node:
         first = node.execute("r-1", PSI)
         before = list(bench.events)
@@ -222,8 +241,12 @@ def test_a_request_that_comes_again_is_neither_run_nor_told_again(script: Script
 def test_a_refused_request_that_comes_again_is_told_once(bench: Bench) -> None:
     with bench.node(never) as node:
         for _ in range(2):
-            assert node.execute("r-1", {"task_config": {"task_type": "pse"}}).status is Status.FAILURE
-    assert bench.told() == {party: [(1, "FAILURE", "UnknownTaskType")] for party in ("alice", "bob")}
+            assert (
+                node.execute("r-1", {"task_config": {"task_type": "pse"}}).status is Status.FAILURE
+            )
+    assert bench.told() == {
+        party: [(1, "FAILURE", "UnknownTaskType")] for party in ("alice", "bob")
+    }
 
 
 def test_no_party_is_left_running_when_an_id_is_used_for_another_request(bench: Bench) -> None:
@@ -255,7 +278,9 @@ def test_what_a_killed_node_left_is_settled_when_it_starts_again(bench: Bench) -
     assert bench.events[0].data["retryable"] is True
 
 
-def test_start_and_end_delete_what_this_node_left_in_its_work_folder_and_nothing_else(bench: Bench) -> None:
+def test_start_and_end_delete_what_this_node_left_in_its_work_folder_and_nothing_else(
+    bench: Bench,
+) -> None:
     def leave_a_copy(spec: JobSpec, job: JobSide) -> None:
         shutil.copytree(spec.folder, spec.folder.with_name(f"left.{spec.party}"))
         succeed(spec, job)
@@ -312,7 +337,9 @@ def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path:
     assert started and results == [{"folder": True}] * 2
 
 
-@pytest.mark.parametrize("error", [EngineUnavailable("It did not load."), OSError("no more processes")])
+@pytest.mark.parametrize(
+    "error", [EngineUnavailable("It did not load."), OSError("no more processes")]
+)
 def test_a_job_that_cannot_be_started_is_a_failure_of_all(error: Exception, bench: Bench) -> None:
     with bench.node() as node:
         spawn = bench.template.spawn
@@ -334,7 +361,9 @@ def test_without_free_ports_every_party_is_told(bench: Bench) -> None:
     with bench.node(never) as node:
         assert node.execute("r-1", PSI).status is Status.FAILURE
         assert node.store.unfinished() == []
-    assert bench.told() == {party: [(1, "FAILURE", "PortUnavailable")] for party in ("alice", "bob")}
+    assert bench.told() == {
+        party: [(1, "FAILURE", "PortUnavailable")] for party in ("alice", "bob")
+    }
 
 
 def test_executions_at_once_do_not_mix(bench: Bench) -> None:

@@ -98,7 +98,9 @@ class Answers:
 
     def claim(self, _request: TaskRequest, _parties: list[str], only_lost: bool = False) -> Claim:
         """The answer."""
-        return Claim(Verdict.DROP) if only_lost and self._claim.verdict is Verdict.RUN else self._claim
+        return (
+            Claim(Verdict.DROP) if only_lost and self._claim.verdict is Verdict.RUN else self._claim
+        )
 
     def release(self, _request: TaskRequest, _parties: list[str]) -> None:
         """Nothing is held."""
@@ -146,7 +148,9 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
 def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(bench: Bench) -> None:
     with bench.node(never) as node:
         node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
-    folders = [bench.root / "data" / party / staging_name("e-1", party) for party in ("alice", "bob")]
+    folders = [
+        bench.root / "data" / party / staging_name("e-1", party) for party in ("alice", "bob")
+    ]
     for folder in folders:
         folder.mkdir()
         (folder / "0.csv").write_text("half an output")
@@ -201,7 +205,9 @@ def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(ben
     with bench.node(never) as node:
         node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
         node.store.keep_result("e-1", "bob", {})
-        node._fail(TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice"))
+        node._fail(
+            TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice")
+        )
     with bench.node(never):
         pass
     assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "MissingFile")])
@@ -331,7 +337,9 @@ def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> N
         node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
     moved = bench.root / "elsewhere"
     bench.settings = bench.settings.model_copy(update={"data_root": moved})
-    request = {"task_config": {**PSI["task_config"], "input_paths": dict.fromkeys(ENDED, "/gone/x.csv")}}
+    request = {
+        "task_config": {**PSI["task_config"], "input_paths": dict.fromkeys(ENDED, "/gone/x.csv")}
+    }
     with EventStore(bench.settings.state_dir) as store:
         store.claim(TaskRequest("e-2", "r-2", request), "alice")
     with bench.node(never) as node:

@@ -116,7 +116,11 @@ def test_a_commit_that_fails_halfway_puts_everything_back(bench: Bench) -> None:
         folder.mkdir(parents=True)
         (folder / "0.csv").write_text("new")
         job.finish(
-            {}, {str(folder / "0.csv"): str(old), str(folder / "gone.csv"): str(old.with_name("b.csv"))}
+            {},
+            {
+                str(folder / "0.csv"): str(old),
+                str(folder / "gone.csv"): str(old.with_name("b.csv")),
+            },
         )
 
     old.write_text("old")
@@ -130,14 +134,18 @@ def test_a_commit_that_fails_halfway_puts_everything_back(bench: Bench) -> None:
 def test_two_parties_never_write_one_file(bench: Bench) -> None:
     for party in PATHS:
         (bench.root / "data" / party).rmdir()
-    same = {"task_config": PSI["task_config"] | {"output_paths": {party: "one.csv" for party in PATHS}}}
+    same = {
+        "task_config": PSI["task_config"] | {"output_paths": {party: "one.csv" for party in PATHS}}
+    }
     with bench.node() as node:
         node.execute("same", same)
     assert bench.told() == {party: [(1, "FAILURE", "InvalidTaskConfig")] for party in PATHS}
 
 
 def test_other_fraction_bits_are_another_field_for_a_model() -> None:
-    made, asked = Protocol("SEMI2K", "FM128", {"fxp_fraction_bits": 18}), Protocol("SEMI2K", "FM128")
+    made, asked = Protocol("SEMI2K", "FM128", {"fxp_fraction_bits": 18}), Protocol(
+        "SEMI2K", "FM128"
+    )
     manifest = Manifest("m", "ss_lr", ["alice", "bob"], {}, made.name, made.numbers, {})
     with pytest.raises(ModelMismatch, match="FM128 with 18 fraction bits"):
         manifest.check_use("ss_lr", ["alice", "bob"], asked.name, asked.numbers, "alice")

@@ -39,7 +39,9 @@ def test_both_languages_hold_the_same_lines(page: str) -> None:
         re.findall(r"^ *```sh\n(.*?)^ *```$", text_of(page, end), re.S | re.M) for end in ENDINGS
     )
     assert english == chinese and english
-    names = (set(re.findall(r"`([A-Z_]{4,}|sfworker [\w -]+)`", text_of(page, end))) for end in ENDINGS)
+    names = (
+        set(re.findall(r"`([A-Z_]{4,}|sfworker [\w -]+)`", text_of(page, end))) for end in ENDINGS
+    )
     assert next(names) == next(names)
 
 
@@ -82,7 +84,9 @@ def _shell(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_only_a_whole_backup_is_an_archive(code: int, shell: Callable[..., str], tmp_path: Path) -> None:
+def test_only_a_whole_backup_is_an_archive(
+    code: int, shell: Callable[..., str], tmp_path: Path
+) -> None:
     assert shell(0, code).endswith("compose up --detach --wait\n")
     names = [path.name for path in (tmp_path / "backups").iterdir()]
     if code:

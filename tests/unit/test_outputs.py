@@ -38,7 +38,9 @@ class Shelf:
         for name in "bc":
             (root / f"{name}.csv").write_text(f"old {name}")
         names = {"0.csv": "new/a.csv", "1.csv": "b.csv", "2": "model", "3.csv": "c.csv"}
-        self.outputs = {str(self.staged / staged): str(root / name) for staged, name in names.items()}
+        self.outputs = {
+            str(self.staged / staged): str(root / name) for staged, name in names.items()
+        }
 
     def content(self) -> dict[str, Any]:
         """What lies at the targets."""
@@ -106,7 +108,9 @@ def test_whenever_a_node_is_killed_all_is_as_it_was(
 
 
 @pytest.mark.parametrize("moment", range(1, 8))
-def test_undoing_may_be_interrupted_too(moment: int, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undoing_may_be_interrupted_too(
+    moment: int, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     move_outputs(shelf.outputs, shelf.rules, STAGING)
     with monkeypatch.context() as patch:
         kill_at_call(patch, moment, "replace")
@@ -131,7 +135,9 @@ def test_what_somebody_else_wrote_meanwhile_stays(shelf: Shelf) -> None:
     later.replace(shelf.root / "b.csv")
     shelf.undo()
     assert shelf.content() == BEFORE | {"b.csv": "later"}
-    assert [path.read_text() for path in shelf.staged.glob("*.old")] == ["old b"]  # nobody else has it
+    assert [path.read_text() for path in shelf.staged.glob("*.old")] == [
+        "old b"
+    ]  # nobody else has it
 
 
 def test_a_folder_in_which_somebody_wrote_is_still_the_one_that_was_moved(shelf: Shelf) -> None:

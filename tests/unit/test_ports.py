@@ -96,7 +96,9 @@ def test_the_leases_of_a_dead_process_end_with_it(tmp_path: Path, free: list[int
 def test_no_lease_is_inherited_by_a_program_that_is_started(tmp_path: Path) -> None:
     with leased_ports(2, PORTS, tmp_path):
         held = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
-        ours = [int(fd) for fd in held if os.readlink(f"/proc/self/fd/{fd}").startswith(str(tmp_path))]
+        ours = [
+            int(fd) for fd in held if os.readlink(f"/proc/self/fd/{fd}").startswith(str(tmp_path))
+        ]
         assert len(ours) >= 2 and not any(os.get_inheritable(fd) for fd in ours)
 
 

@@ -76,14 +76,26 @@ def plaintext(with_mean: bool = True, with_std: bool = True) -> StandardScaler:
 def test_scaled_columns_are_those_of_scikit_learn(
     with_mean: bool, with_std: bool, alice: Run, tmp_path: Path
 ) -> None:
-    result = scale(alice, columns=["score", "age", "income"], with_mean=with_mean, with_std=with_std)
+    result = scale(
+        alice, columns=["score", "age", "income"], with_mean=with_mean, with_std=with_std
+    )
     expected = plaintext(with_mean, with_std)
     table = Table.read(staged(alice, "out/a.csv"), "alice", "output_data")
-    assert table.columns == ["uid", "age", "income"] and table.text("uid") == ["007", "008", "009", "010"]
-    np.testing.assert_allclose(table.numbers(["age", "income"], missing=True), expected.scaled, rtol=1e-14)
+    assert table.columns == ["uid", "age", "income"] and table.text("uid") == [
+        "007",
+        "008",
+        "009",
+        "010",
+    ]
+    np.testing.assert_allclose(
+        table.numbers(["age", "income"], missing=True), expected.scaled, rtol=1e-14
+    )
     assert result["rows"] == 4 and result["columns_used"] == ["age", "income"]
     assert result["output_data"] == {"alice": str(tmp_path / "data/alice/out/a.csv")}
-    shown = {"mean": expected.mean_ if with_mean else None, "std": expected.scale_ if with_std else None}
+    shown = {
+        "mean": expected.mean_ if with_mean else None,
+        "std": expected.scale_ if with_std else None,
+    }
     for name, values in shown.items():
         if values is None:
             assert name not in result
@@ -91,7 +103,9 @@ def test_scaled_columns_are_those_of_scikit_learn(
             assert result[name] == pytest.approx(dict(zip(["age", "income"], values)))
 
 
-def test_a_constant_column_becomes_zeros_as_in_scikit_learn(make_run: RunOf, tmp_path: Path) -> None:
+def test_a_constant_column_becomes_zeros_as_in_scikit_learn(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     run = make_run("alice", {"bob": BOB})
     (tmp_path / "data/alice/alice.csv").write_text("c\n3\n3\n3\n3\n")
     assert scale(run, columns=["c"])["std"] == {"c": 1.0}
@@ -208,7 +222,10 @@ def test_a_result_counts_categories_that_are_too_many_to_show(alice: Run, tmp_pa
     ("values", "problem"),
     [
         ({"train_size": 1.0}, "train_size: input should be less than 1"),
-        ({"train_size": 0.7, "test_size": 0.1}, "unknown key 'test_size', did you mean 'train_size'?"),
+        (
+            {"train_size": 0.7, "test_size": 0.1},
+            "unknown key 'test_size', did you mean 'train_size'?",
+        ),
         ({"train_size": 0}, "train_size: input should be greater than 0"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
         (
@@ -230,12 +247,16 @@ def test_a_wrong_split_is_refused(values: Mapping[str, Any], problem: str) -> No
 def test_a_split_by_a_label_tells_the_others_so() -> None:
     rows = [Use(party, "", (), "number of rows") for party in ("alice", "bob")]
     assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == rows
-    config = parse(TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x")
+    config = parse(
+        TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x"
+    )
     what = "which rows are for training, drawn in private within the groups of the label"
     assert config.reveals() == [*rows, Use("bob", "", ("y",), what)]
 
 
-def test_a_split_needs_the_same_rows_everywhere(alice: Run, make_run: RunOf, tmp_path: Path) -> None:
+def test_a_split_needs_the_same_rows_everywhere(
+    alice: Run, make_run: RunOf, tmp_path: Path
+) -> None:
     config = parse(TrainTestSplitConfig, SPLIT, "x")
     assert prepare_split(alice, config).table.rows == 4
     assert alice.channel.offered == [{"rows": 4}]  # type: ignore[attr-defined]
@@ -247,6 +268,8 @@ def test_a_split_needs_the_same_rows_everywhere(alice: Run, make_run: RunOf, tmp
 
 
 def test_the_label_of_a_split_must_be_there(alice: Run) -> None:
-    config = parse(TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x")
+    config = parse(
+        TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x"
+    )
     with pytest.raises(MissingColumn, match="no column 'y'"):
         prepare_split(alice, config)

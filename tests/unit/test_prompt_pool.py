@@ -38,7 +38,9 @@ def test_a_task_that_ends_wakes_the_event_loop_also_after_a_lost_connection() ->
         parent = SimpleNamespace(hub=hub)
         step(parent).start(parent)
         done: list[str] = []
-        result = pool.on_apply(done.append, ("ran",), {}, lambda *_: done.append("acknowledged"), None)
+        result = pool.on_apply(
+            done.append, ("ran",), {}, lambda *_: done.append("acknowledged"), None
+        )
         result.wait(5)
         assert hub.turn() and done == ["ran", "acknowledged"]
     pool.on_stop()

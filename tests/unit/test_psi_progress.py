@@ -47,7 +47,9 @@ LOGS = {
         INIT
         + SIZES
         + START
-        + "".join(f"[bucket.cc:62] run psi bucket_idx={index}, bucket_item_size=1\n" for index in range(2))
+        + "".join(
+            f"[bucket.cc:62] run psi bucket_idx={index}, bucket_item_size=1\n" for index in range(2)
+        )
         + END
     ).format(name="KkrtPsiReceiver"),
 }
@@ -113,7 +115,9 @@ def test_what_is_logged_during_the_block_is_reported_and_nothing_afterwards(
     )
 
 
-def test_an_output_that_is_no_file_is_not_read(make_run: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_is_no_file_is_not_read(
+    make_run: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[Any] = []
     monkeypatch.setattr(psi_progress, "_PAUSE_SECONDS", 0.005)
     kept, (reading, writing) = os.dup(1), os.pipe()

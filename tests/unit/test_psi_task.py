@@ -13,7 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import DuplicateKeys, InvalidTaskConfig, MissingColumn, MissingFile, MissingKeys
+from secretflow_task.errors import (
+    DuplicateKeys,
+    InvalidTaskConfig,
+    MissingColumn,
+    MissingFile,
+    MissingKeys,
+)
 from secretflow_task.jobs.psi_task import PsiConfig, alignment_digest, encode_keys, prepare_psi
 from secretflow_task.task_config import Use, parse
 from tests.data.tables import AWKWARD_KEYS
@@ -27,9 +33,9 @@ THREE = {
     "output_paths": {name: f"out/{name}.csv" for name in ("alice", "bob", "carol")},
     "receiver": "carol",
 }
-KEY_CELLS = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=6) | st.sampled_from(
-    AWKWARD_KEYS
-)
+KEY_CELLS = st.text(
+    st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=6
+) | st.sampled_from(AWKWARD_KEYS)
 
 
 def psi(**values: Any) -> PsiConfig:
@@ -53,12 +59,15 @@ def keys_of(rows: Table, columns: list[str]) -> list[str]:
 def digest_of(keys: list[str], matched: list[bool] | None = None) -> str:
     """The digest of these keys in this order."""
     return alignment_digest(
-        pa.array(keys, pa.large_string()), None if matched is None else np.array(matched, dtype=bool)
+        pa.array(keys, pa.large_string()),
+        None if matched is None else np.array(matched, dtype=bool),
     )
 
 
 def test_what_is_left_out_has_the_defaults_of_the_plan() -> None:
-    config = parse(PsiConfig, {key: value for key, value in PLAN.items() if key != "protocol"}, "psi")
+    config = parse(
+        PsiConfig, {key: value for key, value in PLAN.items() if key != "protocol"}, "psi"
+    )
     assert config.model_dump() == {
         **PLAN,
         "protocol": None,
@@ -100,10 +109,19 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
         ({"protocol": "DP"}, "protocol: input should be 'RR22', 'ECDH' or 'KKRT'"),
         ({"protocol": 5}, "protocol: input should be 'RR22', 'ECDH' or 'KKRT'"),
         ({"curve": "25518"}, "curve: input should be '25519', 'fourq', 'sm2' or 'secp256k1'"),
-        ({"join": "outer"}, "join: input should be 'inner', 'left', 'right', 'full' or 'difference'"),
+        (
+            {"join": "outer"},
+            "join: input should be 'inner', 'left', 'right', 'full' or 'difference'",
+        ),
         ({"key": {}}, "unknown key 'key', did you mean 'keys'?"),
-        ({"input_paths": {"alice": "a.csv"}}, "input_paths names alice only; psi takes two parties or more"),
-        ({"keys": {"alice": ["uid"]}}, "keys and input_paths must name the same parties: keys lacks bob"),
+        (
+            {"input_paths": {"alice": "a.csv"}},
+            "input_paths names alice only; psi takes two parties or more",
+        ),
+        (
+            {"keys": {"alice": ["uid"]}},
+            "keys and input_paths must name the same parties: keys lacks bob",
+        ),
         (
             {"keys": {"alice": ["uid"], "carol": ["uid"]}},
             "keys and input_paths must name the same parties: keys lacks bob, input_paths lacks carol",
@@ -117,7 +135,10 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
             "keys must name the same number of columns, one or more, for every party",
         ),
         ({"receiver": "carol"}, "receiver is carol, who is not in input_paths"),
-        ({"output_paths": {"alice": "a.csv"}}, "output_paths must name alice and bob, who get the rows"),
+        (
+            {"output_paths": {"alice": "a.csv"}},
+            "output_paths must name alice and bob, who get the rows",
+        ),
         (
             {"output_paths": {"bob": "b.csv"}, "broadcast_result": False},
             "output_paths must name alice, who get the rows",
@@ -126,8 +147,14 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
             {"join": "left", "broadcast_result": False},
             "a join other than inner gives rows to both parties: leave broadcast_result true",
         ),
-        ({**THREE, "join": "left"}, "with three or more parties join must be inner and protocol ECDH"),
-        ({**THREE, "protocol": "KKRT"}, "with three or more parties join must be inner and protocol ECDH"),
+        (
+            {**THREE, "join": "left"},
+            "with three or more parties join must be inner and protocol ECDH",
+        ),
+        (
+            {**THREE, "protocol": "KKRT"},
+            "with three or more parties join must be inner and protocol ECDH",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(values: dict[str, Any], problem: str) -> None:
@@ -153,7 +180,12 @@ def test_who_gets_no_rows_learns_only_how_many_keys_the_others_have() -> None:
     keys = [(party, "how many keys each of the others has") for party in ("alice", "bob")]
     assert told(broadcast_result=False) == [("alice", rows), *keys]
     assert told() == [("alice", rows), ("bob", rows), *keys]
-    assert ["without a match" in purpose for _, purpose in told(join="full")] == [True, True, False, False]
+    assert ["without a match" in purpose for _, purpose in told(join="full")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_key_of_letters_and_digits_stays_as_it_is() -> None:
@@ -173,7 +205,8 @@ def test_numbers_of_parquet_are_the_same_keys_as_their_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [["a", ""], ["a", None], pa.array([None, None]), [1.0, float("nan")], pa.array([1, None])]
+    "cells",
+    [["a", ""], ["a", None], pa.array([None, None]), [1.0, float("nan")], pa.array([1, None])],
 )
 def test_a_row_without_a_key_is_refused(cells: Any) -> None:
     with pytest.raises(MissingKeys) as caught:
@@ -199,7 +232,9 @@ def test_a_key_column_that_is_not_there() -> None:
 @example([["a/b", "c"], ["a", "b/c"], ["a%2Fb", "c"], ["a%252Fb", "c"]])
 @example([["é", "1"], ["e\u0301", "1"], ["É", "1"], ["%C3%A9", "1"]])
 @example([[cell] for cell in AWKWARD_KEYS])
-def test_rows_have_the_same_key_exactly_when_all_their_cells_are_equal(rows: list[list[str]]) -> None:
+def test_rows_have_the_same_key_exactly_when_all_their_cells_are_equal(
+    rows: list[list[str]],
+) -> None:
     names = [f"k{index}" for index in range(len(rows[0]))]
     keys = keys_of(table(**dict(zip(names, map(list, zip(*rows))))), names)
     assert len(keys) == len(rows)
@@ -215,13 +250,17 @@ def test_the_digest_is_the_same_for_the_same_rows_wherever_they_lie_in_memory() 
 
 @given(st.lists(st.text("abc/%", min_size=1), min_size=2, max_size=8, unique=True), st.data())
 def test_a_swapped_pair_of_rows_changes_the_digest(keys: list[str], data: st.DataObject) -> None:
-    first, second = sorted(data.draw(st.sets(st.integers(0, len(keys) - 1), min_size=2, max_size=2)))
+    first, second = sorted(
+        data.draw(st.sets(st.integers(0, len(keys) - 1), min_size=2, max_size=2))
+    )
     swapped = list(keys)
     swapped[first], swapped[second] = keys[second], keys[first]
     assert digest_of(swapped) != digest_of(keys)
 
 
-@given(st.lists(st.text("ab", min_size=1), max_size=6), st.lists(st.text("ab", min_size=1), max_size=6))
+@given(
+    st.lists(st.text("ab", min_size=1), max_size=6), st.lists(st.text("ab", min_size=1), max_size=6)
+)
 def test_different_rows_have_different_digests(first: list[str], second: list[str]) -> None:
     assert (digest_of(first) == digest_of(second)) is (first == second)
 
@@ -229,7 +268,9 @@ def test_different_rows_have_different_digests(first: list[str], second: list[st
 def test_rows_that_only_one_side_has_do_not_count_but_keep_their_places() -> None:
     matched = [True, False, True]
     assert digest_of(["a", "mine", "c"], matched) == digest_of(["a", "theirs", "c"], matched)
-    assert digest_of(["a", "c", "mine"], [True, True, False]) != digest_of(["a", "mine", "c"], matched)
+    assert digest_of(["a", "c", "mine"], [True, True, False]) != digest_of(
+        ["a", "mine", "c"], matched
+    )
     assert digest_of(["a", "b"], [True, True]) == digest_of(["a", "b"])
 
 
@@ -244,7 +285,9 @@ def test_preparing_reads_the_own_table_and_tells_the_peers_nothing_of_it(
     assert run.channel.offered == [{}]  # type: ignore[attr-defined]
 
 
-def test_duplicate_keys_are_refused_unless_they_are_allowed(make_run: RunOf, tmp_path: Path) -> None:
+def test_duplicate_keys_are_refused_unless_they_are_allowed(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     run = make_run("alice")
     (tmp_path / "data/alice/alice.csv").write_text("uid\na\na\n")
     with pytest.raises(DuplicateKeys, match="^alice: the keys of input_paths are not unique.$"):

@@ -23,7 +23,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_that_of_make_reference(name: str) -> None:
-    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == PAGES[name](), "run `make reference`"
+    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == PAGES[
+        name
+    ](), "run `make reference`"
 
 
 def test_every_page_is_generated() -> None:
@@ -34,7 +36,9 @@ def test_every_key_of_every_task_has_a_meaning() -> None:
     text = PAGES["requests"]()
     assert re.findall(r"^## `(\w+)`$", text, re.M) == TaskDispatcher.list_supported_tasks()
     rows = [
-        re.split(r"(?<!\\) \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| `")
+        re.split(r"(?<!\\) \| ", line.strip("| "))
+        for line in text.splitlines()
+        if line.startswith("| `")
     ]
     assert len(rows) > 100
     assert [row for row in rows if len(row) != 4 or not row[3]] == []
@@ -70,7 +74,9 @@ def test_every_key_of_an_event_is_told() -> None:
 def test_every_log_record_has_an_action_of_its_own_and_a_sentence() -> None:
     records = list(log_actions.records())
     assert len(records) > 40
-    assert [action for action, count in Counter(each.action for each in records).items() if count > 1] == []
+    assert [
+        action for action, count in Counter(each.action for each in records).items() if count > 1
+    ] == []
     assert [each for each in records if not re.fullmatch(r"[a-z]+(_[a-z]+)*", each.action)] == []
     assert [each for each in records if not re.fullmatch(r"[A-Z][^\n]+\.", each.message)] == []
 
@@ -104,7 +110,9 @@ def test_the_settings_are_told_alike_on_every_machine(
 
 def test_every_command_and_option_is_told() -> None:
     text = PAGES["commands"]()
-    names = [str(command.callback and command.callback.__name__) for command in app.registered_commands]
+    names = [
+        str(command.callback and command.callback.__name__) for command in app.registered_commands
+    ]
     assert re.findall(r"^## `sfworker (\w+)`$", text, re.M) == names
     assert "* `-f, --follow`: Go on until the execution has ended." in text
     assert not re.search(r"\w\.{3}\n", text) and "--help`:" not in text

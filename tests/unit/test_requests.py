@@ -6,9 +6,21 @@ from typing import Any, Callable, Mapping
 
 import pytest
 
-from secretflow_task.errors import InvalidTaskConfig, UnknownTaskType, UnsupportedProtocol, WorkerError
+from secretflow_task.errors import (
+    InvalidTaskConfig,
+    UnknownTaskType,
+    UnsupportedProtocol,
+    WorkerError,
+)
 from secretflow_task.messages import TaskRequest
-from secretflow_task.requests import HeuConfig, Params, Plan, Protocol, named_parties, needed_devices
+from secretflow_task.requests import (
+    HeuConfig,
+    Params,
+    Plan,
+    Protocol,
+    named_parties,
+    needed_devices,
+)
 from secretflow_task.task_config import parse
 from secretflow_task.task_dispatcher import Task, TaskDispatcher
 from tests.unit.plan_requests import PLAN_REQUESTS
@@ -53,11 +65,20 @@ def test_all_four_parts_are_read(plan_of: Callable[..., Plan]) -> None:
             "runtime_config": {"fxp_fraction_bits": 20},
             "link_desc": {"recv_timeout_ms": 1000},
         },
-        heu_config={"schema": "paillier", "key_size": 3072, "sk_keeper": "alice", "evaluators": ["bob"]},
+        heu_config={
+            "schema": "paillier",
+            "key_size": 3072,
+            "sk_keeper": "alice",
+            "evaluators": ["bob"],
+        },
     )
     assert plan.parties == ["alice", "bob"]
-    assert plan.protocol == Protocol("CHEETAH", "FM64", {"fxp_fraction_bits": 20}, {"recv_timeout_ms": 1000})
-    assert plan.heu == HeuConfig(schema="paillier", key_size=3072, sk_keeper="alice", evaluators=["bob"])
+    assert plan.protocol == Protocol(
+        "CHEETAH", "FM64", {"fxp_fraction_bits": 20}, {"recv_timeout_ms": 1000}
+    )
+    assert plan.heu == HeuConfig(
+        schema="paillier", key_size=3072, sk_keeper="alice", evaluators=["bob"]
+    )
 
 
 def test_a_request_may_ask_for_a_time_limit(plan_of: Callable[..., Plan]) -> None:
@@ -68,11 +89,19 @@ def test_a_request_may_ask_for_a_time_limit(plan_of: Callable[..., Plan]) -> Non
 
 
 def test_the_older_form_of_the_spu_config_is_the_same(plan_of: Callable[..., Plan]) -> None:
-    nodes = [{"party": "alice", "address": "127.0.0.1:9100"}, {"party": "bob", "address": "127.0.0.1:9101"}]
+    nodes = [
+        {"party": "alice", "address": "127.0.0.1:9100"},
+        {"party": "bob", "address": "127.0.0.1:9101"},
+    ]
     runtime = {"protocol": "SEMI2K", "field": "FM64", "fxp_fraction_bits": 18}
     older = plan_of(LR, spu_config={"cluster_def": {"nodes": nodes, "runtime_config": runtime}})
     newer = plan_of(
-        LR, spu_config={"protocol": "SEMI2K", "field": "FM64", "runtime_config": {"fxp_fraction_bits": 18}}
+        LR,
+        spu_config={
+            "protocol": "SEMI2K",
+            "field": "FM64",
+            "runtime_config": {"fxp_fraction_bits": 18},
+        },
     )
     assert older.protocol == newer.protocol == Protocol("SEMI2K", "FM64", {"fxp_fraction_bits": 18})
 
@@ -123,7 +152,10 @@ def test_null_stands_for_a_part_that_is_left_out(part: str, plan_of: Callable[..
             "sf_init_config.self_party names 'carol', which is no party of the request.",
         ),
         (
-            {"task_config": LR, "heu_config": {"sk_keeper": "alice", "evaluators": ["bob", "carol"]}},
+            {
+                "task_config": LR,
+                "heu_config": {"sk_keeper": "alice", "evaluators": ["bob", "carol"]},
+            },
             "heu_config.evaluators names 'carol', which is no party of the request.",
         ),
     ],
@@ -135,7 +167,9 @@ def test_a_wrong_request_is_refused(params: Mapping[str, Any], problem: str) -> 
 
 
 @pytest.mark.parametrize("path", ["step:x.csv", "step:/etc/passwd.csv", "step:../../x.csv"])
-def test_a_path_inside_a_workflow_is_not_for_requests(path: str, plan_of: Callable[..., Plan]) -> None:
+def test_a_path_inside_a_workflow_is_not_for_requests(
+    path: str, plan_of: Callable[..., Plan]
+) -> None:
     """It is not held against the allowed folders."""
     step = {"name": "train", "task_config": {**LR, "train_data": {"alice": path, "bob": "b.csv"}}}
     for config in (step["task_config"], {"task_type": "workflow", "steps": [step]}):
@@ -158,13 +192,16 @@ def test_parties_may_have_addresses_and_there_may_be_more_than_the_task_uses(
     plan_of: Callable[..., Plan],
 ) -> None:
     addresses = {
-        name: {"address": f"{name}:9000", "listen_addr": "0.0.0.0:9000"} for name in ("carol", "bob", "alice")
+        name: {"address": f"{name}:9000", "listen_addr": "0.0.0.0:9000"}
+        for name in ("carol", "bob", "alice")
     }
     plan = plan_of(SCALER, sf_init_config={"parties": addresses, "self_party": "alice"})
     assert plan.parties == ["alice", "bob", "carol"]
 
 
-def test_a_task_without_a_config_model_takes_its_parties_from_the_list(registry: dict[str, Task]) -> None:
+def test_a_task_without_a_config_model_takes_its_parties_from_the_list(
+    registry: dict[str, Task],
+) -> None:
     TaskDispatcher.register_task("any")(lambda devices, config: {})
     config = {"task_type": "any", "x": 1}
     request = TaskRequest("e", "r", {"task_config": config, "sf_init_config": {"parties": ["bob"]}})
@@ -206,7 +243,9 @@ def test_a_field_that_does_not_exist_is_refused(field: Any, plan_of: Callable[..
     assert caught.value.hint == "Use FM128 or FM64."
 
 
-def test_a_task_without_spu_does_not_mind_the_number_of_parties(plan_of: Callable[..., Plan]) -> None:
+def test_a_task_without_spu_does_not_mind_the_number_of_parties(
+    plan_of: Callable[..., Plan],
+) -> None:
     plan = plan_of(SCALER, spu_config={"protocol": "ABY3"})
     assert (plan.needs, plan.protocol.name) == ((), "ABY3")
 
@@ -214,7 +253,10 @@ def test_a_task_without_spu_does_not_mind_the_number_of_parties(plan_of: Callabl
 def test_only_semi2k_has_a_note_and_it_names_the_dealer() -> None:
     note = Protocol("SEMI2K", "FM128").note(["alice", "bob"])
     assert note is not None and "not secure against that party" in note and "alice" in note
-    assert [Protocol(name, "FM128").note(["alice", "bob"]) for name in ("CHEETAH", "ABY3")] == [None, None]
+    assert [Protocol(name, "FM128").note(["alice", "bob"]) for name in ("CHEETAH", "ABY3")] == [
+        None,
+        None,
+    ]
 
 
 def test_devices_of_a_workflow_follow_from_its_config() -> None:

@@ -10,7 +10,12 @@ import pyarrow as pa
 import pytest
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import InvalidTaskConfig, MissingColumn, PathNotAllowed, UnsupportedFormat
+from secretflow_task.errors import (
+    InvalidTaskConfig,
+    MissingColumn,
+    PathNotAllowed,
+    UnsupportedFormat,
+)
 from secretflow_task.run import staging_folder
 from secretflow_task.utils.status_notifier import bind_status_sink
 from tests.unit.conftest import RunOf
@@ -57,7 +62,9 @@ def test_an_output_is_staged_on_the_file_system_of_its_target(tmp_path: Path) ->
     assert staging_folder(tmp_path / "there/not/yet/x.csv", ".s") == tmp_path / "there/.s"
 
 
-def test_an_output_outside_the_roots_or_of_another_format_is_refused(make_run: RunOf, tmp_path: Path) -> None:
+def test_an_output_outside_the_roots_or_of_another_format_is_refused(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     run = make_run("alice")
     with pytest.raises(PathNotAllowed):
         run.write(TABLE, "../bob/x.csv", "output_data")
@@ -66,7 +73,9 @@ def test_an_output_outside_the_roots_or_of_another_format_is_refused(make_run: R
     assert run.outputs == {} and not list((tmp_path / "data").rglob("x.*"))
 
 
-def test_an_output_of_an_earlier_step_is_read_where_it_waits(make_run: RunOf, tmp_path: Path) -> None:
+def test_an_output_of_an_earlier_step_is_read_where_it_waits(
+    make_run: RunOf, tmp_path: Path
+) -> None:
     run = make_run("alice")
     (tmp_path / "data/alice/t.csv").write_text("old\n1\n")
     assert run.read_path("t.csv", "x").columns == ["old"]
@@ -80,7 +89,8 @@ def test_an_intermediate_file_lies_in_the_jobs_own_folder_and_is_no_output(
 ) -> None:
     run = make_run("alice")
     assert (
-        run.write(TABLE, "step:psi.output_paths.parquet", "output_paths") == "step:psi.output_paths.parquet"
+        run.write(TABLE, "step:psi.output_paths.parquet", "output_paths")
+        == "step:psi.output_paths.parquet"
     )
     assert run.outputs == {}
     assert (
@@ -93,7 +103,9 @@ def test_an_intermediate_file_lies_in_the_jobs_own_folder_and_is_no_output(
 @pytest.mark.parametrize(
     "rest", ["../x.csv", "a/../../x.csv", "/etc/x.csv", "..", "a/..", "x/../../../etc/x.csv"]
 )
-def test_an_intermediate_path_does_not_leave_the_jobs_own_folder(rest: str, make_run: RunOf) -> None:
+def test_an_intermediate_path_does_not_leave_the_jobs_own_folder(
+    rest: str, make_run: RunOf
+) -> None:
     run = make_run("alice")
     for use in (run.source, run.stage):
         with pytest.raises(PathNotAllowed):
@@ -119,7 +131,9 @@ def test_progress_fills_the_second_half(make_run: RunOf, events: Events) -> None
     ]
 
 
-def test_the_progress_of_a_step_fills_its_share_and_carries_its_name(make_run: RunOf, events: Events) -> None:
+def test_the_progress_of_a_step_fills_its_share_and_carries_its_name(
+    make_run: RunOf, events: Events
+) -> None:
     run = make_run("alice")
     for index, name in enumerate(["psi", "scale"]):
         with run.step(name, index, 2):
@@ -154,7 +168,9 @@ def test_times_of_one_name_add_up_also_after_an_error(make_run: RunOf) -> None:
     assert list(run.timings) == ["prepare"] and 0 <= run.timings["prepare"] < 1
 
 
-def test_a_stage_within_itself_counts_once(make_run: RunOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_within_itself_counts_once(
+    make_run: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, clock = make_run(), iter(range(100))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with run.timed("prepare"), run.timed("prepare"), run.timed("task_execution"):

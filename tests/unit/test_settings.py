@@ -18,7 +18,11 @@ def test_the_defaults_suit_a_laptop() -> None:
     assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
     assert settings.parties == () and settings.queues == ("secretflow_queue",)
     assert settings.ports == range(20000, 30000)
-    assert (settings.concurrency, settings.job_timeout_seconds, settings.prepare_timeout_seconds) == (
+    assert (
+        settings.concurrency,
+        settings.job_timeout_seconds,
+        settings.prepare_timeout_seconds,
+    ) == (
         2,
         3600,
         120,
@@ -62,7 +66,17 @@ def test_a_field_is_one_variable(
 def test_a_field_that_is_a_time_names_its_unit(name: str) -> None:
     is_time = any(
         word in name
-        for word in ("timeout", "grace", "drain", "silence", "join", "settle", "heartbeat", "lost", "clock")
+        for word in (
+            "timeout",
+            "grace",
+            "drain",
+            "silence",
+            "join",
+            "settle",
+            "heartbeat",
+            "lost",
+            "clock",
+        )
     )
     assert is_time is name.endswith("_seconds")
 
@@ -78,7 +92,9 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["al ice", "alice,alice", "../bob", "1st", "a" * 33, "a\nb", "é"])
-def test_a_party_name_that_is_no_file_name_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_party_name_that_is_no_file_name_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SFWORKER_PARTIES", text)
     with pytest.raises(ValidationError, match="each party once"):
         Settings()
@@ -87,12 +103,16 @@ def test_a_party_name_that_is_no_file_name_is_refused(text: str, monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "ports"), [("1024-1025", range(1024, 1026)), ("31000-32767", range(31000, 32768))]
 )
-def test_a_port_range_includes_both_ends(text: str, ports: range, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_range_includes_both_ends(
+    text: str, ports: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SFWORKER_PORT_RANGE", text)
     assert Settings().ports == ports
 
 
-@pytest.mark.parametrize("text", ["20000", "20000-", "30000-20000", "80-90", "32000-33000", "1-2-3", "a-b"])
+@pytest.mark.parametrize(
+    "text", ["20000", "20000-", "30000-20000", "80-90", "32000-33000", "1-2-3", "a-b"]
+)
 def test_a_wrong_port_range_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFWORKER_PORT_RANGE", text)
     with pytest.raises(ValidationError, match="first-last, both from 1024 to 32767"):
@@ -193,14 +213,17 @@ def test_only_semi2k_can_be_allowed_between_nodes(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///status.db", "sqlite:////var/lib/s.db", "postgresql://u:p@h/d", "postgres://h/d"]
+    "url",
+    ["sqlite:///status.db", "sqlite:////var/lib/s.db", "postgresql://u:p@h/d", "postgres://h/d"],
 )
 def test_a_database_is_sqlite_or_postgresql(url: str) -> None:
     assert Settings(database_url=url).database_url.get_secret_value() == url  # type: ignore[arg-type]
     assert url not in repr(Settings(database_url=url))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("url", ["mysql://h/d", "status.db", "sqlite://", "sqlite:///", "postgresql:h"])
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "status.db", "sqlite://", "sqlite:///", "postgresql:h"]
+)
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="postgresql://user@host/database"):
         Settings(database_url=url)  # type: ignore[arg-type]
@@ -217,8 +240,13 @@ def test_a_secret_comes_from_a_file_unless_the_environment_has_it(
     (tmp_path / "sfworker_redis_url").write_text("redis://:hidden@redis:6379/0\n")
     (tmp_path / "redis.conf").write_text("of another program")
     read = files.settings(tmp_path)
-    assert read.redis_url.get_secret_value() == "redis://:hidden@redis:6379/0" and "hidden" not in repr(read)
-    assert files.settings(tmp_path / "none").redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert (
+        read.redis_url.get_secret_value() == "redis://:hidden@redis:6379/0"
+        and "hidden" not in repr(read)
+    )
+    assert (
+        files.settings(tmp_path / "none").redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    )
     monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://other:6379/0")
     assert files.settings(tmp_path).redis_url.get_secret_value() == "redis://other:6379/0"
 
@@ -240,9 +268,13 @@ def test_a_secret_that_cannot_be_read_is_a_bad_setting(
         files.settings(tmp_path)
 
 
-def test_a_misspelt_file_of_a_secret_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_file_of_a_secret_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("sfworker_redis_url", "sfworker_database_ur", "redis.conf"):
         (tmp_path / name).write_text("redis://hidden\n")
     files.settings(tmp_path)
     (said,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path}/sfworker_database_ur is ignored, did you mean SFWORKER_DATABASE_URL?" in said
+    assert (
+        f"{tmp_path}/sfworker_database_ur is ignored, did you mean SFWORKER_DATABASE_URL?" in said
+    )

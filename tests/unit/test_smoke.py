@@ -19,9 +19,7 @@ def settings_with(tmp_path: Path, *peers: str, **values: Any) -> Settings:
     lines = []
     for peer in peers:
         identity, fingerprint = make_certificate(peer, tmp_path)
-        entry = (
-            f"{{host: {peer}, port: 1, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
-        )
+        entry = f"{{host: {peer}, port: 1, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
         lines.append(f"{peer}: {entry}\n")
     book = tmp_path / "parties.yaml"
     book.write_text("".join(lines), encoding="utf-8")
@@ -105,7 +103,10 @@ def test_the_tables_of_the_parties_here_are_made_and_leave_nothing(tmp_path: Pat
 
 def test_a_data_root_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = Settings(data_root=tmp_path / "none")
-    with pytest.raises(BadSetting, match="SFWORKER_DATA_ROOT"), Trial.of("it", settings).tables(settings):
+    with (
+        pytest.raises(BadSetting, match="SFWORKER_DATA_ROOT"),
+        Trial.of("it", settings).tables(settings),
+    ):
         pass
 
 

@@ -43,7 +43,19 @@ from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS
 
 FIGURES = [
-    *("datatype", "total_count", "count", "count_na", "na_ratio", "min", "max", "mean", "var", "std", "sem"),
+    *(
+        "datatype",
+        "total_count",
+        "count",
+        "count_na",
+        "na_ratio",
+        "min",
+        "max",
+        "mean",
+        "var",
+        "std",
+        "sem",
+    ),
     *("skew", "kurtosis", "q1", "q2", "q3", "moment_2", "moment_3", "moment_4"),
     *("central_moment_2", "central_moment_3", "central_moment_4", "sum", "sum_2", "sum_3", "sum_4"),
 ]
@@ -60,7 +72,9 @@ def plaintext(values: list[float]) -> dict[str, Any]:
     count, centred = len(x), x - x.mean()
     m2, m3, m4 = ((centred**power).mean() for power in (2, 3, 4))
     skew = m3 / m2**1.5 * math.sqrt(count * (count - 1)) / (count - 2)
-    kurtosis = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * m4 / m2**2 - 3 * (count - 1))
+    kurtosis = (
+        (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * m4 / m2**2 - 3 * (count - 1))
+    )
     var = (centred**2).sum() / (count - 1)
     return {
         "total_count": len(values),
@@ -89,7 +103,9 @@ def test_the_26_statistics_follow_their_definitions(kind: str) -> None:
     found = number_statistics(table_of(a=["" if math.isnan(v) else repr(v) for v in values]), "a")
     assert list(found) == FIGURES and len(FIGURES) == 26
     assert found.pop("datatype") == "float64"
-    assert found == {key: pytest.approx(value, rel=1e-9) for key, value in plaintext(values).items()}
+    assert found == {
+        key: pytest.approx(value, rel=1e-9) for key, value in plaintext(values).items()
+    }
 
 
 def test_powers_of_whole_numbers_do_not_overflow() -> None:
@@ -126,15 +142,34 @@ def test_a_type_is_named_as_pandas_does(cells: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     "cells",
     [
-        *(["007", "12"], [" 7 ", "8"], ["-5", "-0"], ["+5", "1"], ["1e5", "2"], ["1.0", "2"], ["", "NA"]),
-        *([str(2**63)], [str(2**63), "-1"], [str(-(2**63))], [str(2**64)], ["3", "x"], ["1", "", "2"]),
+        *(
+            ["007", "12"],
+            [" 7 ", "8"],
+            ["-5", "-0"],
+            ["+5", "1"],
+            ["1e5", "2"],
+            ["1.0", "2"],
+            ["", "NA"],
+        ),
+        *(
+            [str(2**63)],
+            [str(2**63), "-1"],
+            [str(-(2**63))],
+            [str(2**64)],
+            ["3", "x"],
+            ["1", "", "2"],
+        ),
         *(["0x1F", "1"], ["1_0"], ["1,5"], [".5", "5."], ["\u00a07", "8"], ["\u0667"]),
     ],
 )
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_the_type_of_texts_is_what_pandas_makes_of_them(cells: list[str], kind: pa.DataType) -> None:
+def test_the_type_of_texts_is_what_pandas_makes_of_them(
+    cells: list[str], kind: pa.DataType
+) -> None:
     table = table_of(a=pa.array(cells, kind))
-    texts = pd.Series([None if cell in ("", "NA") else cell.strip() for cell in cells], dtype=object)
+    texts = pd.Series(
+        [None if cell in ("", "NA") else cell.strip() for cell in cells], dtype=object
+    )
     numbers = pd.to_numeric(texts, errors="coerce")
     expected = str(numbers.dtype) if numbers.count() == texts.count() else "object"
     assert text_statistics(table, "a")["datatype"] == expected
@@ -194,7 +229,9 @@ def test_columns_of_any_scale_become_unit_columns(scale: float) -> None:
 
 
 def test_a_constant_column_has_no_correlation() -> None:
-    with pytest.raises(ConstantColumn, match="alice: column 'b' of input_data has the same value in every"):
+    with pytest.raises(
+        ConstantColumn, match="alice: column 'b' of input_data has the same value in every"
+    ):
         unit_columns(table_of(a=[1.0, 2.0], b=[0.1, 0.1]), ["a", "b"])
 
 
@@ -207,7 +244,9 @@ def test_a_constant_column_has_no_correlation() -> None:
         ("FM128", {"fxp_fraction_bits": 40}, 2**10),
     ],
 )
-def test_products_of_shared_columns_fit_their_field(field: str, runtime: dict[str, int], length: int) -> None:
+def test_products_of_shared_columns_fit_their_field(
+    field: str, runtime: dict[str, int], length: int
+) -> None:
     found = fixed_point_length(Protocol("SEMI2K", field, runtime))
     bits, fraction = {"FM64": (64, 18), "FM128": (128, 26)}[field]
     assert found == length
@@ -230,7 +269,9 @@ def test_chunks_cover_every_row_once(rows: int, columns: int) -> None:
 
 
 def test_inflation_factors_are_the_diagonal_of_the_inverse() -> None:
-    x = np.random.default_rng(0).normal(size=(100, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
+    x = np.random.default_rng(0).normal(size=(100, 5)) @ np.random.default_rng(1).normal(
+        size=(5, 5)
+    )
     matrix = np.corrcoef(x.T)
     assert inflation_factors(matrix) == pytest.approx(np.diag(np.linalg.inv(matrix)))
     assert inflation_factors(np.eye(1)) == [1.0]
@@ -244,7 +285,9 @@ def test_only_columns_of_a_collinear_combination_have_no_factor(noise: float) ->
     matrix[4, 0] += noise
     found = inflation_factors(matrix)
     assert [found[0], found[1], found[4]] == [None] * 3
-    assert [found[2], found[3]] == pytest.approx(np.diag(np.linalg.inv(matrix[:4, :4]))[2:], rel=1e-6)
+    assert [found[2], found[3]] == pytest.approx(
+        np.diag(np.linalg.inv(matrix[:4, :4]))[2:], rel=1e-6
+    )
 
 
 # Bins and weights
@@ -397,7 +440,9 @@ def test_a_label_is_positive_where_it_has_the_value(
         (["a", "b", "b"], None, BadColumnType),
     ],
 )
-def test_a_label_without_two_kinds_is_refused(cells: list[str], value: Any, error: type[WorkerError]) -> None:
+def test_a_label_without_two_kinds_is_refused(
+    cells: list[str], value: Any, error: type[WorkerError]
+) -> None:
     """SecretFlow: labels 1 and 2 are not 0 and 1."""
     with pytest.raises(error, match="'y'"):
         own_label(table_of(y=cells), woe_config(positive_value=value))

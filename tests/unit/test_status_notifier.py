@@ -32,7 +32,9 @@ def test_a_status_goes_to_the_sink_that_is_bound() -> None:
     assert seen == [("RUNNING", {"progress": 0.1})]
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError("x"), ValueError("x"), TypeError("not serializable")])
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError("x"), ValueError("x"), TypeError("not serializable")]
+)
 def test_a_status_that_cannot_be_reported_is_logged_and_fails_nothing(error: Exception) -> None:
     def sink(status: str, data: Mapping[str, Any]) -> None:
         raise error
@@ -40,9 +42,9 @@ def test_a_status_that_cannot_be_reported_is_logged_and_fails_nothing(error: Exc
     bind_status_sink(sink)
     with capture_logs() as records:
         _publish_status("r-1", "RUNNING", {})
-    assert [(record["action"], record["task_request_id"], record["problem"]) for record in records] == [
-        ("status_not_reported", "r-1", type(error).__name__)
-    ]
+    assert [
+        (record["action"], record["task_request_id"], record["problem"]) for record in records
+    ] == [("status_not_reported", "r-1", type(error).__name__)]
 
 
 class FailingScript:
@@ -80,7 +82,9 @@ def outbox_with(count: int) -> MemoryOutbox:
     outbox = MemoryOutbox()
     outbox.claim(REQUEST, "alice")
     for number in range(count):
-        outbox.append(StatusEvent("e-1", "r-1", "alice", Status.RUNNING, {"number": number}, "n", "t"))
+        outbox.append(
+            StatusEvent("e-1", "r-1", "alice", Status.RUNNING, {"number": number}, "n", "t")
+        )
     return outbox
 
 
@@ -94,7 +98,9 @@ def test_a_batch_is_sent_in_order_with_the_keys_of_its_execution() -> None:
     names = ["task_status_stream", "task_status_events", "task_status_queue"]
     own = [f"sfworker:mark:{outbox.node_id}", f"sfworker:taken:{outbox.node_id}"]
     marks = [script.mark, *(event.event_id for event in events)]
-    assert [keys for keys, _ in script.calls] == [[*names, *own, "sfworker:execution:e-1:alice"]] * 3
+    assert [keys for keys, _ in script.calls] == [
+        [*names, *own, "sfworker:execution:e-1:alice"]
+    ] * 3
     assert [arguments for _, arguments in script.calls] == [
         [604800, 5000, 1, outbox.node_id, old, new, event.seq, event.to_json(), 1, 0, 1]
         for event, old, new in zip(events, marks, marks[1:])

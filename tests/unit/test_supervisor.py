@@ -194,15 +194,21 @@ def test_several_rounds_are_agreed_on_one_after_another(bench: Bench) -> None:
         job.finish({"rounds": rounds})
 
     (endings,) = bench.run(
-        {"alice": lambda job: script(job, "alice", True), "bob": lambda job: script(job, "bob", False)}
+        {
+            "alice": lambda job: script(job, "alice", True),
+            "bob": lambda job: script(job, "bob", False),
+        }
     )
     expected = [
-        {party: {"round": number, "party": party} for party in ("alice", "bob")} for number in range(3)
+        {party: {"round": number, "party": party} for party in ("alice", "bob")}
+        for number in range(3)
     ]
     assert [ending.last["result"] for ending in endings.values()] == [{"rounds": expected}] * 2
 
 
-@pytest.mark.parametrize("phase", ["before it is prepared", "while it waits", "after go", "while it works"])
+@pytest.mark.parametrize(
+    "phase", ["before it is prepared", "while it waits", "after go", "while it works"]
+)
 def test_a_killed_job_process_ends_in_exactly_one_failure(phase: str, bench: Bench) -> None:
     def dies(job: JobSide) -> None:
         if phase == "while it waits":
@@ -213,7 +219,9 @@ def test_a_killed_job_process_ends_in_exactly_one_failure(phase: str, bench: Ben
             job.report(0.5)
         job.die(signal.SIGKILL)
 
-    (endings,) = bench.run({"alice": dies, "bob": good if phase != "while it waits" else JobSide.hang})
+    (endings,) = bench.run(
+        {"alice": dies, "bob": good if phase != "while it waits" else JobSide.hang}
+    )
     message = both_fail(endings, "JobProcessDied", "alice")
     assert message == "The job process of alice ended without a result (signal SIGKILL)."
     assert endings["alice"].last["progress"] == (0.5 if phase == "while it works" else 0.0)
@@ -229,7 +237,9 @@ def test_the_way_in_which_a_job_process_died_is_told(hasty_bench: Bench) -> None
         "exit code 255": lambda job: job.leave(255),
         "signal 40": lambda job: job.die(40),
     }
-    for way, endings in zip(ways, hasty_bench.run(*({"alice": script} for script in ways.values()))):
+    for way, endings in zip(
+        ways, hasty_bench.run(*({"alice": script} for script in ways.values()))
+    ):
         message = both_fail(endings, "JobProcessDied", "alice")
         assert message == f"The job process of alice ended without a result ({way})."
 
@@ -289,8 +299,12 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(hasty_bench: Bench) -> None:
         socket.socket(fileno=job.connection.fileno()).shutdown(socket.SHUT_RDWR)
 
     scripts = [partial(script, data=data, then=JobSide.hang) for data in GARBAGE.values()]
-    scripts += [partial(script, data=data, then=JobSide.leave) for data in list(GARBAGE.values())[:3]]
-    scripts += [partial(broken, how=how) for how in (lambda job: job.connection.close(), half_a_message)]
+    scripts += [
+        partial(script, data=data, then=JobSide.leave) for data in list(GARBAGE.values())[:3]
+    ]
+    scripts += [
+        partial(broken, how=how) for how in (lambda job: job.connection.close(), half_a_message)
+    ]
     started = time.monotonic()
     for endings in hasty_bench.run(*({"alice": script} for script in scripts)):
         both_fail(endings, "JobProcessDied", "alice")
@@ -319,7 +333,9 @@ def test_the_log_of_a_job_that_was_killed_says_why(bench: Bench) -> None:
         job.agree({})
         job.hang()
 
-    (endings,) = bench.run({"alice": waits, "bob": lambda job: job.refuse(MissingColumn(party="bob"))})
+    (endings,) = bench.run(
+        {"alice": waits, "bob": lambda job: job.refuse(MissingColumn(party="bob"))}
+    )
     log = endings["alice"].root / "job.log"
     (line,) = log.read_text().splitlines()
     assert "action=job_gone code=MissingColumn failed_party=bob status=FAILURE" in line
@@ -338,7 +354,9 @@ def test_a_job_cannot_fill_the_log_of_its_node_with_stages(bench: Bench) -> None
 
 
 def test_a_refusal_is_the_same_at_every_party(bench: Bench) -> None:
-    refusal = MissingColumn("bob: the file of train_data has no column 'f1'.", party="bob", step="train")
+    refusal = MissingColumn(
+        "bob: the file of train_data has no column 'f1'.", party="bob", step="train"
+    )
 
     def waits(job: JobSide) -> None:
         job.agree({})
@@ -459,7 +477,10 @@ def test_an_execution_has_a_wall_clock_limit(bench: Bench) -> None:
     for endings in executions:
         for ending in endings.values():
             assert ending.last["error_code"] == "TaskTimeout"
-            assert ending.last["hint"] == "Raise SFWORKER_JOB_TIMEOUT_SECONDS or make the task smaller."
+            assert (
+                ending.last["hint"]
+                == "Raise SFWORKER_JOB_TIMEOUT_SECONDS or make the task smaller."
+            )
 
 
 def test_a_stopped_job_process_is_noticed_within_seconds(
@@ -516,7 +537,9 @@ def test_a_flood_of_progress_is_thinned_and_its_log_is_bounded(
     assert len(content) < 2_000_000
 
 
-def test_a_process_group_that_is_too_large_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_group_that_is_too_large_is_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def grows(job: JobSide) -> None:
         code = "held = bytearray(80_000_000); print(flush=True); input()"
         with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as child:
@@ -562,7 +585,10 @@ def writes(bench: Bench, outputs: Mapping[str, str], *, number: int = 0) -> Scri
         job.agree({})
         job.finish(
             {},
-            {str(root / staged): target.replace("{root}", str(root)) for staged, target in outputs.items()},
+            {
+                str(root / staged): target.replace("{root}", str(root))
+                for staged, target in outputs.items()
+            },
         )
 
     for staged in outputs:
@@ -616,7 +642,10 @@ def test_an_output_that_cannot_or_must_not_be_moved_is_a_failure(
     (root / "file").write_text("in the way")
     (endings,) = bench.run({"alice": script})
     ending = endings["alice"]
-    assert (ending.last["error_code"], ending.last["failed_party"]) == ("OutputNotWritable", "alice")
+    assert (ending.last["error_code"], ending.last["failed_party"]) == (
+        "OutputNotWritable",
+        "alice",
+    )
     assert str(root) not in ending.last["error"]
     assert not (root / "out.csv").exists() and (root / "file").read_text() == "in the way"
     assert (root / staged).exists()
@@ -629,7 +658,9 @@ def test_an_output_that_was_never_written_is_a_failure(bench: Bench) -> None:
     assert endings["alice"].last["error_code"] == "OutputNotWritable"
 
 
-def test_a_job_that_does_not_leave_after_its_result_is_killed_and_has_succeeded(bench: Bench) -> None:
+def test_a_job_that_does_not_leave_after_its_result_is_killed_and_has_succeeded(
+    bench: Bench,
+) -> None:
     def stays(job: JobSide) -> None:
         good(job)
         job.hang()

@@ -128,7 +128,10 @@ class Execution(RuleBasedStateMachine):
         error = PeerLost(party=name) if from_peer else AlgorithmError(party=name)
         self.parties[name].say(kind, {"error": error.to_dict(), "from_peer": from_peer})
 
-    @rule(name=PARTY, how=st.sampled_from(["disowned", "unstaged", "nonsense", "cancelled", 0, 255, -9]))
+    @rule(
+        name=PARTY,
+        how=st.sampled_from(["disowned", "unstaged", "nonsense", "cancelled", 0, 255, -9]),
+    )
     def go_wrong(self, name: str, how: str | int) -> None:
         """Another node takes over, a staged file goes away, or a job says nonsense, is cancelled or ends."""
         party = self.parties[name]
@@ -179,9 +182,13 @@ class Execution(RuleBasedStateMachine):
         for party, end in zip(self.parties.values(), self.ends):
             statuses = [status for status, _ in party.events]
             progress = [data["progress"] for _, data in party.events]
-            assert [status.terminal for status in statuses] == [False] * (len(statuses) - 1) + [True]
+            assert [status.terminal for status in statuses] == [False] * (len(statuses) - 1) + [
+                True
+            ]
             assert progress == sorted(progress) and all(0 <= share <= 1 for share in progress)
-            assert (statuses[-1] is Status.SUCCESS) is (end.result() is None) is (progress[-1] == 1.0)
+            assert (
+                (statuses[-1] is Status.SUCCESS) is (end.result() is None) is (progress[-1] == 1.0)
+            )
             assert party.target.read_text() == ("new" if statuses[-1] is Status.SUCCESS else "old")
             assert party.voted is (statuses[-1] is Status.SUCCESS)
             assert party.said_result or statuses[-1] is Status.FAILURE

@@ -76,11 +76,18 @@ def test_the_roles_of_fields_are_found_also_where_they_are_optional() -> None:
         "output_report": PathRole("write"),
         "output_path": PathRole("write", at="receiver"),
     }
-    assert list(Sample.output_fields()) == ["output_data", "model_output", "output_report", "output_path"]
+    assert list(Sample.output_fields()) == [
+        "output_data",
+        "model_output",
+        "output_report",
+        "output_path",
+    ]
 
 
 def test_inputs_are_the_files_that_are_read_with_the_columns_that_are_named() -> None:
-    config = sample(features=["f1", "f2"], label={"party": "bob", "path": "labels.csv", "column": "y"})
+    config = sample(
+        features=["f1", "f2"], label={"party": "bob", "path": "labels.csv", "column": "y"}
+    )
     assert config.inputs() == [
         Use("alice", "a.csv", ("f1", "f2"), "train_data"),
         Use("bob", "b.csv", ("f1", "f2"), "train_data"),
@@ -200,8 +207,14 @@ def test_a_party_name_that_is_no_file_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"train_data": {}}, "train_data: dictionary should have at least 1 item after validation, not 0"),
-        ({"train_data": {"alice": ""}}, "train_data.alice: string should have at least 1 character"),
+        (
+            {"train_data": {}},
+            "train_data: dictionary should have at least 1 item after validation, not 0",
+        ),
+        (
+            {"train_data": {"alice": ""}},
+            "train_data.alice: string should have at least 1 character",
+        ),
         ({"train_data": {"alice": None}}, "train_data.alice: input should be a valid string"),
         ({"train_data": "a.csv"}, "train_data: input should be a valid dictionary"),
     ],
@@ -233,6 +246,11 @@ def test_what_is_no_object_is_refused(value: Any) -> None:
 def test_a_refusal_never_repeats_a_value() -> None:
     secret = "4711-secret"
     message = refusal(
-        {"train_data": {"alice": [secret]}, "features": secret, "receiver": f" {secret}", "params": secret}
+        {
+            "train_data": {"alice": [secret]},
+            "features": secret,
+            "receiver": f" {secret}",
+            "params": secret,
+        }
     )
     assert secret not in message

@@ -54,7 +54,10 @@ def test_register_without_keywords_takes_any_mapping(registry: Registry) -> None
     assert registry["echo"] == Task("echo", echo)
     devices = {"alice": object(), "bob": object()}
     config = {"task_type": "echo", "anything": [1, 2]}
-    assert TaskDispatcher.dispatch("echo", devices, config) == {"devices": devices, "config": config}
+    assert TaskDispatcher.dispatch("echo", devices, config) == {
+        "devices": devices,
+        "config": config,
+    }
 
 
 def test_register_as_a_decorator_with_keywords(registry: Registry) -> None:
@@ -101,7 +104,9 @@ def test_dispatch_takes_a_parsed_config_as_it_is(registry: Registry) -> None:
 def test_a_wrong_config_is_refused_before_the_function_is_called(
     registry: Registry, config: Any, problem: str
 ) -> None:
-    TaskDispatcher.register_task("echo", config=EchoConfig)(lambda devices, config: pytest.fail("called"))
+    TaskDispatcher.register_task("echo", config=EchoConfig)(
+        lambda devices, config: pytest.fail("called")
+    )
     with pytest.raises(InvalidTaskConfig) as caught:
         TaskDispatcher.dispatch("echo", {}, config)
     assert caught.value.message == problem
@@ -110,7 +115,10 @@ def test_a_wrong_config_is_refused_before_the_function_is_called(
 def test_an_unknown_type_is_refused_with_the_nearest(registry: Registry) -> None:
     with pytest.raises(UnknownTaskType) as caught:
         TaskDispatcher.dispatch("standard_scalar", {}, {})
-    assert caught.value.message == "There is no task type 'standard_scalar'. Did you mean 'standard_scaler'?"
+    assert (
+        caught.value.message
+        == "There is no task type 'standard_scalar'. Did you mean 'standard_scaler'?"
+    )
     assert caught.value.hint == "`sfworker tasks` lists the task types."
 
 
@@ -125,7 +133,10 @@ def test_dispatch_on_a_plain_mapping_without_a_needed_device_is_refused(registry
     with pytest.raises(DeviceInitError) as caught:
         TaskDispatcher.dispatch("echo", {"alice": 1, "spu": 2}, {})
     assert caught.value.message == "echo needs the device 'heu'."
-    assert TaskDispatcher.dispatch("echo", {"spu": 2, "heu": 3}, {})["devices"] == {"spu": 2, "heu": 3}
+    assert TaskDispatcher.dispatch("echo", {"spu": 2, "heu": 3}, {})["devices"] == {
+        "spu": 2,
+        "heu": 3,
+    }
 
 
 def test_a_task_that_prepares_is_refused_on_a_plain_mapping(registry: Registry) -> None:
@@ -216,4 +227,7 @@ def test_requests_of_the_plan_are_accepted_with_and_without_their_type(task_type
     with_type = task.parse({"task_type": task_type, **request})
     assert task.parse(request) == with_type == task.parse(with_type)
     given = with_type.model_dump(exclude_unset=True)
-    assert {**given, "protocol": request.get("protocol")} == {**request, "protocol": request.get("protocol")}
+    assert {**given, "protocol": request.get("protocol")} == {
+        **request,
+        "protocol": request.get("protocol"),
+    }

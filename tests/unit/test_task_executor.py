@@ -75,7 +75,9 @@ def kind_of(error: BaseException) -> tuple[str, bool]:
 
 
 @pytest.mark.parametrize("kind", BUILTIN, ids=lambda kind: kind.__name__)
-def test_every_exception_of_python_has_a_public_error_without_its_text(kind: type[Exception]) -> None:
+def test_every_exception_of_python_has_a_public_error_without_its_text(
+    kind: type[Exception],
+) -> None:
     expected = MemoryLimitExceeded if issubclass(kind, MemoryError) else AlgorithmError
     assert kind_of(kind(SECRET)) == (expected.__name__, False)
 
@@ -150,7 +152,9 @@ def spec(tmp_path: Path) -> JobSpec:
     )
 
 
-def test_a_task_with_its_own_cluster_runs_without_ours(spec: JobSpec, registry: dict[str, Task]) -> None:
+def test_a_task_with_its_own_cluster_runs_without_ours(
+    spec: JobSpec, registry: dict[str, Task]
+) -> None:
     def prepare(run: Run, config: CountConfig) -> int:
         rows = run.read(config.input_data, "input_data").rows
         run.agree(rows=rows)
@@ -159,7 +163,9 @@ def test_a_task_with_its_own_cluster_runs_without_ours(spec: JobSpec, registry: 
     @TaskDispatcher.register_task("count", config=CountConfig, prepare=prepare, own_cluster=True)
     def execute_count(devices: Devices, task_config: CountConfig) -> dict[str, Any]:
         run = devices.run
-        run.write(run.read(task_config.input_data, "input_data"), task_config.output_data, "output_data")
+        run.write(
+            run.read(task_config.input_data, "input_data"), task_config.output_data, "output_data"
+        )
         return {"rows": run.inputs, "self_party": devices.self_party, "devices": list(devices)}
 
     told: list[tuple[dict[str, Any], dict[str, str]]] = []
@@ -173,11 +179,17 @@ def test_a_task_with_its_own_cluster_runs_without_ours(spec: JobSpec, registry: 
     assert list(outputs.values()) == [str(spec.rules.data_root / "out.csv")]
 
 
-def test_a_wrong_request_fails_before_anything_is_read(spec: JobSpec, registry: dict[str, Task]) -> None:
-    TaskDispatcher.register_task("count", config=CountConfig, own_cluster=True)(lambda devices, config: {})
+def test_a_wrong_request_fails_before_anything_is_read(
+    spec: JobSpec, registry: dict[str, Task]
+) -> None:
+    TaskDispatcher.register_task("count", config=CountConfig, own_cluster=True)(
+        lambda devices, config: {}
+    )
     spec.request.params["task_config"]["more"] = 1
     with pytest.raises(InvalidTaskConfig):
-        execute_secretflow_task(spec, MemoryChannel("alice"), lambda *arguments: pytest.fail("told"))
+        execute_secretflow_task(
+            spec, MemoryChannel("alice"), lambda *arguments: pytest.fail("told")
+        )
 
 
 def test_an_error_of_the_preparation_comes_before_any_agreement(

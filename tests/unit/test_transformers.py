@@ -104,7 +104,9 @@ def onehot(table: Table, **options: Any) -> pd.DataFrame:
 
 def binned(table: Table, **options: Any) -> list[int]:
     """The column's bins."""
-    return list(run(fit_bins, bin_index, BinningConfig, table, **options).data.column("x").to_pylist())
+    return list(
+        run(fit_bins, bin_index, BinningConfig, table, **options).data.column("x").to_pylist()
+    )
 
 
 def filled(table: Table, **options: Any) -> list[Any]:
@@ -153,7 +155,9 @@ def test_labels_are_those_of_scikit_learn_on_what_pandas_reads(name: str) -> Non
 def test_onehot_columns_and_their_names_are_those_of_scikit_learn(name: str) -> None:
     frame = as_pandas(CATEGORIES[name])
     plain = OneHotEncoder(sparse_output=False).set_output(transform="pandas")
-    pd.testing.assert_frame_equal(onehot(CATEGORIES[name]), plain.fit_transform(frame).astype(np.int8))
+    pd.testing.assert_frame_equal(
+        onehot(CATEGORIES[name]), plain.fit_transform(frame).astype(np.int8)
+    )
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -176,8 +180,12 @@ SKEWED = ["a"] * 5 + ["b"] * 3 + ["c", "c", "d", "e"]
 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("cells_", [SKEWED, [*SKEWED, "", ""], ["u", "v", "u"]], ids=["5", "5+", "2"])
-def test_options_and_new_categories_are_those_of_scikit_learn(options: Any, cells_: list[str]) -> None:
+@pytest.mark.parametrize(
+    "cells_", [SKEWED, [*SKEWED, "", ""], ["u", "v", "u"]], ids=["5", "5+", "2"]
+)
+def test_options_and_new_categories_are_those_of_scikit_learn(
+    options: Any, cells_: list[str]
+) -> None:
     table, new = text(*cells_), text("c", "new", "e", "a", "u", "")
     plain = OneHotEncoder(sparse_output=False, **options).set_output(transform="pandas")
     expected = plain.fit_transform(as_pandas(table))
@@ -186,7 +194,9 @@ def test_options_and_new_categories_are_those_of_scikit_learn(options: Any, cell
     config = parse(OnehotEncoderConfig, {**PATHS, "columns": ["x"], **options}, "t")
     fitted = fit_onehot(table, "x", config)
     if options.get("handle_unknown", "error") == "error":
-        with pytest.raises(UnseenCategory, match="^alice: column 'x' of input_data holds a category that"):
+        with pytest.raises(
+            UnseenCategory, match="^alice: column 'x' of input_data holds a category that"
+        ):
             encode_onehot(new, "x", fitted)
     else:
         after = pd.DataFrame(encode_onehot(new, "x", fitted))
@@ -206,7 +216,11 @@ def test_large_integers_keep_their_digits_where_pandas_would_lose_them_to_a_miss
 
 
 def test_spaces_alone_and_the_empty_text_are_missing_in_csv_and_parquet_alike() -> None:
-    for table in (text("a", "", "  ", " NA"), typed(["a", "", "  ", " NA"]), typed(["a", None, None, None])):
+    for table in (
+        text("a", "", "  ", " NA"),
+        typed(["a", "", "  ", " NA"]),
+        typed(["a", None, None, None]),
+    ):
         assert labels(table) == [0, None, None, None]
 
 
@@ -216,7 +230,9 @@ def test_decimals_are_numbers_and_times_are_text() -> None:
     assert list(onehot(typed(times))) == ["x_2023-01-02 00:00:00", "x_2024-01-02 03:00:00"]
 
 
-@pytest.mark.parametrize("other", [typed([9, 10]), typed([9.0, 10.0]), text("9.0", " 10"), text("+9", "1e1")])
+@pytest.mark.parametrize(
+    "other", [typed([9, 10]), typed([9.0, 10.0]), text("9.0", " 10"), text("+9", "1e1")]
+)
 def test_numbers_are_known_again_however_they_are_written(other: Table) -> None:
     fitted = fit_labels(text("10", "9"), "x", None)  # type: ignore[arg-type]
     assert encode_labels(other, "x", fitted)["x"].to_pylist() == [0, 1]
@@ -238,7 +254,8 @@ def test_an_unseen_label_is_refused(cell: str) -> None:
 
 @given(
     st.lists(
-        st.one_of(st.integers(-3, 12).map(str), st.sampled_from(["", "1.5", "a", " b", "NA"])), min_size=1
+        st.one_of(st.integers(-3, 12).map(str), st.sampled_from(["", "1.5", "a", " b", "NA"])),
+        min_size=1,
     )
 )
 def test_labels_of_any_mixture_are_those_of_scikit_learn(column: list[str]) -> None:
@@ -274,7 +291,10 @@ MODE = {"strategy": "most_frequent"}
 
 def both(values: np.ndarray[Any, Any]) -> list[Table]:
     """The column as CSV and as Parquet."""
-    return [text(*("" if np.isnan(value) else repr(value) for value in values.tolist())), typed(values)]
+    return [
+        text(*("" if np.isnan(value) else repr(value) for value in values.tolist())),
+        typed(values),
+    ]
 
 
 KINDS = ["normal", "skew", "ties", "offset", "tiny", "large", "rare", "constant", "missing"]
@@ -309,7 +329,9 @@ def test_far_from_zero_the_range_is_exact_where_scikit_learn_rounds() -> None:
 
 
 def test_a_constant_column_becomes_the_lower_end() -> None:
-    after = run(fit_min_max, scale_to_range, MinMaxScalerConfig, text("3", "3", ""), feature_range=[2, 4])
+    after = run(
+        fit_min_max, scale_to_range, MinMaxScalerConfig, text("3", "3", ""), feature_range=[2, 4]
+    )
     assert after.data.column("x").to_pylist() == [2.0, 2.0, None]
 
 
@@ -361,7 +383,13 @@ def test_new_values_beyond_the_fitted_ones_are_in_the_outer_bins() -> None:
     config = parse(BinningConfig, {**PATHS, "columns": ["x"], "n_bins": 2}, "t")
     fitted = fit_bins(text("1", "2", "3", "4"), "x", config)
     assert fitted == {"split_points": [2.5]}
-    assert bin_index(text("-9", "2.5", "2.6", "", "99"), "x", fitted)["x"].tolist() == [0, 0, 1, -1, 1]
+    assert bin_index(text("-9", "2.5", "2.6", "", "99"), "x", fitted)["x"].tolist() == [
+        0,
+        0,
+        1,
+        -1,
+        1,
+    ]
 
 
 def test_the_rules_say_the_bounds_and_the_rows_of_each_bin() -> None:
@@ -451,7 +479,12 @@ ALL: Any = {
     "onehot": (fit_onehot, encode_onehot, OnehotEncoderConfig, {}),
     "quantile": (fit_bins, bin_index, BinningConfig, {}),
     "equal_width": (fit_bins, bin_index, BinningConfig, {"method": "equal_width"}),
-    "custom": (fit_bins, bin_index, BinningConfig, {"method": "custom", "split_points": {"x": [1.0]}}),
+    "custom": (
+        fit_bins,
+        bin_index,
+        BinningConfig,
+        {"method": "custom", "split_points": {"x": [1.0]}},
+    ),
     "mean": (fit_fill, fill, FillnaConfig, {"strategy": "mean"}),
     "mode": (fit_fill, fill, FillnaConfig, {"strategy": "most_frequent"}),
     "zero": (fit_fill, fill, FillnaConfig, {"strategy": "constant", "fill_value": 0}),
@@ -468,7 +501,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("cell", "task", "error"), [(cell, task, error) for cell, some, error in REFUSED for task in some.split()]
+    ("cell", "task", "error"),
+    [(cell, task, error) for cell, some, error in REFUSED for task in some.split()],
 )
 def test_what_a_task_cannot_do_is_refused_with_its_own_code(
     cell: str, task: str, error: type[WorkerError]
@@ -500,7 +534,9 @@ def test_integers_that_would_lose_digits_are_refused(column: Table) -> None:
         exact_numbers(column, "x")
 
 
-@pytest.mark.parametrize("column", [typed([2**60]), text(str(2**60)), text("1.1e18"), typed([1.1e18])])
+@pytest.mark.parametrize(
+    "column", [typed([2**60]), text(str(2**60)), text("1.1e18"), typed([1.1e18])]
+)
 def test_large_numbers_that_lose_nothing_are_taken(column: Table) -> None:
     assert exact_numbers(column, "x")[0] == float(column.data.column("x")[0].as_py())
 
@@ -537,13 +573,21 @@ def test_columns_of_one_name_are_refused() -> None:
     ("kind", "values", "problem"),
     [
         (MinMaxScalerConfig, {"feature_range": [1, 1]}, "feature_range must rise"),
-        (MinMaxScalerConfig, {"feature_range": [1]}, "feature_range: list should have at least 2 items"),
+        (
+            MinMaxScalerConfig,
+            {"feature_range": [1]},
+            "feature_range: list should have at least 2 items",
+        ),
         (
             OnehotEncoderConfig,
             {"min_frequency": 0},
             "min_frequency must be a number of rows from 1 or a share",
         ),
-        (OnehotEncoderConfig, {"min_frequency": 1.0}, "min_frequency must be a number of rows from 1"),
+        (
+            OnehotEncoderConfig,
+            {"min_frequency": 1.0},
+            "min_frequency must be a number of rows from 1",
+        ),
         (OnehotEncoderConfig, {"drop": "last"}, "drop: input should be 'first' or 'if_binary'"),
         (BinningConfig, {"method": "custom"}, "split_points go with method custom"),
         (BinningConfig, {"split_points": {"x": [1.0]}}, "split_points go with method custom"),
@@ -552,8 +596,16 @@ def test_columns_of_one_name_are_refused() -> None:
             {"method": "custom", "split_points": {"x": []}},
             "of 'x' must be one or more and rise",
         ),
-        (BinningConfig, {"method": "custom", "split_points": {"x": [1, 1]}}, "of 'x' must be one or more"),
-        (BinningConfig, {"method": "custom", "split_points": {"y": [1]}}, "must name the same columns"),
+        (
+            BinningConfig,
+            {"method": "custom", "split_points": {"x": [1, 1]}},
+            "of 'x' must be one or more",
+        ),
+        (
+            BinningConfig,
+            {"method": "custom", "split_points": {"y": [1]}},
+            "must name the same columns",
+        ),
         (
             BinningConfig,
             {"method": "custom", "split_points": {"x": [1]}, "n_bins": 3},
@@ -563,7 +615,11 @@ def test_columns_of_one_name_are_refused() -> None:
         (FillnaConfig, {"fill_value": 1}, "fill_value goes with strategy constant"),
         (FillnaConfig, {"strategy": "constant", "fill_value": "NA"}, "stands for an empty cell"),
         (FillnaConfig, {"strategy": "constant", "fill_value": {}}, "fill_value names no column"),
-        (FillnaConfig, {"strategy": "constant", "fill_value": {"y": 1}}, "must name the same columns"),
+        (
+            FillnaConfig,
+            {"strategy": "constant", "fill_value": {"y": 1}},
+            "must name the same columns",
+        ),
         (FillnaConfig, {"strategy": "constant", "fill_value": True}, "fill_value: "),
     ],
 )
@@ -605,7 +661,10 @@ def test_values_and_points_name_their_columns() -> None:
     fills = {"strategy": "constant", "fill_value": {"t": "?", "n": 0}}
     config = parse(FillnaConfig, {**PATHS, **fills}, "t")
     assert config.wanted() == ["t", "n"]
-    assert [fit_fill(FRAME, name, config) for name in ("t", "n")] == [{"fill_value": "?"}, {"fill_value": 0}]
+    assert [fit_fill(FRAME, name, config) for name in ("t", "n")] == [
+        {"fill_value": "?"},
+        {"fill_value": 0},
+    ]
     points = {"method": "custom", "split_points": {"n": [1]}}
     assert parse(BinningConfig, {**PATHS, **points}, "t").wanted() == ["n"]
 

@@ -12,7 +12,12 @@ import pytest
 
 from secretflow_task.errors import BadLabel, InvalidTaskConfig, ValueRange
 from secretflow_task.jobs.ml_task.sgb import SgbConfig, prepare_sgb
-from secretflow_task.jobs.ml_task.trees import TreeParams, named_splits, numbered_splits, probabilities
+from secretflow_task.jobs.ml_task.trees import (
+    TreeParams,
+    named_splits,
+    numbered_splits,
+    probabilities,
+)
 from secretflow_task.jobs.ml_task.xgb import SsXgbConfig, prepare_xgb
 from secretflow_task.requests import HeuConfig, Protocol
 from secretflow_task.task_config import Use, parse
@@ -174,9 +179,13 @@ def test_splits_are_kept_by_name_as_strict_json_and_found_again_in_any_order() -
 
 
 def test_who_learns_what_is_said() -> None:
-    everyone = [Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")]
+    everyone = [
+        Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")
+    ]
     bins = "for every node of the trees: which party splits it, and the number of the bin"
-    assert training().reveals() == everyone + [Use(party, "", (), bins) for party in ("alice", "bob")]
+    assert training().reveals() == everyone + [
+        Use(party, "", (), bins) for party in ("alice", "bob")
+    ]
     sgb = parse(SgbConfig, {**TRAIN, "label_party": "bob"}, "sgb").reveals()
     rows = "which rows lie in which node of every tree, and whose feature splits it"
     sums = "sums of its own gradients over the others' bins, in shuffled order"

@@ -78,7 +78,9 @@ class Pair:
     def nodes(self, script: Script = succeed, **changes: Any) -> Iterator[dict[str, Node]]:
         """Both."""
         with ExitStack() as stack:
-            yield {party: stack.enter_context(self.node(party, script, **changes)) for party in PARTIES}
+            yield {
+                party: stack.enter_context(self.node(party, script, **changes)) for party in PARTIES
+            }
 
     def ends(self) -> dict[str, tuple[str, str, str | None]]:
         """``{party: (status, code, party where it began)}`` of the terminal events."""
@@ -215,7 +217,9 @@ def test_semi2k_that_is_allowed_by_name_at_each_runs(pair: Pair) -> None:
 
 def test_a_party_without_an_entry_in_the_address_book_is_unreachable(pair: Pair) -> None:
     config = {**PSI["task_config"], "keys": {"alice": ["k"], "dora": ["k"]}}
-    config |= {name: {"alice": "a.csv", "dora": "d.csv"} for name in ("input_paths", "output_paths")}
+    config |= {
+        name: {"alice": "a.csv", "dora": "d.csv"} for name in ("input_paths", "output_paths")
+    }
     with pair.node("alice", never) as node:
         outcome = node.execute("r-1", {"task_config": config})
     assert outcome.failure is not None and outcome.failure.code == "PeerUnreachable"
@@ -226,7 +230,10 @@ def test_a_party_without_an_entry_in_the_address_book_is_unreachable(pair: Pair)
     ("change", "told"),
     [
         ({}, "spu_config.nodes must say where the SPU of alice"),
-        ({"spu_config": {"nodes": [{"party": "alice", "address": "alice.example:9001"}]}}, "the SPU of bob"),
+        (
+            {"spu_config": {"nodes": [{"party": "alice", "address": "alice.example:9001"}]}},
+            "the SPU of bob",
+        ),
         (
             {"spu_config": {"nodes": [{"party": "alice", "adress": "alice.example:9001"}]}},
             "'spu_config.nodes.0.address'",

@@ -48,7 +48,11 @@ PREDICT = {
 }
 EVALUATE = {
     "task_type": "biclassification_eval",
-    "label": {"party": "alice", "path": {"step": "scale_test", "output": "output_data"}, "column": "y"},
+    "label": {
+        "party": "alice",
+        "path": {"step": "scale_test", "output": "output_data"},
+        "column": "y",
+    },
     "prediction": {
         "party": "alice",
         "path": {"step": "predict", "output": "output_path"},
@@ -166,7 +170,10 @@ def test_requests_of_the_plan_are_steps_as_they_stand() -> None:
             "Step 'split': No earlier step writes psi.output_paths (known: none).",
         ),
         (
-            {"psi": PSI, "split": {**SPLIT, "input_data": {"step": "psi", "output": "output_path"}}},
+            {
+                "psi": PSI,
+                "split": {**SPLIT, "input_data": {"step": "psi", "output": "output_path"}},
+            },
             "Step 'split': No earlier step writes psi.output_path (known: psi.output_paths).",
         ),
         (
@@ -174,7 +181,10 @@ def test_requests_of_the_plan_are_steps_as_they_stand() -> None:
             "Step 'psi': There is no task type 'pse'. Did you mean 'psi'?",
         ),
         ({"psi": {"keys": {}}}, "Step 'psi': There is no task type ''."),
-        ({"inner": {"task_type": "workflow", "steps": []}}, "Step 'inner': 'workflow' cannot be a step."),
+        (
+            {"inner": {"task_type": "workflow", "steps": []}},
+            "Step 'inner': 'workflow' cannot be a step.",
+        ),
         (
             {"psi": PSI, "split": {**SPLIT, "train_sise": 0.5}},
             "Step 'split': train_test_split: unknown key 'train_sise', did you mean 'train_size'?",

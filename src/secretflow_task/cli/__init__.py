@@ -133,10 +133,14 @@ def listen() -> None:
 @guarded
 def jobs(
     status: Annotated[Optional[Status], typer.Option(help="Only those that are so.")] = None,
-    task_type: Annotated[Optional[str], typer.Option("--task", help="Only those of this task type.")] = None,
+    task_type: Annotated[
+        Optional[str], typer.Option("--task", help="Only those of this task type.")
+    ] = None,
     party: Annotated[Optional[str], typer.Option(help="Only those of this party.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all columns, as JSON only.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all columns, as JSON only.")
+    ] = False,
 ) -> None:
     """List the latest executions, from the database of `sfworker listen`."""
     from secretflow_task.cli.history import print_jobs
@@ -149,7 +153,9 @@ def jobs(
 @guarded
 def show(
     execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything, as JSON only.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything, as JSON only.")
+    ] = False,
 ) -> None:
     """Show one execution from the database of `sfworker listen`: its parties, events, and result or error."""
     from secretflow_task.cli.history import print_execution
@@ -173,7 +179,9 @@ def logs(
     from secretflow_task.cli.logs import print_logs, print_node_log
 
     if of_node and party:
-        raise typer.BadParameter("the log of the node is that of all parties: leave --party or --node out")
+        raise typer.BadParameter(
+            "the log of the node is that of all parties: leave --party or --node out"
+        )
     if of_node:
         print_node_log(execution_id, follow)
     else:
@@ -183,9 +191,13 @@ def logs(
 @app.command()
 @guarded
 def tasks(
-    task_type: Annotated[Optional[str], typer.Argument(help="One task type, for its request.")] = None,
+    task_type: Annotated[
+        Optional[str], typer.Argument(help="One task type, for its request.")
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
-    example: Annotated[bool, typer.Option("--example", help="Print a request to start from.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a request to start from.")
+    ] = False,
 ) -> None:
     """List the task types, or show what one takes."""
     from secretflow_task.cli import describe
@@ -230,7 +242,8 @@ def certs(
 @guarded
 def doctor(
     peer: Annotated[
-        Optional[str], typer.Option(metavar="PARTY", help="Try the way to this party's node, and back.")
+        Optional[str],
+        typer.Option(metavar="PARTY", help="Try the way to this party's node, and back."),
     ] = None,
 ) -> None:
     """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
@@ -250,7 +263,8 @@ def smoke(
         typer.Argument(metavar="PARTY", help="Between these, if not all of the settings."),
     ] = None,
     execution_id: Annotated[
-        Optional[str], typer.Option("--id", help="What the other party's `sfworker smoke` has printed.")
+        Optional[str],
+        typer.Option("--id", help="What the other party's `sfworker smoke` has printed."),
     ] = None,
     timeout: Timeout = 180.0,
 ) -> None:
@@ -267,8 +281,12 @@ def smoke(
 @app.command()
 @guarded
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where data and outputs go.")] = Path("sfworker-demo"),
-    one_node: Annotated[bool, typer.Option("--one-node", help="One node hosts both parties.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where data and outputs go.")] = Path(
+        "sfworker-demo"
+    ),
+    one_node: Annotated[
+        bool, typer.Option("--one-node", help="One node hosts both parties.")
+    ] = False,
 ) -> None:
     """Two parties find their common customers and train a model that neither could train alone."""
     from secretflow_task.cli.demo import run_demo

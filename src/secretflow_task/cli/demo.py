@@ -87,7 +87,9 @@ def _sites(folder: Path, stack: ExitStack) -> list[Site]:
     for party, port in zip(_PARTIES, ports):
         identity, fingerprint = make_certificate(party, folder / "certs" / party)
         address = f"host: 127.0.0.1, port: {port}"
-        entries[party] = f"{{{address}, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
+        entries[party] = (
+            f"{{{address}, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
+        )
     for party, port in zip(_PARTIES, ports):
         certs = folder / "certs" / party
         book = certs / "parties.yaml"
@@ -137,7 +139,9 @@ def write_data(root: Path) -> dict[str, int]:
     data = load_breast_cancer()
     names = [name.replace(" ", "_") for name in data.feature_names]
     random = np.random.default_rng(7)
-    patients = np.array([f"{number:06d}" for number in random.permutation(10_000)[: len(data.target)]])
+    patients = np.array(
+        [f"{number:06d}" for number in random.permutation(10_000)[: len(data.target)]]
+    )
     shuffled = random.permutation(len(patients))
     held = {"alice": (shuffled[:500], range(0, 15)), "bob": (shuffled[60:], range(15, 30))}
     rows = {}
@@ -198,7 +202,13 @@ def demo_params() -> dict[str, Any]:
             "train_data": of("scale", "output_data"),
             "label": "benign",
             "model_output": "out/model",
-            "params": {"epochs": 5, "learning_rate": 0.6, "batch_size": 64, "penalty": "l2", "l2_norm": 0.2},
+            "params": {
+                "epochs": 5,
+                "learning_rate": 0.6,
+                "batch_size": 64,
+                "penalty": "l2",
+                "l2_norm": 0.2,
+            },
         },
         "predict": {
             "task_type": "ss_lr_predict",
@@ -208,21 +218,36 @@ def demo_params() -> dict[str, Any]:
         },
         "evaluate": {
             "task_type": "biclassification_eval",
-            "label": {"party": "alice", "path": of("scale_test", "output_data"), "column": "benign"},
-            "prediction": {"party": "alice", "path": of("predict", "output_path"), "column": "prediction"},
+            "label": {
+                "party": "alice",
+                "path": of("scale_test", "output_data"),
+                "column": "benign",
+            },
+            "prediction": {
+                "party": "alice",
+                "path": of("predict", "output_path"),
+                "column": "prediction",
+            },
         },
     }
     steps = [{"name": name, "task_config": config} for name, config in configs.items()]
     # Scaled features and a few hundred rows are within what the faster field holds.
-    return {"task_config": {"task_type": "workflow", "steps": steps}, "spu_config": {"field": "FM64"}}
+    return {
+        "task_config": {"task_type": "workflow", "steps": steps},
+        "spu_config": {"field": "FM64"},
+    }
 
 
 @contextmanager
-def node_process(environment: Mapping[str, str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def node_process(
+    environment: Mapping[str, str], log_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `sfworker start` with ``environment`` until the block ends."""
     command = [sys.executable, "-m", "secretflow_task", "start"]
     with log_path.open("wb") as log:
-        with subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as node:
+        with subprocess.Popen(
+            command, env=os.environ | environment, stdout=log, stderr=log
+        ) as node:
             try:
                 yield node
             finally:
@@ -270,7 +295,8 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
     table.add_row("patients of alice, of bob", f"{rows['alice']}, {rows['bob']}")
     table.add_row("patients in common", str(steps["psi"]["intersection_count"]))
     table.add_row(
-        "rows for training, for test", f"{steps['split']['train_rows']}, {steps['split']['test_rows']}"
+        "rows for training, for test",
+        f"{steps['split']['train_rows']}, {steps['split']['test_rows']}",
     )
     table.add_row("AUC of the private model", f"{private:.4f}")
     table.add_row("AUC of scikit-learn on the rows in the clear", f"{plain:.4f}")
@@ -286,7 +312,9 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
     console.print("What to try next:")
     console.print(f"  {command} tasks                          what else it can do")
     console.print(f"  {command} tasks psi --example > my.yaml  a request to make your own")
-    console.print(f"  {command} check my.yaml                  what it would do, and who would learn what")
+    console.print(
+        f"  {command} check my.yaml                  what it would do, and who would learn what"
+    )
     console.print(
         "  README.md, 'Your first own job'                a job on two small files, in five minutes"
     )

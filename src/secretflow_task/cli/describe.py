@@ -25,7 +25,9 @@ def print_tasks() -> None:
     for name in TaskDispatcher.list_supported_tasks():
         table.add_row(name, TaskDispatcher.get(name).summary)
     console.print(table)
-    console.print("sfworker tasks TYPE shows a request, --example prints one, --schema its JSON Schema.")
+    console.print(
+        "sfworker tasks TYPE shows a request, --example prints one, --schema its JSON Schema."
+    )
 
 
 def print_task(task: Task) -> None:
@@ -43,7 +45,9 @@ def keys_of(task: Task) -> Iterator[tuple[str, str, str, str]]:
     yield from _keys(schema, schema.get("$defs", {}), "")
 
 
-def _keys(schema: dict[str, Any], parts: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+def _keys(
+    schema: dict[str, Any], parts: dict[str, Any], prefix: str
+) -> Iterator[tuple[str, str, str, str]]:
     required = schema.get("required", [])
     for name, field in schema.get("properties", {}).items():
         default = "required" if name in required else _default(field)
@@ -67,7 +71,9 @@ def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " | ".join(map(str, field["enum"]))
     if "anyOf" in field:
-        return " | ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
+        return " | ".join(
+            _type(option) for option in field["anyOf"] if option.get("type") != "null"
+        )
     if "patternProperties" in field:
         return "{party: " + _type(next(iter(field["patternProperties"].values()))) + "}"
     if isinstance(field.get("additionalProperties"), dict):
@@ -78,7 +84,12 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _range(field: dict[str, Any]) -> str:
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    bounds = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "to",
+        "exclusiveMaximum": "below",
+    }
     return "".join(f" {word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)
 
 
@@ -91,7 +102,9 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
     plan = Plan.of(request)
     if settings.parties:  # as the node of these settings would run it
         plan = Assignment.of(plan, settings, lambda party: True).plan
-    console.print(f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}")
+    console.print(
+        f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}"
+    )
     if plan.needs:
         note = plan.protocol.note(plan.parties)
         console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
@@ -122,7 +135,9 @@ def _state(use: Use, settings: Settings, otherwise: str) -> str:
     """Whether a path lies in the allowed folders of this machine, and exists there; ``otherwise`` if not."""
     roots = tuple(Path(root) for root in settings.allowed_roots)
     try:
-        path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(use.path, use.purpose)
+        path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(
+            use.path, use.purpose
+        )
     except PathNotAllowed:
         return "[red]not in an allowed folder[/]"
     return "exists" if path.exists() else otherwise

@@ -49,7 +49,9 @@ class ExecutionDisplay:
         if event.party not in self._bars:
             self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
         row = self._bars[event.party]
-        described = f"[{_STYLES[event.status]}]{escape(describe_event(event.status, event.data))}[/]"
+        described = (
+            f"[{_STYLES[event.status]}]{escape(describe_event(event.status, event.data))}[/]"
+        )
         self._progress.update(row, completed=float(event.data["progress"]), description=described)
         if event.status.terminal:
             self._progress.stop_task(row)
@@ -86,8 +88,14 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
 
 def print_json(last: Mapping[str, StatusEvent]) -> Exit:
     """Print the terminal events as one JSON object by party; returns the exit code."""
-    print(json.dumps({party: json.loads(event.to_json()) for party, event in sorted(last.items())}, indent=2))
-    return Exit.FAILED if any(event.status is Status.FAILURE for event in last.values()) else Exit.OK
+    print(
+        json.dumps(
+            {party: json.loads(event.to_json()) for party, event in sorted(last.items())}, indent=2
+        )
+    )
+    return (
+        Exit.FAILED if any(event.status is Status.FAILURE for event in last.values()) else Exit.OK
+    )
 
 
 def result_table(party: str, result: Mapping[str, Any]) -> Table:
@@ -120,7 +128,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return _shortened([f"{key}={_cell(item)}" for key, item in value.items()])
     if isinstance(value, list):
-        return _shortened([f"[{_cell(item)}]" if isinstance(item, list) else _cell(item) for item in value])
+        return _shortened(
+            [f"[{_cell(item)}]" if isinstance(item, list) else _cell(item) for item in value]
+        )
     return str(value)
 
 

@@ -54,7 +54,9 @@ def _python(_settings: Settings) -> Finding:
     version = platform.python_version()
     if version.startswith("3.10."):
         return Finding(version)
-    return Finding(version, "A node needs Python 3.10; a client or the command line runs on this one.")
+    return Finding(
+        version, "A node needs Python 3.10; a client or the command line runs on this one."
+    )
 
 
 def _engine(_settings: Settings) -> Finding:
@@ -63,7 +65,9 @@ def _engine(_settings: Settings) -> Finding:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding("not installed", "pip install 'secretflow-worker[engine]' on Python 3.10.")
-    return Finding(found, "" if found == wanted else f"Install {name}=={wanted}; the worker is built for it.")
+    return Finding(
+        found, "" if found == wanted else f"Install {name}=={wanted}; the worker is built for it."
+    )
 
 
 def _redis(settings: Settings) -> Finding:
@@ -71,7 +75,9 @@ def _redis(settings: Settings) -> Finding:
         with _connect(settings) as redis:
             version = str(redis.info("server")["redis_version"])
     except (RedisError, OSError, ValueError) as error:
-        return Finding(type(error).__name__, "Start Redis 6.2 or newer, or correct SFWORKER_REDIS_URL.")
+        return Finding(
+            type(error).__name__, "Start Redis 6.2 or newer, or correct SFWORKER_REDIS_URL."
+        )
     major, minor = map(int, version.split(".")[:2])
     return Finding(version, "" if (major, minor) >= (6, 2) else "Use Redis 6.2 or newer.")
 
@@ -84,7 +90,8 @@ def _redis_memory(settings: Settings) -> Finding:
         return Finding("unknown: Redis cannot be reached")
     evicts = policy.startswith("allkeys")
     return Finding(
-        policy, "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else ""
+        policy,
+        "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else "",
     )
 
 
@@ -97,7 +104,9 @@ def _clock(settings: Settings) -> Finding:
     except (RedisError, OSError, ValueError):
         return Finding("unknown: Redis cannot be reached")
     wrong = abs(behind) > _CLOCK_SECONDS
-    return Finding(f"{behind:+.3f} s against Redis", "Synchronise the clocks (NTP)." if wrong else "")
+    return Finding(
+        f"{behind:+.3f} s against Redis", "Synchronise the clocks (NTP)." if wrong else ""
+    )
 
 
 def _nodes(settings: Settings) -> Finding:
@@ -125,12 +134,16 @@ def _peer_link(settings: Settings) -> Finding:
         parties = ", ".join(sorted(Dialler.of(settings).book.peers))
     except BadSetting as error:
         return Finding(error.message, error.hint)
-    return Finding(f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tries the way")
+    return Finding(
+        f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tries the way"
+    )
 
 
 def _metrics(settings: Settings) -> Finding:
     listen = settings.metrics_listen
-    return Finding(f"http://{listen}/metrics" if listen else "none: SFWORKER_METRICS_LISTEN is not set")
+    return Finding(
+        f"http://{listen}/metrics" if listen else "none: SFWORKER_METRICS_LISTEN is not set"
+    )
 
 
 def _folder(field: str) -> Callable[[Settings], Finding]:
@@ -139,7 +152,9 @@ def _folder(field: str) -> Callable[[Settings], Finding]:
         present = next(folder for folder in (path, *path.parents) if folder.is_dir())
         variable = f"SFWORKER_{field.upper()}"
         if not os.access(present, os.W_OK):
-            return Finding(f"{path} cannot be written", f"Give this user the right, or set {variable}.")
+            return Finding(
+                f"{path} cannot be written", f"Give this user the right, or set {variable}."
+            )
         free = shutil.disk_usage(present).free
         state = f"{path}, {free / 1024**3:.0f} GiB free"
         return Finding(state, "" if free > _DISK_BYTES else f"Free some space, or set {variable}.")

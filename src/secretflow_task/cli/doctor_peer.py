@@ -39,7 +39,9 @@ def examine_peer(settings: Settings, party: str) -> bool:
         findings[f"way to {party}"] = Finding(error.message, _advice(error.code, party, peer.port))
     except (WireClosed, Garbled, asyncio.TimeoutError):
         hung_up = dialler.hung_up(party)
-        findings[f"way to {party}"] = Finding(hung_up.message, _advice(hung_up.code, party, peer.port))
+        findings[f"way to {party}"] = Finding(
+            hung_up.message, _advice(hung_up.code, party, peer.port)
+        )
     else:
         findings[f"way to {party}"] = Finding(f"{peer.host}:{peer.port}, certificate as pinned")
         findings |= _of_the_way(way, party, settings)
@@ -65,7 +67,11 @@ def _of_the_way(way: Way, party: str, settings: Settings) -> dict[str, Finding]:
     return {
         f"way back from {party}": Finding(
             way.back or "open",
-            f"Is this node running, and its address right in the book of {party}?" if way.back else "",
+            (
+                f"Is this node running, and its address right in the book of {party}?"
+                if way.back
+                else ""
+            ),
         ),
         "versions": Finding(
             ", ".join(f"{name} {version}" for name, version in way.versions.items()),

@@ -39,8 +39,12 @@ def settings(secrets: Path = Path("/run/secrets")) -> Settings:
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise BadSetting("; ".join(problems) + ".") from None
-    except SettingsError as error:  # a file's; its text names the field, its cause might quote the secret
-        names = " ".join(f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error)))
+    except (
+        SettingsError
+    ) as error:  # a file's; its text names the field, its cause might quote the secret
+        names = " ".join(
+            f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error))
+        )
         reason = getattr(error.__cause__, "strerror", None) or "it is no text that can be read"
         raise BadSetting(f"{names}: the file in {secrets}: {reason}.") from None
 
@@ -60,7 +64,9 @@ def open_log(chosen: Settings) -> None:
     handler = None
     if chosen.log_file:
         try:
-            handler = log.rotating_file(chosen.log_file, chosen.log_file_bytes, chosen.log_file_count)
+            handler = log.rotating_file(
+                chosen.log_file, chosen.log_file_bytes, chosen.log_file_count
+            )
         except OSError as error:
             raise BadSetting(f"SFWORKER_LOG_FILE: {error.strerror}.") from None
     log.configure(chosen.log_level, chosen.log_json, handler)
@@ -73,7 +79,9 @@ def read_request(path: Path) -> TaskRequest:
         MissingFile, InvalidTaskConfig: it cannot be read.
     """
     if not path.is_file():
-        raise MissingFile(f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one.")
+        raise MissingFile(
+            f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one."
+        )
     values = _load(path)
     if not isinstance(values, dict) or "task_config" not in values:
         keys = map(str, values) if isinstance(values, dict) else ()
@@ -89,7 +97,9 @@ def read_request(path: Path) -> TaskRequest:
 
 def example(task_type: str) -> str:
     """The example request of a task type, as YAML."""
-    return (resources.files("secretflow_task") / "examples" / f"{task_type}.yaml").read_text(encoding="utf-8")
+    return (resources.files("secretflow_task") / "examples" / f"{task_type}.yaml").read_text(
+        encoding="utf-8"
+    )
 
 
 def _load(path: Path) -> Any:
@@ -105,6 +115,8 @@ def _load(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InvalidTaskConfig(f"{path} is not YAML: {place}{error.problem or error.context}.") from None
+        raise InvalidTaskConfig(
+            f"{path} is not YAML: {place}{error.problem or error.context}."
+        ) from None
     except yaml.YAMLError as error:  # a character that no YAML holds
         raise InvalidTaskConfig(f"{path} is not YAML: {' '.join(str(error).split())}.") from None

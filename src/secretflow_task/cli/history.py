@@ -43,7 +43,10 @@ def _events(at: AtParty) -> list[dict[str, Any]]:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
 
 
 def _jobs_table(rows: Iterable[Row]) -> Table:
@@ -89,6 +92,9 @@ def _timeline(at: AtParty) -> Table:
         after = (event["timestamp"] - at.row["first_timestamp"]).total_seconds()
         said = describe_event(Status(event["status"]), event["data"])
         table.add_row(
-            str(event["seq"]), f"{after:.3f}", escape(said), f"{event['data'].get('progress', 0):.0%}"
+            str(event["seq"]),
+            f"{after:.3f}",
+            escape(said),
+            f"{event['data'].get('progress', 0):.0%}",
         )
     return table

@@ -20,7 +20,9 @@ from secretflow_task.node.peer.address_book import AddressBook
 from secretflow_task.node.state_folder import StateFolder
 
 _LOOK_SECONDS = 0.2
-_BEGIN = re.compile(r"\d{4}-\d\d-\d\dT|\{")  # of a record; a line without it goes on with the one above
+_BEGIN = re.compile(
+    r"\d{4}-\d\d-\d\dT|\{"
+)  # of a record; a line without it goes on with the one above
 
 
 def print_logs(execution_id: str, party: str | None, follow: bool) -> None:
@@ -31,7 +33,9 @@ def print_logs(execution_id: str, party: str | None, follow: bool) -> None:
     """
     execution = _Execution.of(execution_id, files.settings())
     logs = execution.logs(party)
-    for name, line in _lines([(name, Tail(log)) for name, log in logs.items()], execution.runs, follow):
+    for name, line in _lines(
+        [(name, Tail(log)) for name, log in logs.items()], execution.runs, follow
+    ):
         print(f"{name} | {line}" if len(logs) > 1 else line, flush=follow)
     for name, log in logs.items():
         if not log.exists():
@@ -109,7 +113,9 @@ class _Execution:
         with suppress(BadSetting, KeyError):
             if self.settings.peers_file:
                 where = f" ({AddressBook.read(self.settings.peers_file).peers[party].host})"
-        return f"Ask who runs its node{where} for `sfworker logs {self.execution_id} --party {party}`."
+        return (
+            f"Ask who runs its node{where} for `sfworker logs {self.execution_id} --party {party}`."
+        )
 
 
 def _lines(
@@ -120,7 +126,9 @@ def _lines(
     while goes_on:
         goes_on = follow and runs()
         if follow:
-            time.sleep(_LOOK_SECONDS)  # also after the end, which the node writes down before it logs it
+            time.sleep(
+                _LOOK_SECONDS
+            )  # also after the end, which the node writes down before it logs it
         for name, tail in tails:
             yield from ((name, line) for line in tail.lines())
     for name, tail in tails:
@@ -130,14 +138,19 @@ def _lines(
 def _node_lines(log_file: Path, runs: Callable[[], bool], follow: bool) -> Iterator[str]:
     """The lines of the renamed files, which no longer grow, and then those of the log itself."""
     for path in _renamed(log_file):
-        with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        with (
+            suppress(FileNotFoundError),
+            path.open(encoding="utf-8", errors="replace", newline="\n") as file,
+        ):
             yield from (line.removesuffix("\n") for line in file)
     yield from (line for _, line in _lines([("", Tail(log_file))], runs, follow))
 
 
 def _renamed(log_file: Path) -> list[Path]:
     """The older files of a log, the oldest first."""
-    older = {path.name.rpartition(".")[2]: path for path in log_file.parent.glob(f"{log_file.name}.*")}
+    older = {
+        path.name.rpartition(".")[2]: path for path in log_file.parent.glob(f"{log_file.name}.*")
+    }
     return [older[number] for number in sorted(filter(str.isdigit, older), key=int, reverse=True)]
 
 
@@ -147,7 +160,9 @@ def _about(execution_id: str, lines: Iterable[str]) -> Iterator[str]:
     is_about = False
     for line in lines:
         if _BEGIN.match(line):
-            is_about = _id_of(line) == execution_id if line.startswith("{") else bool(named.search(line))
+            is_about = (
+                _id_of(line) == execution_id if line.startswith("{") else bool(named.search(line))
+            )
         if is_about:
             yield line
 

@@ -14,9 +14,7 @@ from secretflow_task.requests import Plan
 
 _PATIENCE_SECONDS = 10.0
 _SILENCE = f"Nothing was heard of it for {_PATIENCE_SECONDS:g} s, and it is still waited for."
-_SILENCE_HINT = (
-    "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
-)
+_SILENCE_HINT = "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
 
 
 def submit_and_follow(
@@ -30,7 +28,11 @@ def submit_and_follow(
         client.submit(request, queue)
     if not as_json:
         console.print(f"Sent as {request.execution_id}.", highlight=False)
-    return follow_execution(request.execution_id, since, timeout_seconds, as_json) if follow else Exit.OK
+    return (
+        follow_execution(request.execution_id, since, timeout_seconds, as_json)
+        if follow
+        else Exit.OK
+    )
 
 
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
@@ -52,6 +54,10 @@ def cancel_execution(execution_id: str) -> Exit:
     """Cancel an execution wherever it is; returns the exit code."""
     with Client(files.settings()) as client:
         was_running = client.cancel(execution_id)
-    said = "It was running and is being ended." if was_running else "No node is running it: if it is queued,"
+    said = (
+        "It was running and is being ended."
+        if was_running
+        else "No node is running it: if it is queued,"
+    )
     console.print(said if was_running else f"{said} it will end as cancelled when it comes up.")
     return Exit.OK

@@ -117,13 +117,17 @@ class Trial:
 
     def _write(self, party: str, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("id", "whose"), *((row_id, party) for row_id in self.ids(party))])
+            csv.writer(file).writerows(
+                [("id", "whose"), *((row_id, party) for row_id in self.ids(party))]
+            )
 
     def is_answered(self, party: str, event: StatusEvent, settings: Settings) -> bool:
         """Whether a party got the rows that all have, and the count of them."""
         with self.path(party, "out", settings).open(encoding="utf-8") as file:
             found = sorted(row["id"] for row in csv.DictReader(file))
-        return found == self.common and event.data["result"]["intersection_count"] == len(self.common)
+        return found == self.common and event.data["result"]["intersection_count"] == len(
+            self.common
+        )
 
 
 def run_smoke(trial: Trial, settings: Settings, timeout_seconds: float) -> Exit:
@@ -157,14 +161,20 @@ def _ended(client: Client, trial: Trial, timeout_seconds: float) -> dict[str, St
         raise
 
 
-def _verdict(trial: Trial, settings: Settings, last: Mapping[str, StatusEvent], seconds: float) -> Exit:
+def _verdict(
+    trial: Trial, settings: Settings, last: Mapping[str, StatusEvent], seconds: float
+) -> Exit:
     if any(event.status is Status.FAILURE for event in last.values()):
         return print_outcome(last)
-    wrong = [party for party, event in last.items() if not trial.is_answered(party, event, settings)]
+    wrong = [
+        party for party, event in last.items() if not trial.is_answered(party, event, settings)
+    ]
     names = " and ".join(trial.parties)
     expected = f"{len(trial.common)} of {ROWS} rows in common"
     said = (
-        f"{wrong[0]} has another answer than {expected}" if wrong else f"{names} have {expected}, as expected"
+        f"{wrong[0]} has another answer than {expected}"
+        if wrong
+        else f"{names} have {expected}, as expected"
     )
     console.print(f"{'Wrong' if wrong else 'Well'}: {said}; {seconds:.1f} s.", highlight=False)
     return Exit.FAILED if wrong else Exit.OK

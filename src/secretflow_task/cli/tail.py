@@ -39,7 +39,9 @@ class Tail:
             self._file = self._file or self._path.open("rb")
         except FileNotFoundError:
             return
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # trimmed: its end is at its beginning
+        if (
+            os.fstat(self._file.fileno()).st_size < self._file.tell()
+        ):  # trimmed: its end is at its beginning
             self._file.seek(0)
             self._begun = b""
         for piece in self._file:

@@ -32,12 +32,16 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries requests and status events."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis that carries requests and status events.",
     )
     name: str = Field(
-        default_factory=socket.gethostname, description="Name of this node in events (`worker_container`)."
+        default_factory=socket.gethostname,
+        description="Name of this node in events (`worker_container`).",
     )
-    parties: CommaSeparated = Field((), description="Parties that this node hosts, separated by commas.")
+    parties: CommaSeparated = Field(
+        (), description="Parties that this node hosts, separated by commas."
+    )
     queues: CommaSeparated = Field(
         ("secretflow_queue",),
         min_length=1,
@@ -52,38 +56,54 @@ class Settings(BaseSettings):
         description="Folders that paths may lie in besides the data root, separated by commas.",
     )
     state_dir: Path = Field(
-        default_factory=_state_dir, description="Folder of the node's own store and of the job logs."
+        default_factory=_state_dir,
+        description="Folder of the node's own store and of the job logs.",
     )
     work_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"sfworker-{os.getuid()}",
         description="Folder for the jobs' temporary files; letters, digits and `_/.-` only.",
     )
     port_range: str = Field(
-        "20000-29999", description="Ports for SecretFlow on the loopback interface, first-last, below 32768."
+        "20000-29999",
+        description="Ports for SecretFlow on the loopback interface, first-last, below 32768.",
     )
-    concurrency: int = Field(2, ge=1, le=256, description="Executions at once; the rest wait in the queue.")
-    job_timeout_seconds: float = Field(3600.0, gt=0, description="Wall-clock limit of an execution.")
+    concurrency: int = Field(
+        2, ge=1, le=256, description="Executions at once; the rest wait in the queue."
+    )
+    job_timeout_seconds: float = Field(
+        3600.0, gt=0, description="Wall-clock limit of an execution."
+    )
     job_timeouts_seconds: SecondsByTask = Field(
         default_factory=dict, description="Other limits for some task types: `psi=600,ss_xgb=7200`."
     )
     memory_limit_bytes: int = Field(
-        0, ge=0, description="Limit of a job's memory (its processes' proportional set size); 0 for none."
+        0,
+        ge=0,
+        description="Limit of a job's memory (its processes' proportional set size); 0 for none.",
     )
     prepare_timeout_seconds: float = Field(
-        120.0, gt=0, description="Limit for one party's check of its input, and for its peers' answers."
+        120.0,
+        gt=0,
+        description="Limit for one party's check of its input, and for its peers' answers.",
     )
     silence_seconds: float = Field(
         120.0, ge=20, description="How long a job may give no sign of life before it is ended."
     )
     job_log_limit_bytes: int = Field(
-        100_000_000, ge=1_000_000, description="Length of a job's log beyond which its older part is dropped."
+        100_000_000,
+        ge=1_000_000,
+        description="Length of a job's log beyond which its older part is dropped.",
     )
     job_log_days: float = Field(30.0, gt=0, description="How many days the logs of jobs are kept.")
     terminate_grace_seconds: float = Field(
-        5.0, ge=0, description="Time between SIGTERM and SIGKILL, and for a finished job process to leave."
+        5.0,
+        ge=0,
+        description="Time between SIGTERM and SIGKILL, and for a finished job process to leave.",
     )
     drain_seconds: float = Field(
-        600.0, ge=0, description="How long a node that is told to stop lets running executions go on."
+        600.0,
+        ge=0,
+        description="How long a node that is told to stop lets running executions go on.",
     )
     template_timeout_seconds: float = Field(
         180.0, gt=0, description="Limit for the template process to import SecretFlow."
@@ -92,7 +112,8 @@ class Settings(BaseSettings):
         1_000_000, ge=1000, description="Length to which the stream of events is trimmed, about."
     )
     status_list: bool = Field(
-        False, description="Also push events to the list `task_status_queue`, for older web applications."
+        False,
+        description="Also push events to the list `task_status_queue`, for older web applications.",
     )
     database_url: SecretStr = Field(
         SecretStr(""),
@@ -104,17 +125,22 @@ class Settings(BaseSettings):
         description="Address and port that the nodes of other parties reach, `0.0.0.0:9443`; none without.",
     )
     peers_file: Path | None = Field(
-        None, description="Address book: host, port, certificate and fingerprints of every other party."
+        None,
+        description="Address book: host, port, certificate and fingerprints of every other party.",
     )
     peer_certificate: Path | None = Field(
         None, description="This node's certificate (`sfworker certs` makes one), in PEM."
     )
     peer_key: Path | None = Field(None, description="The key of this node's certificate, in PEM.")
     join_seconds: float = Field(
-        120.0, gt=0, description="How long an execution waits for the other parties' nodes to join it."
+        120.0,
+        gt=0,
+        description="How long an execution waits for the other parties' nodes to join it.",
     )
     settle_seconds: float = Field(
-        600.0, gt=0, description="How long a party that has voted waits for the decision, or is asked for it."
+        600.0,
+        gt=0,
+        description="How long a party that has voted waits for the decision, or is asked for it.",
     )
     heartbeat_seconds: float = Field(
         1.0, gt=0, le=60, description="Time between two signs of life on the link between nodes."
@@ -143,9 +169,13 @@ class Settings(BaseSettings):
         description="File of the node's or the listener's log, its own for each; without it standard error.",
     )
     log_file_bytes: int = Field(
-        100_000_000, ge=10_000, description="Length at which the log file is renamed and another is begun."
+        100_000_000,
+        ge=10_000,
+        description="Length at which the log file is renamed and another is begun.",
     )
-    log_file_count: int = Field(9, ge=1, le=1000, description="How many renamed log files are kept.")
+    log_file_count: int = Field(
+        9, ge=1, le=1000, description="How many renamed log files are kept."
+    )
 
     @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
     @classmethod
@@ -167,7 +197,9 @@ class Settings(BaseSettings):
     @field_validator("parties")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(re.fullmatch(PARTY_NAME, name) for name in value) or len(set(value)) < len(value):
+        if not all(re.fullmatch(PARTY_NAME, name) for name in value) or len(set(value)) < len(
+            value
+        ):
             raise ValueError(
                 "each party once; a name has up to 32 letters, digits, _ and -, and a letter first"
             )
@@ -177,14 +209,18 @@ class Settings(BaseSettings):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if set(value) - {"SEMI2K"}:
-            raise ValueError("only SEMI2K is refused between nodes, so that only it can be allowed by name")
+            raise ValueError(
+                "only SEMI2K is refused between nodes, so that only it can be allowed by name"
+            )
         return value
 
     @field_validator("database_url")
     @classmethod
     def _sqlite_or_postgresql(cls, value: SecretStr) -> SecretStr:
         if not re.match(r"$|sqlite:///.|postgres(ql)?://.", value.get_secret_value()):
-            raise ValueError("sqlite:///file, sqlite:////absolute/file or postgresql://user@host/database")
+            raise ValueError(
+                "sqlite:///file, sqlite:////absolute/file or postgresql://user@host/database"
+            )
         return value
 
     @field_validator("peer_listen", "metrics_listen")
@@ -196,12 +232,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole_link(self) -> Settings:
-        parts = {name: getattr(self, name) for name in ("peers_file", "peer_certificate", "peer_key")}
+        parts = {
+            name: getattr(self, name) for name in ("peers_file", "peer_certificate", "peer_key")
+        }
         missing = [name for name, value in parts.items() if value is None]
         if self.peer_listen and missing:
             raise ValueError(f"SFWORKER_PEER_LISTEN also needs SFWORKER_{missing[0].upper()}")
         if self.peer_lost_seconds < 2 * self.heartbeat_seconds:
-            raise ValueError("SFWORKER_PEER_LOST_SECONDS must be twice SFWORKER_HEARTBEAT_SECONDS or more")
+            raise ValueError(
+                "SFWORKER_PEER_LOST_SECONDS must be twice SFWORKER_HEARTBEAT_SECONDS or more"
+            )
         return self
 
     @field_validator("log_level", mode="before")

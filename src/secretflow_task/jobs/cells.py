@@ -64,7 +64,9 @@ class Cells:
 
         as_known = _texts(self.values) if _has_text(known) else _numbers(self.values)
         places = {value: index for index, value in enumerate(known)}
-        return np.array([places.get(value, UNSEEN) for value in as_known], dtype=np.int64)[self.rows]
+        return np.array([places.get(value, UNSEEN) for value in as_known], dtype=np.int64)[
+            self.rows
+        ]
 
 
 def exact_numbers(table: Table, name: str) -> Array:
@@ -114,9 +116,13 @@ def raw_cells(table: Table, name: str) -> Cells:
     try:
         values = [_cell(value) for value in column.dictionary.to_pylist()]
     except TypeError:
-        raise BadColumnType(table.about(name, "cannot be read as text"), party=table.party) from None
+        raise BadColumnType(
+            table.about(name, "cannot be read as text"), party=table.party
+        ) from None
     except OverflowError:
-        raise NonFiniteValues(table.about(name, "holds infinite values"), party=table.party) from None
+        raise NonFiniteValues(
+            table.about(name, "holds infinite values"), party=table.party
+        ) from None
     return Cells(values, column.indices.to_numpy())
 
 

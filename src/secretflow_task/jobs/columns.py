@@ -94,9 +94,13 @@ def agree_on_features(
     answers = run.agree(features=own, **facts)
     check_rows(answers)
     held = {party: answer["features"] for party, answer in answers.items()}
-    names = wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
+    names = (
+        wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
+    )
     if not names:
-        raise MissingColumn("No party has a column of the kind that the task takes, besides ids and label.")
+        raise MissingColumn(
+            "No party has a column of the kind that the task takes, besides ids and label."
+        )
     return owners(names, held), answers
 
 
@@ -154,7 +158,9 @@ def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> 
     from secretflow.data import FedNdarray, PartitionWay
 
     partitions = {
-        devices[party]: devices[party](lambda part=own: part)() for party in sorted(names) if names[party]
+        devices[party]: devices[party](lambda part=own: part)()
+        for party in sorted(names)
+        if names[party]
     }
     return FedNdarray(partitions=partitions, partition_way=PartitionWay.VERTICAL)
 

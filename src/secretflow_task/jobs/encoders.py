@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Collection, Literal
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import ConstantColumn, DuplicateColumn, TooManyCategories, UnseenCategory
+from secretflow_task.errors import (
+    ConstantColumn,
+    DuplicateColumn,
+    TooManyCategories,
+    UnseenCategory,
+)
 from secretflow_task.jobs.cells import UNSEEN, Cell, cells, empty_column, raw_cells
 from secretflow_task.jobs.columns import ColumnNames
 from secretflow_task.jobs.transformation import Fitted, TransformConfig
@@ -42,12 +47,16 @@ class OnehotEncoderConfig(EncoderConfig):
     """``task_config`` of `onehot_encoder`; the options are scikit-learn's."""
 
     drop: Literal["first", "if_binary"] | None = Field(
-        None, description="Leave out the first category's column: of every column, or of binary ones."
+        None,
+        description="Leave out the first category's column: of every column, or of binary ones.",
     )
     min_frequency: int | float | None = Field(
-        None, description="Rarer categories share a column: a number of rows, or below 1 a share of them."
+        None,
+        description="Rarer categories share a column: a number of rows, or below 1 a share of them.",
     )
-    max_categories: int | None = Field(None, ge=1, description="At most so many columns of each column.")
+    max_categories: int | None = Field(
+        None, ge=1, description="At most so many columns of each column."
+    )
     handle_unknown: Literal["error", "ignore", "infrequent_if_exist"] = Field(
         "error", description="What a category is that is new to a fitted encoder."
     )
@@ -56,7 +65,9 @@ class OnehotEncoderConfig(EncoderConfig):
     def _frequency(self) -> OnehotEncoderConfig:
         least = self.min_frequency
         if least is not None and (least < 1 if isinstance(least, int) else not 0 < least < 1):
-            raise ValueError("min_frequency must be a number of rows from 1 or a share between 0 and 1")
+            raise ValueError(
+                "min_frequency must be a number of rows from 1 or a share between 0 and 1"
+            )
         return self
 
 
@@ -115,7 +126,8 @@ def encode_onehot(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
     outputs = np.array([-1 if place is None else place for place in [*fitted["outputs"], unknown]])
     column = outputs[places]
     return {
-        output: (column == index).astype(np.int8) for index, output in enumerate(fitted["output_columns"])
+        output: (column == index).astype(np.int8)
+        for index, output in enumerate(fitted["output_columns"])
     }
 
 
@@ -135,9 +147,13 @@ def _check_outputs(table: Table, name: str, outputs: list[str]) -> None:
     if len(outputs) > _MOST_OUTPUTS:
         raise TooManyCategories(table.about(name, problem), party=table.party)
     if not outputs:
-        raise ConstantColumn(table.about(name, "has one category, which `drop` removes"), party=table.party)
+        raise ConstantColumn(
+            table.about(name, "has one category, which `drop` removes"), party=table.party
+        )
     if len(set(outputs)) < len(outputs):
-        raise DuplicateColumn(table.about(name, "would become two columns of one name"), party=table.party)
+        raise DuplicateColumn(
+            table.about(name, "would become two columns of one name"), party=table.party
+        )
 
 
 def _onehot(config: OnehotEncoderConfig) -> Any:

@@ -28,8 +28,12 @@ class EvaluationConfig(TaskConfig):
     figures: ClassVar[str]
 
     label: ColumnAt = Field(description="The true values: {party, path, column}.")
-    prediction: ColumnAt = Field(description="The predictions, at the same party: {party, path, column}.")
-    bucket_size: int = Field(10, ge=2, le=1000, description="Rows of the tables, or bins of the histogram.")
+    prediction: ColumnAt = Field(
+        description="The predictions, at the same party: {party, path, column}."
+    )
+    bucket_size: int = Field(
+        10, ge=2, le=1000, description="Rows of the tables, or bins of the histogram."
+    )
     share: bool = Field(False, description="Show the figures (no table) to all parties.")
 
     @model_validator(mode="after")
@@ -52,8 +56,12 @@ class BiclassificationEvalConfig(EvaluationConfig):
     figures = "AUC, KS"
 
     label: ColumnAt = Field(description="The true label, 0 or 1: {party, path, column}.")
-    prediction: ColumnAt = Field(description="The predicted score, at the same party: {party, path, column}.")
-    bucket_size: int = Field(10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables.")
+    prediction: ColumnAt = Field(
+        description="The predicted score, at the same party: {party, path, column}."
+    )
+    bucket_size: int = Field(
+        10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables."
+    )
     threshold: float = Field(0.5, description="Scores from here on count as predicted 1.")
 
 
@@ -76,7 +84,9 @@ class EvaluationInput:
 Check = Callable[["Run", Any, EvaluationInput], None]
 
 
-def prepare_biclassification(run: Run, config: BiclassificationEvalConfig) -> EvaluationInput | None:
+def prepare_biclassification(
+    run: Run, config: BiclassificationEvalConfig
+) -> EvaluationInput | None:
     """Read and check both columns at the label's party; the others have nothing to check."""
     return _prepare(run, config, _check_classes)
 
@@ -110,7 +120,9 @@ def _check_classes(run: Run, config: BiclassificationEvalConfig, own: Evaluation
     import numpy as np
 
     if not np.isin(own.label, (0.0, 1.0)).all() or (own.label == own.label[0]).all():
-        raise BadLabel(f"{run.party}: label {config.label.column!r} is not 0 and 1.", party=run.party)
+        raise BadLabel(
+            f"{run.party}: label {config.label.column!r} is not 0 and 1.", party=run.party
+        )
 
 
 def _check_values(run: Run, _config: RegressionEvalConfig, own: EvaluationInput) -> None:
@@ -133,7 +145,9 @@ def execute_biclassification_eval(
     return _result(devices, task_config, figures, rows=len(own.label), tables=tables)
 
 
-@TaskDispatcher.register_task("regression_eval", config=RegressionEvalConfig, prepare=prepare_regression)
+@TaskDispatcher.register_task(
+    "regression_eval", config=RegressionEvalConfig, prepare=prepare_regression
+)
 def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig) -> dict[str, Any]:
     """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the residuals."""
     own: EvaluationInput | None = devices.run.inputs
@@ -145,7 +159,10 @@ def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig)
 
 
 def _result(
-    devices: Devices, config: EvaluationConfig, figures: Mapping[str, Any] | None = None, **details: Any
+    devices: Devices,
+    config: EvaluationConfig,
+    figures: Mapping[str, Any] | None = None,
+    **details: Any,
 ) -> dict[str, Any]:
     """The result of the own party: all at the label's, at the others the figures if they are shared."""
     import secretflow as sf

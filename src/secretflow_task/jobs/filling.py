@@ -53,7 +53,9 @@ class FillnaConfig(TransformConfig):
 
     def wanted(self) -> list[str] | None:
         """The columns, which the values to fill with may name too."""
-        return self.columns or (list(self.fill_value) if isinstance(self.fill_value, dict) else None)
+        return self.columns or (
+            list(self.fill_value) if isinstance(self.fill_value, dict) else None
+        )
 
     def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
         """The columns that can be filled so."""
@@ -85,7 +87,9 @@ def fit_fill(table: Table, name: str, config: FillnaConfig) -> Fitted:
     if config.strategy == "most_frequent":
         return {"fill_value": _most_frequent(table, name)}
     present = present_numbers(table, name)
-    return {"fill_value": float(np.mean(present) if config.strategy == "mean" else np.median(present))}
+    return {
+        "fill_value": float(np.mean(present) if config.strategy == "mean" else np.median(present))
+    }
 
 
 def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:

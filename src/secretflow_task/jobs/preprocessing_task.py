@@ -21,7 +21,11 @@ from secretflow_task.jobs.encoders import (
     fit_onehot,
 )
 from secretflow_task.jobs.filling import FillnaConfig, fill, fit_fill, missing_count
-from secretflow_task.jobs.transformation import Transformed, prepare_transformation, write_transformed
+from secretflow_task.jobs.transformation import (
+    Transformed,
+    prepare_transformation,
+    write_transformed,
+)
 from secretflow_task.jobs.transformers import (
     BinningConfig,
     MinMaxScalerConfig,
@@ -34,7 +38,15 @@ from secretflow_task.jobs.transformers import (
     scale_to_range,
     standardize,
 )
-from secretflow_task.task_config import Reads, Share, Strict, TaskConfig, Use, Writes, check_same_parties
+from secretflow_task.task_config import (
+    Reads,
+    Share,
+    Strict,
+    TaskConfig,
+    Use,
+    Writes,
+    check_same_parties,
+)
 from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
@@ -57,12 +69,18 @@ class TrainTestSplitConfig(TaskConfig):
     train_data: Writes = Field(description="Where each party writes its training rows.")
     test_data: Writes = Field(description="Where each party writes its test rows.")
     train_size: Share = Field(0.8, description="Share of the rows that train_data gets.")
-    seed: int = Field(0, ge=0, lt=2**32, description="The same seed and tables give the same split.")
-    stratify: StratifyBy | None = Field(None, description="Keep the shares of this label in both parts.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="The same seed and tables give the same split."
+    )
+    stratify: StratifyBy | None = Field(
+        None, description="Keep the shares of this label in both parts."
+    )
 
     @model_validator(mode="after")
     def _same_parties(self) -> TrainTestSplitConfig:
-        check_same_parties(input_data=self.input_data, train_data=self.train_data, test_data=self.test_data)
+        check_same_parties(
+            input_data=self.input_data, train_data=self.train_data, test_data=self.test_data
+        )
         if self.stratify and self.stratify.party not in self.input_data:
             raise ValueError(f"stratify.party is {self.stratify.party}, who is not in input_data")
         return self
@@ -101,7 +119,9 @@ def prepare_split(run: Run, config: TrainTestSplitConfig) -> SplitInput:
     return SplitInput(table, chosen)
 
 
-@TaskDispatcher.register_task("train_test_split", config=TrainTestSplitConfig, prepare=prepare_split)
+@TaskDispatcher.register_task(
+    "train_test_split", config=TrainTestSplitConfig, prepare=prepare_split
+)
 def execute_train_test_split(devices: Devices, task_config: TrainTestSplitConfig) -> dict[str, Any]:
     """Split aligned tables into the same training and test rows at every party."""
     run, config = devices.run, task_config
@@ -159,7 +179,9 @@ def _split(table: Table, train_size: float, draw: Any, groups: Array | None = No
 
     try:
         return list(
-            train_test_split(np.arange(table.rows), train_size=train_size, random_state=draw, stratify=groups)
+            train_test_split(
+                np.arange(table.rows), train_size=train_size, random_state=draw, stratify=groups
+            )
         )
     except ValueError as error:
         message = "There are too few rows, or too few of a label value, to split."
@@ -200,7 +222,9 @@ def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) ->
 )
 def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> dict[str, Any]:
     """Replace categories by their place in sorted order, as scikit-learn does, each column at its owner."""
-    return write_transformed(devices, task_config, "label_encoder", ("category_count", "categories"))
+    return write_transformed(
+        devices, task_config, "label_encoder", ("category_count", "categories")
+    )
 
 
 @TaskDispatcher.register_task(
@@ -210,7 +234,9 @@ def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> 
 )
 def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -> dict[str, Any]:
     """Replace a column by one of 0 and 1 for each category, as scikit-learn does, at its owner."""
-    return write_transformed(devices, task_config, "onehot_encoder", ("categories", "output_columns"))
+    return write_transformed(
+        devices, task_config, "onehot_encoder", ("categories", "output_columns")
+    )
 
 
 @TaskDispatcher.register_task(
@@ -230,4 +256,6 @@ def execute_fillna(devices: Devices, task_config: FillnaConfig) -> dict[str, Any
     """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its owner."""
     own: Transformed = devices.run.inputs
     filled = own.of_each(lambda name: missing_count(own.before, name))
-    return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {"filled_cells": filled}
+    return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {
+        "filled_cells": filled
+    }

@@ -50,7 +50,12 @@ _OLDER_PROTOCOLS = {
     "BC22_PSI_2PC": "RR22",  # BC22 is gone from SecretFlow
     "ECDH_PSI_3PC": "ECDH",
 }
-_CURVES = {"25519": "CURVE_25519", "fourq": "CURVE_FOURQ", "sm2": "CURVE_SM2", "secp256k1": "CURVE_SECP256K1"}
+_CURVES = {
+    "25519": "CURVE_25519",
+    "fourq": "CURVE_FOURQ",
+    "sm2": "CURVE_SM2",
+    "secp256k1": "CURVE_SECP256K1",
+}
 _NO_ROW = "NULL"  # native PSI takes an empty text for this, its default
 _OWN_SALT = -1  # row number of the random key
 _JOINS = {
@@ -65,12 +70,15 @@ _JOINS = {
 class PsiConfig(TaskConfig):
     """``task_config`` of `psi`."""
 
-    keys: PartyColumns = Field(description="The columns to join on, in matching order: {party: [columns]}.")
+    keys: PartyColumns = Field(
+        description="The columns to join on, in matching order: {party: [columns]}."
+    )
     input_paths: Reads = Field(description="The table of each party.")
     output_paths: Writes = Field(description="Where each party that gets rows writes its own.")
     receiver: PartyName = Field(description="The party that gets the rows in any case.")
     protocol: Literal["RR22", "ECDH", "KKRT"] | None = Field(
-        None, description="RR22 for two parties and ECDH for more unless set; older names are accepted."
+        None,
+        description="RR22 for two parties and ECDH for more unless set; older names are accepted.",
     )
     broadcast_result: bool = Field(True, description="Whether the other parties get the rows too.")
     join: Literal["inner", "left", "right", "full", "difference"] = Field(
@@ -87,7 +95,9 @@ class PsiConfig(TaskConfig):
     def _current_name(cls, value: Any) -> Any:
         name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
         if name == "BC22_PSI_2PC":
-            log.warning("SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced")
+            log.warning(
+                "SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced"
+            )
         return _OLDER_PROTOCOLS.get(name, name) if isinstance(name, str) else name
 
     @model_validator(mode="after")
@@ -95,20 +105,28 @@ class PsiConfig(TaskConfig):
         parties = set(self.input_paths)
         getters = parties if self.broadcast_result else {self.receiver}
         if len(parties) < 2:
-            raise ValueError(f"input_paths names {' '.join(parties)} only; psi takes two parties or more")
+            raise ValueError(
+                f"input_paths names {' '.join(parties)} only; psi takes two parties or more"
+            )
         check_same_parties(keys=self.keys, input_paths=parties)
         if len({len(columns) for columns in self.keys.values()}) > 1 or not all(self.keys.values()):
-            raise ValueError("keys must name the same number of columns, one or more, for every party")
+            raise ValueError(
+                "keys must name the same number of columns, one or more, for every party"
+            )
         if any(len(set(columns)) < len(columns) for columns in self.keys.values()):
             raise ValueError("keys must not name a column twice")
         if self.receiver not in parties:
             raise ValueError(f"receiver is {self.receiver}, who is not in input_paths")
         if not getters <= set(self.output_paths) <= parties:
-            raise ValueError(f"output_paths must name {' and '.join(sorted(getters))}, who get the rows")
+            raise ValueError(
+                f"output_paths must name {' and '.join(sorted(getters))}, who get the rows"
+            )
         if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):
             raise ValueError("with three or more parties join must be inner and protocol ECDH")
         if len(parties) > 2 and self.allow_duplicates:
-            raise ValueError("with three or more parties the keys must be unique: leave allow_duplicates out")
+            raise ValueError(
+                "with three or more parties the keys must be unique: leave allow_duplicates out"
+            )
         if self.join != "inner" and not self.broadcast_result:
             raise ValueError(
                 "a join other than inner gives rows to both parties: leave broadcast_result true"
@@ -154,7 +172,9 @@ def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
     table = run.read(config.input_paths, "input_paths")
     keys = encode_keys(table, config.keys[run.party])
     if len(keys.unique()) < len(keys) and not config.allow_duplicates:
-        raise DuplicateKeys(f"{run.party}: the keys of input_paths are not unique.", party=run.party)
+        raise DuplicateKeys(
+            f"{run.party}: the keys of input_paths are not unique.", party=run.party
+        )
     run.agree()
     return PsiInput(table, keys)
 
@@ -169,8 +189,14 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
     with progress_from_log(run, len(own.keys)):
         count = _run_psi(devices, config)
     if run.party not in config.getters:
-        return {"psi_protocol": config.used_protocol, "original_count": own.table.rows, "columns_used": []}
-    rows = own.table.take(_output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv")))
+        return {
+            "psi_protocol": config.used_protocol,
+            "original_count": own.table.rows,
+            "columns_used": [],
+        }
+    rows = own.table.take(
+        _output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv"))
+    )
     run.progress(0.8, "alignment")
     with run.timed("alignment"):
         check_alignment(devices, config, rows)
@@ -201,7 +227,9 @@ def encode_keys(table: Table, columns: Sequence[str]) -> pa.Array:
     for column in columns:
         cells = table.text_column(column)
         if cells.null_count or pc.any(pc.equal(cells, "")).as_py():
-            raise MissingKeys(f"{table.party}: key column {column!r} has empty cells.", party=table.party)
+            raise MissingKeys(
+                f"{table.party}: key column {column!r} has empty cells.", party=table.party
+            )
     return _encoded(table, columns)
 
 
@@ -258,7 +286,9 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
     for mask in _masks(devices, config, present).values():
         matched &= mask if len(mask) == rows.rows else False
     digest = f"{rows.rows}:{alignment_digest(keys, matched)}"
-    digests = sf.reveal({party: devices[party](lambda own=digest: own)() for party in config.getters})
+    digests = sf.reveal(
+        {party: devices[party](lambda own=digest: own)() for party in config.getters}
+    )
     if len(set(digests.values())) > 1:
         raise Misaligned()
 
@@ -272,8 +302,12 @@ def _masks(devices: Devices, config: PsiConfig, present: Array) -> dict[str, Arr
         return {}
     bits = np.packbits(present)
     masks = sf.reveal({party: devices[party](lambda own=bits: own)() for party in config.getters})
-    counts = sf.reveal({party: devices[party](lambda own=len(present): own)() for party in config.getters})
-    return {party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()}
+    counts = sf.reveal(
+        {party: devices[party](lambda own=len(present): own)() for party in config.getters}
+    )
+    return {
+        party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()
+    }
 
 
 def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[pa.Array, Array]:
@@ -336,7 +370,9 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
 
 
 def _native_protocol(config: PsiConfig) -> str:
-    return f"PROTOCOL_{config.used_protocol}" if len(config.input_paths) == 2 else "PROTOCOL_ECDH_NPC"
+    return (
+        f"PROTOCOL_{config.used_protocol}" if len(config.input_paths) == 2 else "PROTOCOL_ECDH_NPC"
+    )
 
 
 def _read_indices(path: Path) -> pa.Array:
@@ -350,7 +386,9 @@ def _read_indices(path: Path) -> pa.Array:
     return pa_csv.read_csv(path, convert_options=options).column("row").combine_chunks()
 
 
-def _output_rows(devices: Devices, config: PsiConfig, keys: pa.Array, indices: pa.Array) -> pa.Array:
+def _output_rows(
+    devices: Devices, config: PsiConfig, keys: pa.Array, indices: pa.Array
+) -> pa.Array:
     """The own rows to write: matches by key, then the rest of each side, null for what only the other has."""
     import numpy as np
     import pyarrow as pa

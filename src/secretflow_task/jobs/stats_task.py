@@ -35,19 +35,28 @@ class StatisticsConfig(TaskConfig):
     columns: ColumnNames | None = Field(
         None, description="Which columns; every numeric column but ids and label if absent."
     )
-    ids: PartyColumns | None = Field(None, description="Columns that are left out: {party: [columns]}.")
-    output_report: Report | None = Field(None, description="Where each party writes its result as JSON.")
+    ids: PartyColumns | None = Field(
+        None, description="Columns that are left out: {party: [columns]}."
+    )
+    output_report: Report | None = Field(
+        None, description="Where each party writes its result as JSON."
+    )
 
     def reveals(self) -> list[Use]:
         """Column names and row count to all."""
-        return [Use(party, "", (), "names of the columns, number of rows") for party in self.parties()]
+        return [
+            Use(party, "", (), "names of the columns, number of rows") for party in self.parties()
+        ]
 
 
 def reported(run: Run, config: StatisticsConfig, content: dict[str, Any]) -> dict[str, Any]:
     """The content with, where it is asked for, the path of the report that it is written to."""
     if config.output_report is None or run.party not in config.input_data:
         return content
-    return {**content, "output_report": {run.party: run.write_report(content, config.output_report)}}
+    return {
+        **content,
+        "output_report": {run.party: run.write_report(content, config.output_report)},
+    }
 
 
 class TableStatisticsConfig(StatisticsConfig):
@@ -95,13 +104,19 @@ def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
         names = own_features(table, config.columns, config.ids, of_kind=_all_columns)
         numbers = table.select(names).numeric_columns()
         table.numbers(numbers, missing=True)
-        own = OwnColumns(table, tuple(numbers), tuple(name for name in names if name not in numbers))
+        own = OwnColumns(
+            table, tuple(numbers), tuple(name for name in names if name not in numbers)
+        )
     agree_on_features(run, names, config.columns)
     return own
 
 
-@TaskDispatcher.register_task("table_statistics", config=TableStatisticsConfig, prepare=prepare_statistics)
-def execute_table_statistics(devices: Devices, task_config: TableStatisticsConfig) -> dict[str, Any]:
+@TaskDispatcher.register_task(
+    "table_statistics", config=TableStatisticsConfig, prepare=prepare_statistics
+)
+def execute_table_statistics(
+    devices: Devices, task_config: TableStatisticsConfig
+) -> dict[str, Any]:
     """Describe columns at their owners: 26 statistics of each number column, counts of each text column."""
     import secretflow as sf
 
@@ -109,10 +124,17 @@ def execute_table_statistics(devices: Devices, task_config: TableStatisticsConfi
     own: OwnColumns = run.inputs
     content = own.described()
     if config.share:
-        parts = sf.reveal([devices[party](lambda: content)() for party in sorted(config.input_data)])
-        content = {key: {name: part[key][name] for part in parts for name in part[key]} for key in content}
+        parts = sf.reveal(
+            [devices[party](lambda: content)() for party in sorted(config.input_data)]
+        )
+        content = {
+            key: {name: part[key][name] for part in parts for name in part[key]} for key in content
+        }
     rows = {"rows": own.table.rows} if own.table else {}
-    return {**reported(run, config, {**content, **rows}), "columns_used": [*own.numbers, *own.texts]}
+    return {
+        **reported(run, config, {**content, **rows}),
+        "columns_used": [*own.numbers, *own.texts],
+    }
 
 
 def number_statistics(table: Table, name: str) -> dict[str, Any]:
@@ -125,16 +147,26 @@ def number_statistics(table: Table, name: str) -> dict[str, Any]:
 
     column = pd.Series(table.numbers([name], missing=True).ravel())
     centred = column - column.mean()
-    figures = {key: getattr(column, key)() for key in ("min", "max", "mean", "var", "std", "sem", "skew")}
+    figures = {
+        key: getattr(column, key)() for key in ("min", "max", "mean", "var", "std", "sem", "skew")
+    }
     figures["kurtosis"] = column.kurtosis()
     figures |= zip(("q1", "q2", "q3"), column.quantile([0.25, 0.5, 0.75]))
     powers = _powers(column)
     figures |= {f"moment_{power}": raised.mean() for power, raised in powers.items()}
-    figures |= {f"central_moment_{power}": raised.mean() for power, raised in _powers(centred).items()}
+    figures |= {
+        f"central_moment_{power}": raised.mean() for power, raised in _powers(centred).items()
+    }
     figures["sum"] = column.sum()
     figures |= {f"sum_{power}": raised.sum() for power, raised in powers.items()}
-    finite = {key: float(value) if abs(value) < float("inf") else None for key, value in figures.items()}
-    return {"datatype": _datatype(table, name), **_counts(len(column), int(column.count())), **finite}
+    finite = {
+        key: float(value) if abs(value) < float("inf") else None for key, value in figures.items()
+    }
+    return {
+        "datatype": _datatype(table, name),
+        **_counts(len(column), int(column.count())),
+        **finite,
+    }
 
 
 def _powers(column: pd.Series[float]) -> dict[int, pd.Series[float]]:
@@ -152,7 +184,12 @@ def text_statistics(table: Table, name: str) -> dict[str, Any]:
 
 def _counts(total: int, present: int) -> dict[str, float]:
     missing = total - present
-    return {"total_count": total, "count": present, "count_na": missing, "na_ratio": missing / total}
+    return {
+        "total_count": total,
+        "count": present,
+        "count_na": missing,
+        "na_ratio": missing / total,
+    }
 
 
 def _datatype(table: Table, name: str) -> str:
@@ -206,7 +243,9 @@ class VifConfig(CorrelationConfig):
 
     def reveals(self) -> list[Use]:
         """What it is computed from, and the result."""
-        return super().reveals() + [Use(party, "", (), "the VIF of every column") for party in self.parties()]
+        return super().reveals() + [
+            Use(party, "", (), "the VIF of every column") for party in self.parties()
+        ]
 
 
 def prepare_correlation(run: Run, config: CorrelationConfig) -> Features:
@@ -282,12 +321,16 @@ def correlations(devices: Devices) -> Array:
     for pair, block in sf.reveal(_cross_products(devices, parties, length)).items():
         blocks[pair] = np.asarray(block, dtype=np.float64) / length**2
         blocks[pair[::-1]] = blocks[pair].T
-    matrix = np.block([[blocks[row, column] for column in parties] for row in parties]).clip(-1.0, 1.0)
+    matrix = np.block([[blocks[row, column] for column in parties] for row in parties]).clip(
+        -1.0, 1.0
+    )
     np.fill_diagonal(matrix, 1.0)
     return matrix
 
 
-def _cross_products(devices: Devices, parties: list[str], length: float) -> dict[tuple[str, str], Any]:
+def _cross_products(
+    devices: Devices, parties: list[str], length: float
+) -> dict[tuple[str, str], Any]:
     """The products of the columns of every two parties, scaled to ``length``, as shares."""
     own: Features = devices.run.inputs
     spu, pairs = devices["spu"], list(combinations(parties, 2))
@@ -295,12 +338,15 @@ def _cross_products(devices: Devices, parties: list[str], length: float) -> dict
     for done, rows in row_chunks(own.table.rows, own.count):
         devices.run.progress(0.05 + 0.9 * done, "correlation")
         parts = {
-            party: devices[party](lambda part: own.values[part] * length)(rows).to(spu) for party in parties
+            party: devices[party](lambda part: own.values[part] * length)(rows).to(spu)
+            for party in parties
         }
         for first, second in pairs:
             product = spu(lambda a, b: a.T @ b)(parts[first], parts[second])
             before = sums.get((first, second))
-            sums[first, second] = product if before is None else spu(lambda a, b: a + b)(before, product)
+            sums[first, second] = (
+                product if before is None else spu(lambda a, b: a + b)(before, product)
+            )
     return sums
 
 

@@ -57,7 +57,9 @@ class TransformConfig(TaskConfig):
         check_same_parties(input_data=self.input_data, output_data=self.output_data)
         fitted = {"columns", "model_output", *self.options()} & self.model_fields_set
         if self.model_path and fitted:
-            raise ValueError(f"model_path goes without {' and '.join(sorted(fitted))}, which the model has")
+            raise ValueError(
+                f"model_path goes without {' and '.join(sorted(fitted))}, which the model has"
+            )
         if not (self.wanted() or self.ids or self.label or self.model_path):
             raise ValueError("give columns, or ids or label so that they are not transformed")
         return self
@@ -135,7 +137,9 @@ def prepare_transformation(
     return prepare
 
 
-def _load(run: Run, path: str | Mapping[str, str], task_type: str) -> tuple[Manifest, dict[str, Fitted]]:
+def _load(
+    run: Run, path: str | Mapping[str, str], task_type: str
+) -> tuple[Manifest, dict[str, Fitted]]:
     folder = run.source(run.model_path(path), "model_path")
     manifest = load_manifest(folder, run.party)
     manifest.check_use(task_type, run.parties, manifest.protocol, manifest.field, run.party)
@@ -179,6 +183,8 @@ def _save(run: Run, config: TransformConfig, task_type: str, own: Transformed) -
     folder = run.stage_folder(path, "model_output")
     (folder / _PARAMETERS).write_text(json.dumps(own.fitted), encoding="utf-8")
     made_for = (run.protocol.name, run.protocol.numbers)
-    manifest = Manifest(run.model_id, task_type, run.parties, own.names, *made_for, config.options())
+    manifest = Manifest(
+        run.model_id, task_type, run.parties, own.names, *made_for, config.options()
+    )
     save_manifest(folder, manifest, run.party)
     return run.shown(path, "model_output")

@@ -26,7 +26,10 @@ class MinMaxScalerConfig(TransformConfig):
     """``task_config`` of `min_max_scaler`."""
 
     feature_range: list[float] = Field(
-        [0.0, 1.0], min_length=2, max_length=2, description="What the least and the greatest value become."
+        [0.0, 1.0],
+        min_length=2,
+        max_length=2,
+        description="What the least and the greatest value become.",
     )
 
     @model_validator(mode="after")
@@ -40,11 +43,15 @@ class BinningConfig(TransformConfig):
     """``task_config`` of `binning`."""
 
     method: Literal["quantile", "equal_width", "custom"] = Field(
-        "quantile", description="Bins of as many rows each, of the same width, or between own split points."
+        "quantile",
+        description="Bins of as many rows each, of the same width, or between own split points.",
     )
-    n_bins: int = Field(10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide.")
+    n_bins: int = Field(
+        10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide."
+    )
     split_points: dict[str, list[float]] | None = Field(
-        None, description="For custom: {column: [points]}, rising; a value on a point is in the lower bin."
+        None,
+        description="For custom: {column: [points]}, rising; a value on a point is in the lower bin.",
     )
 
     @model_validator(mode="after")
@@ -88,7 +95,9 @@ def fit_min_max(table: Table, name: str, config: MinMaxScalerConfig) -> Fitted:
     scaler = MinMaxScaler(feature_range=tuple(config.feature_range))
     scaler.fit(present_numbers(table, name).reshape(-1, 1))
     found = {"min": scaler.data_min_, "max": scaler.data_max_, "scale": scaler.scale_}
-    return {key: float(value[0]) for key, value in found.items()} | {"lower": config.feature_range[0]}
+    return {key: float(value[0]) for key, value in found.items()} | {
+        "lower": config.feature_range[0]
+    }
 
 
 def scale_to_range(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
@@ -124,7 +133,9 @@ def bin_index(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
 
     values = exact_numbers(table, name)
     return {
-        name: np.where(np.isnan(values), -1, np.searchsorted(fitted["split_points"], values, side="left"))
+        name: np.where(
+            np.isnan(values), -1, np.searchsorted(fitted["split_points"], values, side="left")
+        )
     }
 
 
@@ -132,7 +143,9 @@ def bin_counts(table: Table, name: str, points: list[float]) -> list[dict[str, A
     """The rules and the number of rows of each bin of a transformed column; a missing bound is open."""
     import numpy as np
 
-    counts = np.bincount(table.numbers([name]).ravel().astype(int) + 1, minlength=len(points) + 2).tolist()
+    counts = np.bincount(
+        table.numbers([name]).ravel().astype(int) + 1, minlength=len(points) + 2
+    ).tolist()
     edges = [None, *points, None]
     bins = [
         {"bin": index, "above": edges[index], "up_to": edges[index + 1], "count": counts[index + 1]}

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Method = Literal["quantile", "eq_range", "chimerge"]
 FIRST_BINS = 100  # that chimerge starts from
-_CHI_LIMIT = 2.705543454095404  # neighbours further apart differ with p < 0.1 (one degree of freedom)
+_CHI_LIMIT = (
+    2.705543454095404  # neighbours further apart differ with p < 0.1 (one degree of freedom)
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def _chi_squares(rows: Array, positives: Array) -> Array:
     share = (positives[:-1] + positives[1:]) / (first + second)
     variance = share * (1 - share) * (1 / first + 1 / second)
     difference = positives[:-1] / first - positives[1:] / second
-    return np.asarray(np.divide(difference**2, variance, out=np.zeros_like(share), where=variance > 0))
+    return np.asarray(
+        np.divide(difference**2, variance, out=np.zeros_like(share), where=variance > 0)
+    )
 
 
 def _joined(values: Array, at: int) -> Array:

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, ConstantColumn, MissingValues, TooFewRows, TooManyCategories
+from secretflow_task.errors import (
+    BadLabel,
+    ConstantColumn,
+    MissingValues,
+    TooFewRows,
+    TooManyCategories,
+)
 from secretflow_task.jobs.cells import exact_numbers
-from secretflow_task.jobs.columns import agree_on_features, find_label_party, own_features, reveal_to
+from secretflow_task.jobs.columns import (
+    agree_on_features,
+    find_label_party,
+    own_features,
+    reveal_to,
+)
 from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
 from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
 from secretflow_task.task_config import PartyName, Use, Writes, check_same_parties
@@ -28,28 +39,37 @@ if TYPE_CHECKING:
 
 
 _MOST_BINS = 1000  # of a column
-_ROWS_PER_BIN = 5  # with as many bins as rows, counts of positives would be equations for every label
+_ROWS_PER_BIN = (
+    5  # with as many bins as rows, counts of positives would be equations for every label
+)
 
 
 class WoeConfig(StatisticsConfig):
     """``task_config`` of `woe_iv`."""
 
     output_data: Writes | None = Field(
-        None, description="Where each party writes its table with the WOE in the place of the cells."
+        None,
+        description="Where each party writes its table with the WOE in the place of the cells.",
     )
     label: str = Field(description="The label column.")
     label_party: PartyName | None = Field(
         None, description="Who holds the label; needed if several parties have it."
     )
     positive_value: str | int | float | None = Field(
-        None, description="The label's value that counts, all others are negative; absent: 1, the other 0."
+        None,
+        description="The label's value that counts, all others are negative; absent: 1, the other 0.",
     )
     method: Method = Field(
-        "quantile", description="Equal counts, equal widths, or neighbours joined while they are similar."
+        "quantile",
+        description="Equal counts, equal widths, or neighbours joined while they are similar.",
     )
-    n_bins: int = Field(10, ge=2, le=100, description="Bins of a number column, besides missing cells.")
+    n_bins: int = Field(
+        10, ge=2, le=100, description="Bins of a number column, besides missing cells."
+    )
     min_bin_rows: int = Field(
-        5, ge=1, description="Smaller bins join their neighbour: they would tell labels of single rows."
+        5,
+        ge=1,
+        description="Smaller bins join their neighbour: they would tell labels of single rows.",
     )
 
     @model_validator(mode="after")
@@ -62,11 +82,23 @@ class WoeConfig(StatisticsConfig):
 
     def reveals(self) -> list[Use]:
         """Bins' numbers to all, positive rows of a bin to the bin's owner, IV to the label's party."""
-        bins = "of up to 100 bins that are joined later" if self.method == "chimerge" else "of every bin"
+        bins = (
+            "of up to 100 bins that are joined later"
+            if self.method == "chimerge"
+            else "of every bin"
+        )
         return [
             *super().reveals(),
-            *(Use(party, "", (), "how many bins the columns of a party have") for party in self.parties()),
-            Use("owner of a column", "", (self.label,), f"how many rows {bins} of the column are positive"),
+            *(
+                Use(party, "", (), "how many bins the columns of a party have")
+                for party in self.parties()
+            ),
+            Use(
+                "owner of a column",
+                "",
+                (self.label,),
+                f"how many rows {bins} of the column are positive",
+            ),
             Use(self.label_party or "label party", "", (), "the information value of every column"),
         ]
 
@@ -93,7 +125,9 @@ class WoeInput:
         """1 where a row is in a bin, int32 of shape (rows, bins of all own columns)."""
         import numpy as np
 
-        parts = [bins.index[rows, None] == np.arange(len(bins.names)) for bins in self.bins.values()]
+        parts = [
+            bins.index[rows, None] == np.arange(len(bins.names)) for bins in self.bins.values()
+        ]
         return np.hstack(parts).astype(np.int32)
 
     def label_of(self, rows: slice) -> Array:
@@ -107,7 +141,9 @@ class WoeInput:
 
         if self.label is None or self.table.party != self.label_party or not self.bins:
             return None
-        counts = [np.bincount(bins.index, self.label, len(bins.names)) for bins in self.bins.values()]
+        counts = [
+            np.bincount(bins.index, self.label, len(bins.names)) for bins in self.bins.values()
+        ]
         return np.hstack(counts)
 
     def split(self, counts: Array) -> dict[str, Array]:
@@ -124,7 +160,9 @@ def prepare_woe(run: Run, config: WoeConfig) -> WoeInput:
     own = own_features(table, config.columns, config.ids, config.label)
     bins = {name: bins_of(table, name, config) for name in own}
     has_label = config.label in table.columns
-    label = own_label(table, config) if has_label and config.label_party in (None, run.party) else None
+    label = (
+        own_label(table, config) if has_label and config.label_party in (None, run.party) else None
+    )
     width = sum(len(own_bins.names) for own_bins in bins.values())
     names, facts = agree_on_features(
         run, own, config.columns, rows=table.rows, has_label=has_label, bins=width
@@ -156,9 +194,13 @@ def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
     bins = _any_bins(table, name, config)
     about = f"{table.party}: column {name!r} of {table.purpose}"
     if len(bins.names) > _MOST_BINS:
-        raise TooManyCategories(f"{about} has more than {_MOST_BINS} categories.", party=table.party)
+        raise TooManyCategories(
+            f"{about} has more than {_MOST_BINS} categories.", party=table.party
+        )
     if len(bins.names) < 2:
-        raise ConstantColumn(f"{about} cannot be parted: all but a few cells are equal.", party=table.party)
+        raise ConstantColumn(
+            f"{about} cannot be parted: all but a few cells are equal.", party=table.party
+        )
     if bins.rows.min() < config.min_bin_rows:
         raise TooFewRows(
             f"{about} has a category, or missing cells, in fewer than min_bin_rows rows.",
@@ -175,7 +217,9 @@ def _any_bins(table: Table, name: str, config: WoeConfig) -> Bins:
         return category_bins(table.categories(name))
     values = table.numbers([name], missing=True).ravel()
     if np.isnan(values).all():
-        raise MissingValues(f"{table.party}: column {name!r} has empty cells only.", party=table.party)
+        raise MissingValues(
+            f"{table.party}: column {name!r} has empty cells only.", party=table.party
+        )
     return numeric_bins(values, config.method, config.n_bins, config.min_bin_rows)
 
 
@@ -190,7 +234,9 @@ def own_label(table: Table, config: WoeConfig) -> Array:
     if isinstance(config.positive_value, str):
         cells = table.categories(config.label)
         if None in cells:
-            raise MissingValues(f"{table.party}: label {config.label!r} has empty cells.", party=table.party)
+            raise MissingValues(
+                f"{table.party}: label {config.label!r} has empty cells.", party=table.party
+            )
         positive = np.array([cell == config.positive_value for cell in cells])
     else:
         table.numbers([config.label])  # refuses what is missing
@@ -198,12 +244,16 @@ def own_label(table: Table, config: WoeConfig) -> Array:
         if config.positive_value is None and not np.isin(values, (0.0, 1.0)).all():
             problem = f"{table.party}: label {config.label!r} is not 0 and 1."
             raise BadLabel(
-                problem, party=table.party, hint="Give positive_value, the label that counts as positive."
+                problem,
+                party=table.party,
+                hint="Give positive_value, the label that counts as positive.",
             )
         positive = values == (1 if config.positive_value is None else config.positive_value)
     if positive.all() or not positive.any():
         problem = f"{table.party}: label {config.label!r} is positive in no row or in all."
-        raise BadLabel(problem, party=table.party, hint="Both kinds are needed; check positive_value.")
+        raise BadLabel(
+            problem, party=table.party, hint="Both kinds are needed; check positive_value."
+        )
     return positive.astype(np.int32)
 
 
@@ -217,13 +267,17 @@ def execute_woe_iv(devices: Devices, task_config: WoeConfig) -> dict[str, Any]:
         for name, positives in own.split(_positives(devices, own)).items()
     }
     content: dict[str, Any] = {"woe": {name: figures for name, (_, figures) in weighed.items()}}
-    values = _gathered(devices, own, {name: figures["iv"] for name, figures in content["woe"].items()})
+    values = _gathered(
+        devices, own, {name: figures["iv"] for name, figures in content["woe"].items()}
+    )
     if run.party == own.label_party:
         content["iv"] = values
     result = reported(run, config, {**content, "rows": own.table.rows})
     if config.output_data is not None:
         columns = {name: codes for name, (codes, _) in weighed.items()}
-        path = run.write(own.table.with_columns(columns), config.output_data[run.party], "output_data")
+        path = run.write(
+            own.table.with_columns(columns), config.output_data[run.party], "output_data"
+        )
         result["output_data"] = {run.party: path}
     return {**result, "columns_used": own.names[run.party]}
 
@@ -262,12 +316,17 @@ def _weighed(bins: Bins, positives: Array, config: WoeConfig) -> tuple[Array, di
     rows = zip(bins.names, bins.rows.tolist(), positives.tolist(), woe.tolist(), iv.tolist())
     keys = ("bin", "rows", "positives", "woe", "iv")
     table = [dict(zip(keys, values)) for values in rows]
-    return woe[bins.index], {"split_points": bins.points.tolist(), "bins": table, "iv": float(iv.sum())}
+    return woe[bins.index], {
+        "split_points": bins.points.tolist(),
+        "bins": table,
+        "iv": float(iv.sum()),
+    }
 
 
 def _gathered(devices: Devices, own: WoeInput, values: dict[str, float]) -> dict[str, float]:
     """The information values of all columns at the label's party; the others get none."""
     parts = [
-        reveal_to(devices, own.label_party, devices[party](lambda: values)()) or {} for party in own.widths
+        reveal_to(devices, own.label_party, devices[party](lambda: values)()) or {}
+        for party in own.widths
     ]
     return {name: part[name] for part in parts for name in part}

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Step(Strict):
     """One step: a name, and the ``task_config`` of its task."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="What later steps and errors call it.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$", description="What later steps and errors call it."
+    )
     task_config: dict[str, Any] = Field(
         description="As for the task alone; for a path also {step: NAME, output: KEY} of an earlier step."
     )
@@ -134,7 +136,10 @@ def _resolve(value: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     if _is_reference(value):
         found = outputs.get(value["step"], {}).get(value["output"])
         if found is None:
-            known = ", ".join(f"{step}.{name}" for step, names in outputs.items() for name in names) or "none"
+            known = (
+                ", ".join(f"{step}.{name}" for step, names in outputs.items() for name in names)
+                or "none"
+            )
             raise InvalidTaskConfig(
                 f"No earlier step writes {value['step']}.{value['output']} (known: {known})."
             )

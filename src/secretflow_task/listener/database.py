@@ -17,7 +17,9 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.errors import DatabaseUnavailable
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_MIGRATION_LOCK = 0x5F_77_6F_72  # the number of an advisory lock of PostgreSQL: any, but always the same
+_MIGRATION_LOCK = (
+    0x5F_77_6F_72  # the number of an advisory lock of PostgreSQL: any, but always the same
+)
 _BUSY_SECONDS = 5.0  # how long SQLite waits for another writer
 _POSTGRESQL = {
     # A server that hangs, or that the network hides, must not hang the listener.
@@ -43,7 +45,9 @@ class Database:
     def __init__(self, url: str | URL, read_only: bool = False) -> None:
         parsed = make_url(url)
         try:
-            self.engine = _sqlite(parsed, read_only) if parsed.drivername == "sqlite" else _postgresql(parsed)
+            self.engine = (
+                _sqlite(parsed, read_only) if parsed.drivername == "sqlite" else _postgresql(parsed)
+            )
         except ImportError as error:
             hint = "Install the extra `postgresql`: pip install 'secretflow-worker[postgresql]'."
             raise DatabaseUnavailable(hint=hint) from error
@@ -54,7 +58,9 @@ class Database:
     @staticmethod
     def of(settings: Settings, read_only: bool = False) -> Database:
         """The database that the settings name."""
-        default = URL.create("sqlite", database=str(settings.state_dir.absolute() / "status.sqlite"))
+        default = URL.create(
+            "sqlite", database=str(settings.state_dir.absolute() / "status.sqlite")
+        )
         return Database(settings.database_url.get_secret_value() or default, read_only)
 
     def __enter__(self) -> Database:
@@ -78,7 +84,9 @@ class Database:
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         with self.engine.begin() as connection:  # on SQLite this is a lock already
             if self.kind == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
+                )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -106,7 +114,9 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # results are nobody else's business
     engine = create_engine(
-        URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
+        URL.create(
+            "sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}
+        ),
         connect_args={"timeout": _BUSY_SECONDS},
     )
     # A writer takes its lock when it begins: one that reads first can be refused it later, without a wait.
@@ -117,7 +127,9 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         connection.isolation_level = None  # else Python's module begins by itself, too late
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # what is acknowledged must survive the machine
+            connection.execute(
+                "PRAGMA synchronous = FULL"
+            )  # what is acknowledged must survive the machine
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:

@@ -40,12 +40,22 @@ class Entry(BaseModel):
 
     def event_row(self) -> dict[str, Any]:
         """The row in the table of events."""
-        named = self.model_dump(include={"event_id", "execution_id", "party", "seq", "timestamp", "data"})
+        named = self.model_dump(
+            include={"event_id", "execution_id", "party", "seq", "timestamp", "data"}
+        )
         return named | {"status": self.status.value}
 
     def execution_row(self) -> dict[str, Any]:
         """The row in the table of executions, if no other event were known."""
-        ids = ("execution_id", "party", "task_request_id", "task_id", "subtask_id", "task_name", "task_type")
+        ids = (
+            "execution_id",
+            "party",
+            "task_request_id",
+            "task_id",
+            "subtask_id",
+            "task_name",
+            "task_type",
+        )
         failure = ("error", "error_type", "error_code", "hint", "failed_party")
         return {
             **{name: getattr(self, name) for name in ids},
@@ -77,5 +87,7 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nul(item) for item in value]
     return (
-        value.replace("\0", "\ufffd") if isinstance(value, str) and not isinstance(value, Status) else value
+        value.replace("\0", "\ufffd")
+        if isinstance(value, str) and not isinstance(value, Status)
+        else value
     )

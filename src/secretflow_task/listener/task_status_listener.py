@@ -24,7 +24,9 @@ from secretflow_task.utils.status_notifier import GROUP, STREAM
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read
 _SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails
-_DEAD_MILLISECONDS = 15_000  # without a commit, after which another consumer takes over what one had read
+_DEAD_MILLISECONDS = (
+    15_000  # without a commit, after which another consumer takes over what one had read
+)
 _CLAIM_SECONDS = 5.0  # between two looks at what the others have left
 _FORGOTTEN_MILLISECONDS = 24 * 3_600_000  # without a word, after which the group forgets a consumer
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -72,7 +74,9 @@ class TaskStatusListener:
                 self.step()
                 if pause:
                     seconds = round(time.monotonic() - since, 1)
-                    log.info("Events are written again.", action="listener_goes_on", seconds=seconds)
+                    log.info(
+                        "Events are written again.", action="listener_goes_on", seconds=seconds
+                    )
                 pause = 0.0
             except (RedisError, DBAPIError, OSError) as error:
                 if not pause:
@@ -163,7 +167,10 @@ def listen(settings: Settings) -> None:
         DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
     """
     url = settings.redis_url.get_secret_value()
-    with Redis.from_url(url, socket_timeout=_SOCKET_SECONDS) as redis, Database.of(settings) as database:
+    with (
+        Redis.from_url(url, socket_timeout=_SOCKET_SECONDS) as redis,
+        Database.of(settings) as database,
+    ):
         listener = TaskStatusListener(redis, database, settings.name)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())

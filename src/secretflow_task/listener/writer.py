@@ -46,7 +46,9 @@ class Writer:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         # Sorted, since two writers that lock rows in different orders would wait for each other for ever.
-        events = sorted((entry.event_row() for entry in entries), key=lambda row: str(row["event_id"]))
+        events = sorted(
+            (entry.event_row() for entry in entries), key=lambda row: str(row["event_id"])
+        )
         rows = [entry.execution_row() for entry in entries]
         rows.sort(key=lambda row: (row["execution_id"], row["party"], row["last_seq"]))
         with self._database.engine.begin() as connection:
@@ -60,7 +62,9 @@ def _show_newest(insert: Any) -> Any:
     running = Status.RUNNING.value
     newer = and_(old.status == running, or_(new.status != running, new.last_seq > old.last_seq))
     shown = {
-        column.name: case((newer, new[column.name]), else_=column) for column in old if not column.primary_key
+        column.name: case((newer, new[column.name]), else_=column)
+        for column in old
+        if not column.primary_key
     }
     shown["first_timestamp"] = case(
         (new.first_timestamp < old.first_timestamp, new.first_timestamp), else_=old.first_timestamp

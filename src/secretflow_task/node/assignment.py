@@ -91,7 +91,9 @@ class Assignment:
         Raises:
             PeerUnreachable: it can do nothing of it.
         """
-        listed = isinstance(dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list)
+        listed = isinstance(
+            dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list
+        )
         hosted = [party for party in plan.parties if listed or party in settings.parties]
         if plan.fixed and plan.fixed.self_party in hosted:
             hosted = [plan.fixed.self_party]
@@ -103,7 +105,9 @@ class Assignment:
             raise PeerUnreachable(f"This node does not host {unknown[0]} and has no link to it.")
         if not hosted:
             raise PeerUnreachable("This node hosts no party of the request.")
-        return Assignment(Plan.of(plan.request, between_nodes=True) if strangers else plan, hosted, strangers)
+        return Assignment(
+            Plan.of(plan.request, between_nodes=True) if strangers else plan, hosted, strangers
+        )
 
     def check(self, settings: Settings) -> None:
         """Refuse what a node with these settings may not do, before anything is started."""
@@ -117,7 +121,11 @@ class Assignment:
     def _check_protocol(self, settings: Settings) -> None:
         protocol = self.plan.protocol.name
         matters = self.strangers and "spu" in self.plan.needs
-        if matters and protocol not in _SECURE_BETWEEN_NODES and protocol not in settings.unsafe_protocols:
+        if (
+            matters
+            and protocol not in _SECURE_BETWEEN_NODES
+            and protocol not in settings.unsafe_protocols
+        ):
             raise UnsupportedProtocol(
                 f"{protocol} is not secure between nodes, and {self.hosted[0]} does not allow it.",
                 hint="Leave spu_config.protocol out: two parties take CHEETAH, three ABY3.",
@@ -129,12 +137,18 @@ def _with_fixed_addresses(plan: Plan, hosted: list[str]) -> Plan:
     """Raise `InvalidTaskConfig` unless the addresses are enough to run."""
     fixed = plan.fixed
     if len(hosted) > 1 or fixed is None:
-        raise InvalidTaskConfig("With fixed addresses sf_init_config.self_party must name the own party.")
+        raise InvalidTaskConfig(
+            "With fixed addresses sf_init_config.self_party must name the own party."
+        )
     missing = sorted(set(plan.parties) - set(fixed.spu)) if "spu" in plan.needs else []
     if missing:
-        raise InvalidTaskConfig(f"spu_config.nodes must say where the SPU of {missing[0]} is reached.")
+        raise InvalidTaskConfig(
+            f"spu_config.nodes must say where the SPU of {missing[0]} is reached."
+        )
     if plan.task.own_cluster:
-        raise InvalidTaskConfig("This task makes its own cluster, for which fixed addresses do not fit.")
+        raise InvalidTaskConfig(
+            "This task makes its own cluster, for which fixed addresses do not fit."
+        )
     return Plan.of(plan.request, between_nodes=True)
 
 

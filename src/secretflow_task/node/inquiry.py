@@ -35,7 +35,11 @@ class Inquiry:
     lost_seconds: float
 
     def failure(
-        self, executions: list[Execution], strangers: list[str], voted: bool, closing: threading.Event
+        self,
+        executions: list[Execution],
+        strangers: list[str],
+        voted: bool,
+        closing: threading.Event,
     ) -> WorkerError | None:
         """In what the execution has failed; None for success.
 
@@ -57,7 +61,9 @@ class Inquiry:
     ) -> WorkerError | None:
         """Who has not voted knows that it failed, but not in what."""
         for execution in executions if voted else []:
-            self.report(execution.request, execution.party, {"stage": "settling", "progress": 0.999})
+            self.report(
+                execution.request, execution.party, {"stage": "settling", "progress": 0.999}
+            )
         deadline = time.monotonic() + (self.settle_seconds if voted else self.lost_seconds)
         while time.monotonic() < deadline and not closing.is_set():
             outcome = self._outcome(coordinator, executions[0].request.execution_id)

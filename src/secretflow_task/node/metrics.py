@@ -63,7 +63,9 @@ OBSERVED = (
         "1, with the versions of the worker, of SecretFlow and of Python.",
         ("version", "secretflow", "python"),
     ),
-    Metric("sfworker_start_time_seconds", "gauge", "When the node was started, in seconds since 1970."),
+    Metric(
+        "sfworker_start_time_seconds", "gauge", "When the node was started, in seconds since 1970."
+    ),
     Metric(
         "sfworker_executions_total",
         "counter",
@@ -98,7 +100,9 @@ OBSERVED = (
         ("task_type",),
         (_GIB / 4, _GIB / 2, _GIB, 2 * _GIB, 4 * _GIB, 8 * _GIB, 16 * _GIB, 32 * _GIB),
     ),
-    Metric("sfworker_job_cpu_seconds_total", "counter", "CPU time of job processes.", ("task_type",)),
+    Metric(
+        "sfworker_job_cpu_seconds_total", "counter", "CPU time of job processes.", ("task_type",)
+    ),
     Metric(
         "sfworker_events_stored_total",
         "counter",
@@ -123,7 +127,9 @@ _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
     buckets = {"buckets": metric.buckets} if metric.buckets else {}
-    return _KINDS[metric.kind](metric.name, metric.meaning, metric.labels, registry=registry, **buckets)
+    return _KINDS[metric.kind](
+        metric.name, metric.meaning, metric.labels, registry=registry, **buckets
+    )
 
 
 class ByTaskType:
@@ -170,7 +176,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._made = {
-            metric.name: ByTaskType(metric) if "task_type" in metric.labels else _make(metric, self.registry)
+            metric.name: (
+                ByTaskType(metric) if "task_type" in metric.labels else _make(metric, self.registry)
+            )
             for metric in OBSERVED
         }
         self._by_task_type = [made for made in self._made.values() if isinstance(made, ByTaskType)]
@@ -182,7 +190,9 @@ class Metrics:
 
     def _begin(self) -> None:
         """Let exist from the start what is cheap, so that rates are right from the first event on."""
-        self._of("build_info", __version__, _version_of("secretflow"), platform.python_version()).set(1)
+        self._of(
+            "build_info", __version__, _version_of("secretflow"), platform.python_version()
+        ).set(1)
         self._of("start_time_seconds").set(time.time())
         for task_type in (*TaskDispatcher.list_supported_tasks(), _OTHER):
             self._of("executions_total", task_type, SUCCESS, "")

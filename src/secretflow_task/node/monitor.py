@@ -37,9 +37,16 @@ _FAREWELL_SECONDS = 1.0  # how long the end of the node waits for each of them
 
 SAMPLED = (
     Metric("sfworker_executions_running", "gauge", "Executions that run now."),
-    Metric("sfworker_executions_limit", "gauge", "Executions that may run at once: SFWORKER_CONCURRENCY."),
     Metric(
-        "sfworker_queue_length", "gauge", "Requests that wait in Redis; absent when it is away.", ("queue",)
+        "sfworker_executions_limit",
+        "gauge",
+        "Executions that may run at once: SFWORKER_CONCURRENCY.",
+    ),
+    Metric(
+        "sfworker_queue_length",
+        "gauge",
+        "Requests that wait in Redis; absent when it is away.",
+        ("queue",),
     ),
     Metric("sfworker_redis_up", "gauge", "1 if Redis answers, else 0."),
     Metric(
@@ -47,15 +54,29 @@ SAMPLED = (
         "gauge",
         "Proportional set size of all job processes; each is weighed every 10 s.",
     ),
-    Metric("sfworker_memory_size_bytes", "gauge", "Memory of the machine, or the container's limit if less."),
-    Metric("sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."),
     Metric(
-        "sfworker_template_ready", "gauge", "1 if jobs can be started; 0 while there is no template for them."
+        "sfworker_memory_size_bytes",
+        "gauge",
+        "Memory of the machine, or the container's limit if less.",
+    ),
+    Metric(
+        "sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."
+    ),
+    Metric(
+        "sfworker_template_ready",
+        "gauge",
+        "1 if jobs can be started; 0 while there is no template for them.",
     ),
     Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),
-    Metric("sfworker_outbox_oldest_seconds", "gauge", "Age of the oldest event that waits; 0 if none waits."),
     Metric(
-        "sfworker_events_dropped_total", "counter", "Progress that was dropped, since too many events waited."
+        "sfworker_outbox_oldest_seconds",
+        "gauge",
+        "Age of the oldest event that waits; 0 if none waits.",
+    ),
+    Metric(
+        "sfworker_events_dropped_total",
+        "counter",
+        "Progress that was dropped, since too many events waited.",
     ),
     Metric("sfworker_publish_failures_total", "counter", "Attempts to send events that failed."),
     Metric(
@@ -70,7 +91,10 @@ SAMPLED = (
         ("folder",),
     ),
     Metric(
-        "sfworker_disk_size_bytes", "gauge", "Size of the disk that holds a folder of the node.", ("folder",)
+        "sfworker_disk_size_bytes",
+        "gauge",
+        "Size of the disk that holds a folder of the node.",
+        ("folder",),
     ),
 )
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
@@ -82,7 +106,9 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 class NodeCollector(Collector):
     """Reads at each scrape what is there anyhow."""
 
-    def __init__(self, node: Node, metrics: Metrics, publisher: Publisher, redis: RedisGlance) -> None:
+    def __init__(
+        self, node: Node, metrics: Metrics, publisher: Publisher, redis: RedisGlance
+    ) -> None:
         self._node = node
         self._metrics = metrics
         self._publisher = publisher
@@ -133,7 +159,11 @@ class NodeCollector(Collector):
 
     def _of_disks(self) -> dict[str, Values]:
         settings = self._node.settings
-        folders = {"state": settings.state_dir, "work": settings.work_dir, "data": settings.data_root}
+        folders = {
+            "state": settings.state_dir,
+            "work": settings.work_dir,
+            "data": settings.data_root,
+        }
         free: dict[tuple[str, ...], float] = {}
         size: dict[tuple[str, ...], float] = {}
         for name, folder in folders.items():
@@ -187,7 +217,9 @@ class RedisGlance:
         except RedisError:
             return None
         steps = len(PRIORITY_STEPS)
-        lengths = {queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)}
+        lengths = {
+            queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)
+        }
         return Sight(lengths, lag)
 
     def _lag_seconds(self, now: tuple[int, int], groups: Any, pending: Any) -> float | None:
@@ -273,7 +305,9 @@ class Monitor:
 
 def _missing_threads(settings: Settings) -> list[str]:
     """A thread that ended by a defect: the node would go on without what it does."""
-    expected = {"status-publisher", "lease", "housekeeping"} | ({"peers"} if settings.peer_listen else set())
+    expected = {"status-publisher", "lease", "housekeeping"} | (
+        {"peers"} if settings.peer_listen else set()
+    )
     missing = expected - {thread.name for thread in threading.enumerate()}
     return [f"The thread {name} has ended." for name in sorted(missing)]
 

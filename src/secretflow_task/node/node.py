@@ -41,7 +41,10 @@ _HOUSEKEEPING_END_SECONDS = 5.0
 _GIVE_BACK_SECONDS = 2.0
 _SHUT_DOWN = "The node was shut down."
 # What a request ends with that is not run, by what the nodes on the same Redis have agreed.
-_REFUSALS: dict[Verdict, type[WorkerError]] = {Verdict.LOST: NodeLost, Verdict.CANCELLED: TaskCancelled}
+_REFUSALS: dict[Verdict, type[WorkerError]] = {
+    Verdict.LOST: NodeLost,
+    Verdict.CANCELLED: TaskCancelled,
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Node:
         on_event: Callable[[StatusEvent], None] = lambda event: None,
         template: Template | None = None,
         metrics: Metrics | None = None,
-        ownership: Callable[[Node], ContextManager[Ownership]] = lambda node: nullcontext(SoleOwnership()),
+        ownership: Callable[[Node], ContextManager[Ownership]] = lambda node: nullcontext(
+            SoleOwnership()
+        ),
     ) -> None:
         self.settings = settings
         self.on_event = on_event
@@ -87,7 +92,9 @@ class Node:
         self._closing = False
         self._left = threading.Event()
         self._workplace: Workplace
-        self._housekeeping = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
+        self._housekeeping = threading.Thread(
+            target=self._keep_house, name="housekeeping", daemon=True
+        )
         self.template = template or Template(settings.template_timeout_seconds)
         self._stack = ExitStack()
         self._hub: PeerHub | None = None
@@ -99,7 +106,9 @@ class Node:
             self._stack.callback(self._workplace.clear)
             if self.settings.peer_listen:
                 answer = partial(known_outcome, self.store)
-                self._hub = self._stack.enter_context(PeerHub(self.settings, self.store.decide, answer))
+                self._hub = self._stack.enter_context(
+                    PeerHub(self.settings, self.store.decide, answer)
+                )
                 self.metrics.know_peers(self._hub.dialler.book.peers)
             self.template.start()
             self.ownership = self._stack.enter_context(self._ownership_of(self))
@@ -123,7 +132,9 @@ class Node:
         settings, lost_seconds = self.settings, 2 * self.settings.peer_lost_seconds
         if self._hub is None:
             return None
-        return Inquiry(self.store, self._hub.ask, self.report, settings.settle_seconds, lost_seconds)
+        return Inquiry(
+            self.store, self._hub.ask, self.report, settings.settle_seconds, lost_seconds
+        )
 
     def _keep_house(self) -> None:
         """Forget now and every hour what is old: a node lives for months."""
@@ -134,7 +145,9 @@ class Node:
             except (OSError, sqlite3.Error) as error:
                 problem = type(error).__name__
                 log.warning(
-                    "What is old is not forgotten yet.", action="housekeeping_failed", problem=problem
+                    "What is old is not forgotten yet.",
+                    action="housekeeping_failed",
+                    problem=problem,
                 )
             if self._left.wait(_HOUSEKEEPING_SECONDS):
                 return
@@ -186,9 +199,13 @@ class Node:
             return self._known(request, assignment.hosted)
         if claim.verdict in _REFUSALS:
             log.info(
-                "The execution is not started.", action="execution_not_started", code=claim.verdict.value
+                "The execution is not started.",
+                action="execution_not_started",
+                code=claim.verdict.value,
             )
-            return self._end_unstarted(request, assignment.hosted, _REFUSALS[claim.verdict](), assignment)
+            return self._end_unstarted(
+                request, assignment.hosted, _REFUSALS[claim.verdict](), assignment
+            )
         return self._carry_out(assignment, claim.epoch)
 
     def _knows(self, party: str) -> bool:
@@ -197,14 +214,18 @@ class Node:
 
     def _carry_out(self, assignment: Assignment, epoch: int) -> Outcome:
         started = time.monotonic()
-        log.info("The execution starts.", action="execution_started", parties=assignment.plan.parties)
+        log.info(
+            "The execution starts.", action="execution_started", parties=assignment.plan.parties
+        )
         with ExitStack() as stack:
             try:
                 endings = self._run_parties(assignment, epoch, stack)
             except Unsettled:
                 log.warning("The execution is left undecided.", action="execution_undecided")
                 return Outcome(assignment.execution_id, Status.RUNNING)
-            except Exception as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
+            except (
+                Exception
+            ) as error:  # pylint: disable=broad-exception-caught  # a claim must be settled
                 log.exception("The execution could not be started.", action="start_failed")
                 public = error if isinstance(error, WorkerError) else WorkerError(hint=NODE_LOG)
                 endings = dict.fromkeys(assignment.hosted, Ending.of(public))
@@ -235,7 +256,11 @@ class Node:
                 # A process of this node that was killed before it wrote the claim down leaves nothing here.
                 unknown = not any(self.store.knows(key, party) for party in parties)
                 claim = replace(claim, verdict=Verdict.LOST if unknown else Verdict.DROP)
-            return claim if claim.verdict is Verdict.DROP else self._write_down(request, parties, claim)
+            return (
+                claim
+                if claim.verdict is Verdict.DROP
+                else self._write_down(request, parties, claim)
+            )
         finally:
             with self._mutex:
                 self._claiming.discard(key)
@@ -243,17 +268,29 @@ class Node:
     def _write_down(self, request: TaskRequest, parties: list[str], claim: Claim) -> Claim:
         lost = claim.verdict is Verdict.LOST
         try:
-            if not self.store.claim(request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost):
-                self.ownership.release(request, parties)  # Redis had forgotten what ended here long ago
+            if not self.store.claim(
+                request, *parties, epoch=claim.epoch, seqs=claim.seqs, again=lost
+            ):
+                self.ownership.release(
+                    request, parties
+                )  # Redis had forgotten what ended here long ago
                 return Claim(Verdict.DROP)
-        except sqlite3.Error as error:  # such as a full disk: another node, or a later time, may do better
+        except (
+            sqlite3.Error
+        ) as error:  # such as a full disk: another node, or a later time, may do better
             problem = type(error).__name__
-            log.error("A request cannot be taken; it goes back.", action="claim_not_stored", problem=problem)
+            log.error(
+                "A request cannot be taken; it goes back.",
+                action="claim_not_stored",
+                problem=problem,
+            )
             if not lost:
                 self.ownership.release(request, parties)
             self._left.wait(_GIVE_BACK_SECONDS)
             raise NodeStopping from None
-        if lost and request.execution_id in self.running():  # here: this node was taken for dead, and is not
+        if (
+            lost and request.execution_id in self.running()
+        ):  # here: this node was taken for dead, and is not
             self._end(request.execution_id, NodeLost())
             return Claim(Verdict.DROP)
         return claim
@@ -286,7 +323,8 @@ class Node:
         """The executions that run now, with their parties at this node."""
         with self._mutex:
             return {
-                key: (assignment.request, assignment.hosted) for key, (assignment, _) in self._running.items()
+                key: (assignment.request, assignment.hosted)
+                for key, (assignment, _) in self._running.items()
             }
 
     def describe(self) -> dict[str, Any]:
@@ -328,7 +366,9 @@ class Node:
         # Else it had ended, though it is still being cleaned up.
         return not link.succeeded and (failure is None or failure.code == error.code)
 
-    def _run_parties(self, assignment: Assignment, epoch: int, stack: ExitStack) -> dict[str, Ending]:
+    def _run_parties(
+        self, assignment: Assignment, epoch: int, stack: ExitStack
+    ) -> dict[str, Ending]:
         """How the execution ended at each party here; nothing is left of it then but outputs and logs.
 
         ``stack`` closes the link to the others, which should be when the end has been told.
@@ -390,13 +430,17 @@ class Node:
         with execution_context(**spec.request.log_ids, party=spec.party):
             try:
                 job = self.template.spawn(spec)
-            except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
+            except (
+                Exception
+            ) as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
                 log.exception("The job process could not be started.", action="spawn_failed")
                 own = WorkerError(hint=NODE_LOG, party=spec.party)
                 public = error if isinstance(error, WorkerError) else own
                 link.fail(public)
                 return Ending.of(link.failed or public)
-            supervisor = Supervisor(spec, job, link, host, self._workplace.limits(host.assignment.plan))
+            supervisor = Supervisor(
+                spec, job, link, host, self._workplace.limits(host.assignment.plan)
+            )
             with self.metrics.watching(supervisor.usage):
                 return supervisor.run()
 
@@ -408,7 +452,8 @@ class Node:
     def _tell(self, request: TaskRequest, endings: Mapping[str, Ending]) -> None:
         """Publish the terminal events of all parties here, together."""
         events = [
-            self._event(request, party, ending.status, ending.data) for party, ending in endings.items()
+            self._event(request, party, ending.status, ending.data)
+            for party, ending in endings.items()
         ]
         kept = self.store.append_all(events)
         for event in kept:
@@ -448,7 +493,9 @@ class Node:
     ) -> Outcome:
         """Settle a request that cannot run, at every party here that it seems to be for."""
         problem = error.public_message
-        log.warning("The request is refused.", action="request_refused", code=error.code, problem=problem)
+        log.warning(
+            "The request is refused.", action="request_refused", code=error.code, problem=problem
+        )
         if self._claim(request, parties).verdict is Verdict.DROP:
             return self._known(request, parties)
         return self._end_unstarted(request, parties, error, assignment)
@@ -462,11 +509,15 @@ class Node:
         Parties that the first delivery did not have are told that its id is taken.
         """
         log.info("The request was delivered before.", action="duplicate_delivery")
-        strangers = [party for party in parties if not self.store.knows(request.execution_id, party)]
+        strangers = [
+            party for party in parties if not self.store.knows(request.execution_id, party)
+        ]
         for party in strangers if len(strangers) < len(parties) else []:
             if self.store.claim(request, party):
                 self._fail(request, [party], RequestMismatch("The execution id was used before."))
-        statuses = {self.store.status(request.execution_id, party) or Status.RUNNING for party in parties}
+        statuses = {
+            self.store.status(request.execution_id, party) or Status.RUNNING for party in parties
+        }
         status = statuses.pop() if len(statuses) == 1 else Status.RUNNING
         return Outcome(request.execution_id, status, repeated=True)
 
@@ -476,7 +527,9 @@ def _counting() -> Iterator[None]:
     """Let the block, which counts what happens, not keep it from happening."""
     try:
         yield
-    except Exception:  # pylint: disable=broad-exception-caught  # whatever it is, the request matters more
+    except (
+        Exception
+    ):  # pylint: disable=broad-exception-caught  # whatever it is, the request matters more
         log.exception("Something could not be counted.", action="counting_failed")
 
 

@@ -31,7 +31,9 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
     """
     moves: list[tuple[Path, Path]] = []
     try:
-        moves = [(Path(staged), rules.resolve(target, "output")) for staged, target in outputs.items()]
+        moves = [
+            (Path(staged), rules.resolve(target, "output")) for staged, target in outputs.items()
+        ]
         for staged, _ in moves:
             if staged.parent.name != staging or not staged.exists():
                 raise OSError("the job named something that it has not staged")
@@ -42,7 +44,9 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
             os.replace(staged, target)
     except (OSError, PathNotAllowed) as error:
         problem = problem_of(error)
-        log.error("An output could not be moved to its place.", action="commit_failed", problem=problem)
+        log.error(
+            "An output could not be moved to its place.", action="commit_failed", problem=problem
+        )
         put_back({staged.parent for staged, _ in moves}, rules)
         raise OutputNotWritable(party=rules.party) from error
 
@@ -61,12 +65,19 @@ def _put_back(folder: Path, rules: PathRules) -> bool:
     try:
         moves = json.loads((folder / _JOURNAL).read_bytes())
         undone = [
-            _undo(folder / name, rules.resolve(path, "output"), told) for name, path, told in moves[::-1]
+            _undo(folder / name, rules.resolve(path, "output"), told)
+            for name, path, told in moves[::-1]
         ]
         if all(undone):
             (folder / _JOURNAL).unlink()
-    except (OSError, ValueError, PathNotAllowed) as error:  # such as a folder that is no longer allowed
-        log.error("An output could not be put back.", action="undo_failed", problem=problem_of(error))
+    except (
+        OSError,
+        ValueError,
+        PathNotAllowed,
+    ) as error:  # such as a folder that is no longer allowed
+        log.error(
+            "An output could not be put back.", action="undo_failed", problem=problem_of(error)
+        )
         return False
     return all(undone)
 

@@ -231,7 +231,9 @@ class RedisOwnership:
         self._thread.join(5.0)
         with suppress(RedisError):
             self._redis.delete(_lease_key(self._node_id))
-            if not self._redis.exists(taken_key(self._node_id)):  # else others settle that, if it stays away
+            if not self._redis.exists(
+                taken_key(self._node_id)
+            ):  # else others settle that, if it stays away
                 self._redis.zrem(_NODES, self._node_id)
 
     def stop(self) -> None:
@@ -254,7 +256,9 @@ class RedisOwnership:
             try:
                 how = [int(self._knows_the_dead()), int(only_lost), name]
                 verdict, epoch, *seqs = self._claim_script(keys, [*values, *how])
-                claim = Claim(Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs))))
+                claim = Claim(
+                    Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs)))
+                )
                 if claim.verdict is not Verdict.WAIT:
                     return claim
             except RedisError as error:
@@ -263,7 +267,9 @@ class RedisOwnership:
                 problem = type(error).__name__
                 away_since = away_since or time.monotonic()
                 if _is_away(error) and time.monotonic() - away_since > _AWAY_SECONDS:
-                    log.warning("A request is taken without Redis.", action="claim_alone", problem=problem)
+                    log.warning(
+                        "A request is taken without Redis.", action="claim_alone", problem=problem
+                    )
                     return Claim(Verdict.RUN)
             self._stopping.wait(_RETRY_SECONDS)
         raise NodeStopping
@@ -283,7 +289,8 @@ class RedisOwnership:
         except RedisError:
             return None
         return all(
-            node is None or (_text(node) == self._node_id and int(newest) <= epoch) for node, newest in known
+            node is None or (_text(node) == self._node_id and int(newest) <= epoch)
+            for node, newest in known
         )
 
     def _keys(self, execution_id: str, parties: list[str]) -> list[str]:
@@ -304,7 +311,10 @@ class RedisOwnership:
         for execution_id in running:
             if self._redis.exists(cancel_key(execution_id)):
                 self._cancel(execution_id)
-        for execution_id, (request, parties) in running.items():  # also for a Redis that has lost it
+        for execution_id, (
+            request,
+            parties,
+        ) in running.items():  # also for a Redis that has lost it
             values = [self._node_id, RECORD_SECONDS, _as_text(request)]
             self._note_script(self._keys(execution_id, parties), values)
         if self._knows_the_dead():
@@ -312,7 +322,9 @@ class RedisOwnership:
                 log.warning("A node has died.", action="node_died", node_id=node_id)
                 self._inherit(node_id)
                 self._settle_what_was_taken(node_id)
-                self._redis.zrem(_NODES, node_id)  # afterwards: who fails here is followed by another
+                self._redis.zrem(
+                    _NODES, node_id
+                )  # afterwards: who fails here is followed by another
 
     def _settle_what_was_taken(self, node_id: str) -> None:
         requests: dict[str, list[str]] = {}
@@ -332,7 +344,9 @@ class RedisOwnership:
             self.renew()
         except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
             self._in_touch_since = None
-            log.warning("The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__)
+            log.warning(
+                "The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__
+            )
 
 
 def _is_away(error: RedisError) -> bool:

@@ -163,7 +163,9 @@ class LocalExecution:
         """Note a party's vote, and decide when it was the last one."""
         with self.mutex:
             self.settled.add(party)
-            decides = len(self.settled) == len(self.links) and not self._deciding and self.failure is None
+            decides = (
+                len(self.settled) == len(self.links) and not self._deciding and self.failure is None
+            )
             self._deciding |= decides
         if decides:
             self._conclude()
@@ -172,7 +174,9 @@ class LocalExecution:
     def _conclude(self) -> None:
         try:
             self._decide()
-        except Exception as error:  # pylint: disable=broad-exception-caught  # it must end in any case
+        except (
+            Exception
+        ) as error:  # pylint: disable=broad-exception-caught  # it must end in any case
             log.exception("The success could not be written down.", action="decision_failed")
             with self.mutex:
                 self.failure = error if isinstance(error, WorkerError) else WorkerError()

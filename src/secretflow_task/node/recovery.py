@@ -77,7 +77,9 @@ class Recovery:
                     closing.wait(_ASK_AGAIN_SECONDS)
             except sqlite3.Error as error:  # the node has ended meanwhile: the next one goes on
                 problem = type(error).__name__
-                log.warning("What was left is for the next start.", action="recovery_ends", problem=problem)
+                log.warning(
+                    "What was left is for the next start.", action="recovery_ends", problem=problem
+                )
 
     def _ended(self, executions: list[Execution], failure: WorkerError | None) -> dict[str, Ending]:
         if failure:
@@ -95,12 +97,16 @@ class Recovery:
     def _settle_all(self, executions: list[list[Execution]]) -> list[list[Execution]]:
         return [parties for parties in executions if not self._settled(parties)]
 
-    def _settled(self, executions: list[Execution], endings: Mapping[str, Ending] | None = None) -> bool:
+    def _settled(
+        self, executions: list[Execution], endings: Mapping[str, Ending] | None = None
+    ) -> bool:
         try:
             return self._settle(executions, endings)
         except sqlite3.Error as error:  # such as a full disk
             problem = type(error).__name__
-            log.warning("What was left is not settled yet.", action="recovery_waits", problem=problem)
+            log.warning(
+                "What was left is not settled yet.", action="recovery_waits", problem=problem
+            )
             return False
 
     def _settle(self, executions: list[Execution], endings: Mapping[str, Ending] | None) -> bool:
@@ -111,7 +117,11 @@ class Recovery:
         if holds is None:
             return False
         with execution_context(**request.log_ids):
-            log.warning("An execution of an earlier process is settled.", action="execution_left", held=holds)
+            log.warning(
+                "An execution of an earlier process is settled.",
+                action="execution_left",
+                held=holds,
+            )
             endings = (endings or self._endings(executions)) if holds else {}
             for execution in executions:
                 succeeded = execution.party in endings and endings[execution.party].failure is None

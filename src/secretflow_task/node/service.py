@@ -58,7 +58,9 @@ def serve(settings: Settings) -> int:
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
         worker = _worker_class(app, node)(
-            pool=prompt_pool.install(app),  # threads: a prefork child is daemonic and may not have children
+            pool=prompt_pool.install(
+                app
+            ),  # threads: a prefork child is daemonic and may not have children
             concurrency=settings.concurrency,
             queues=list(settings.queues),
             hostname=f"sfworker@{settings.name}",
@@ -66,7 +68,9 @@ def serve(settings: Settings) -> int:
             without_mingle=True,
             quiet=True,
         )
-        taking_back = threading.Thread(target=_take_back, args=(settings, node.store.node_id), daemon=True)
+        taking_back = threading.Thread(
+            target=_take_back, args=(settings, node.store.node_id), daemon=True
+        )
         taking_back.start()
         taking_back.join(_TAKE_BACK_SECONDS)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
@@ -82,7 +86,9 @@ def _publisher(node: Node, redis: Redis) -> Publisher:
         redis,
         maxlen=settings.stream_maxlen,
         also_list=settings.status_list,
-        on_stale=lambda stale: node.abandon(stale.event.execution_id, stale.event.party, stale.epoch),
+        on_stale=lambda stale: node.abandon(
+            stale.event.execution_id, stale.event.party, stale.epoch
+        ),
         on_sent=node.metrics.published,
     )
 
@@ -159,7 +165,9 @@ def _worker_class(app: Celery, node: Node) -> Any:
     timers: list[threading.Timer] = []
 
     def on_signal(number: int, _frame: Any) -> None:
-        state.should_stop = 0  # Celery takes no more requests, waits for what runs, and ends with this code
+        state.should_stop = (
+            0  # Celery takes no more requests, waits for what runs, and ends with this code
+        )
         seconds = 0.0 if timers or number == signal.SIGQUIT else node.settings.drain_seconds
         # In a thread: a signal comes at any moment, also when this one holds the node's lock.
         timers.append(threading.Timer(seconds, node.stop))

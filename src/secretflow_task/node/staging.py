@@ -23,7 +23,11 @@ def staged_folders(plan: Plan, party: str, rules: PathRules, name: str) -> set[P
 def paths_of(plan: Plan) -> list[Use]:
     """The files and folders that a request names; none for a task without a config model."""
     config = plan.config
-    uses = config.inputs() + config.outputs() + config.models() if isinstance(config, TaskConfig) else []
+    uses = (
+        config.inputs() + config.outputs() + config.models()
+        if isinstance(config, TaskConfig)
+        else []
+    )
     return [use for use in uses if not use.path.startswith(STEP_PREFIX)]
 
 

@@ -31,7 +31,8 @@ class StateFolder:
     def logs(self, execution_id: str) -> dict[str, Path]:
         """The log of the job of each party here, by party; one that has not started may have none yet."""
         named = {
-            party: log_path(self.path / "logs", execution_id, party) for party in self.statuses(execution_id)
+            party: log_path(self.path / "logs", execution_id, party)
+            for party in self.statuses(execution_id)
         }
         found = {
             party: log
@@ -43,7 +44,9 @@ class StateFolder:
 
     def statuses(self, execution_id: str) -> Mapping[str, str]:
         """How the execution stands at each party here, as far as it is remembered."""
-        rows = self._rows("SELECT party, status FROM executions WHERE execution_id = ?", execution_id)
+        rows = self._rows(
+            "SELECT party, status FROM executions WHERE execution_id = ?", execution_id
+        )
         return dict(rows)
 
     def runs(self, execution_id: str) -> bool:
@@ -52,7 +55,9 @@ class StateFolder:
 
     def parties(self, execution_id: str) -> list[str]:
         """All parties of the execution, also those at other nodes, as far as it is remembered."""
-        rows = self._rows("SELECT params FROM executions WHERE execution_id = ? LIMIT 1", execution_id)
+        rows = self._rows(
+            "SELECT params FROM executions WHERE execution_id = ? LIMIT 1", execution_id
+        )
         for (params,) in rows:
             with suppress(WorkerError):  # a request that was refused
                 return Plan.of(TaskRequest(execution_id, execution_id, json.loads(params))).parties
@@ -60,7 +65,9 @@ class StateFolder:
 
     def execution_ids(self) -> list[str]:
         """Everything that is remembered or has a log, here or by `sfworker run`."""
-        stored = {execution_id for (execution_id,) in self._rows("SELECT execution_id FROM executions")}
+        stored = {
+            execution_id for (execution_id,) in self._rows("SELECT execution_id FROM executions")
+        }
         logged = {owner_of(log)[0] for log in (self.path / "logs").glob("*.log")}
         return sorted(stored | logged | {run.name for run in (self.path / "runs").glob("*")})
 

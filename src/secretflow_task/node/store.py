@@ -99,10 +99,14 @@ class EventStore:
         self._next_held = _FIRST_HELD
         self._sent: set[int] = set()
         self.dropped = 0
-        self._db = sqlite3.connect(folder / "node.sqlite", isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(
+            folder / "node.sqlite", isolation_level=None, check_same_thread=False
+        )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(_SCHEMA)
-        self._db.execute("INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,))
+        self._db.execute(
+            "INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,)
+        )
         self.node_id = str(self._db.execute("SELECT id FROM node").fetchone()[0])
         self._waiting = 0
         self._count_waiting()
@@ -138,7 +142,10 @@ class EventStore:
                     f"{'REPLACE' if again else 'INSERT'} INTO executions (execution_id, party, last_seq,"
                     " task_request_id, task_id, subtask_id, params, epoch, taken_at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [(request.execution_id, party, (seqs or {}).get(party, 0), *common) for party in parties],
+                    [
+                        (request.execution_id, party, (seqs or {}).get(party, 0), *common)
+                        for party in parties
+                    ],
                 )
         except sqlite3.IntegrityError:
             return False
@@ -147,7 +154,9 @@ class EventStore:
     def status(self, execution_id: str, party: str) -> Status | None:
         """The status of an execution at a party; None when it was never taken, or another node has it."""
         row = self._row(
-            "SELECT status FROM executions WHERE execution_id = ? AND party = ?", execution_id, party
+            "SELECT status FROM executions WHERE execution_id = ? AND party = ?",
+            execution_id,
+            party,
         )
         return Status(row[0]) if row and row[0] != _TAKEN_OVER else None
 
@@ -173,7 +182,9 @@ class EventStore:
                 values,
             ).fetchall()
         return [
-            Execution(TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5], row[6])
+            Execution(
+                TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5], row[6]
+            )
             for row in rows
         ]
 
@@ -182,7 +193,9 @@ class EventStore:
         with suppress(OutputNotWritable):
             self.vote(execution_id, party, result, durable=False)
 
-    def vote(self, execution_id: str, party: str, result: Mapping[str, Any], durable: bool = True) -> None:
+    def vote(
+        self, execution_id: str, party: str, result: Mapping[str, Any], durable: bool = True
+    ) -> None:
         """As `keep_result`, for a party that other nodes will rely on; raises `OutputNotWritable`."""
         try:
             with self._transaction(durable) as db:
@@ -210,7 +223,9 @@ class EventStore:
     def forget_result(self, execution_id: str, party: str) -> None:
         """Undo `keep_result`."""
         with suppress(sqlite3.OperationalError), self._transaction(durable=False) as db:
-            db.execute("DELETE FROM results WHERE execution_id = ? AND party = ?", (execution_id, party))
+            db.execute(
+                "DELETE FROM results WHERE execution_id = ? AND party = ?", (execution_id, party)
+            )
 
     def result(self, execution_id: str, party: str) -> dict[str, Any] | None:
         """A party's result, from its vote to its terminal event."""
@@ -233,7 +248,8 @@ class EventStore:
         """The data of the FAILURE event of any party of an execution, while that is kept."""
         with self._mutex:
             rows = self._db.execute(
-                "SELECT body FROM events WHERE execution_id = ? ORDER BY number DESC", (execution_id,)
+                "SELECT body FROM events WHERE execution_id = ? ORDER BY number DESC",
+                (execution_id,),
             )
             events = (StatusEvent.from_json(body) for (body,) in rows)
             return next((event.data for event in events if event.status is Status.FAILURE), None)
@@ -254,7 +270,9 @@ class EventStore:
             held = {_key(unsent.event) for unsent in self._held}
             events = [event for event in events if _key(event) not in held]
             try:
-                with self._transaction(durable=any(event.status.terminal for event in events)) as db:
+                with self._transaction(
+                    durable=any(event.status.terminal for event in events)
+                ) as db:
                     kept = [_store(db, event) for event in events]
                 self._waiting += sum(event is not None for event in kept)
             except sqlite3.OperationalError:
@@ -288,8 +306,12 @@ class EventStore:
                 "SELECT number, epoch, body FROM events WHERE sent_at IS NULL ORDER BY number LIMIT ?",
                 (limit + len(self._sent),),
             ).fetchall()
-            stored = [Unsent(number, epoch, StatusEvent.from_json(body)) for number, epoch, body in rows]
-            waiting = [unsent for unsent in [*stored, *self._held] if unsent.number not in self._sent]
+            stored = [
+                Unsent(number, epoch, StatusEvent.from_json(body)) for number, epoch, body in rows
+            ]
+            waiting = [
+                unsent for unsent in [*stored, *self._held] if unsent.number not in self._sent
+            ]
             return waiting[:limit]
 
     def mark_sent(self, numbers: Iterable[int]) -> None:
@@ -310,7 +332,9 @@ class EventStore:
                 "UPDATE events SET sent_at = ? WHERE number = ? AND sent_at IS NULL", sent
             ).rowcount
             db.execute("DELETE FROM events WHERE sent_at < ?", (now - _KEPT_SECONDS,))
-            for number, epoch, event in ((held.number, held.epoch, held.event) for held in self._held):
+            for number, epoch, event in (
+                (held.number, held.epoch, held.event) for held in self._held
+            ):
                 db.execute(
                     "UPDATE executions SET last_seq = ?, status = ? WHERE execution_id = ? AND party = ?",
                     (event.seq, event.status.value, *_key(event)),
@@ -347,7 +371,9 @@ class EventStore:
                 "DELETE FROM executions WHERE status != 'RUNNING' AND taken_at < ?",
                 (time.time() - _REMEMBERED_SECONDS,),
             )
-            db.execute("DELETE FROM decisions WHERE decided_at < ?", (time.time() - _REMEMBERED_SECONDS,))
+            db.execute(
+                "DELETE FROM decisions WHERE decided_at < ?", (time.time() - _REMEMBERED_SECONDS,)
+            )
 
     def _row(self, query: str, *values: object) -> Any:
         with self._mutex:

@@ -93,7 +93,9 @@ class Ending:
     def of(failure: WorkerError, progress: float = 0.0, usage: Usage | None = None) -> Ending:
         """The ending in a failure."""
         timings = dict(usage.stages) if usage else {}
-        return Ending(failure, {"progress": progress, "timings": timings, **failure.as_event_data()}, usage)
+        return Ending(
+            failure, {"progress": progress, "timings": timings, **failure.as_event_data()}, usage
+        )
 
     @property
     def status(self) -> Status:
@@ -121,7 +123,9 @@ class Host(Protocol):
 class Supervisor:
     """Watches one job process from its start to the end of the execution at its party."""
 
-    def __init__(self, spec: JobSpec, job: JobProcess, link: PeerLink, host: Host, limits: Limits) -> None:
+    def __init__(
+        self, spec: JobSpec, job: JobProcess, link: PeerLink, host: Host, limits: Limits
+    ) -> None:
         self._spec = spec
         self._job = job
         self._link = link
@@ -153,7 +157,9 @@ class Supervisor:
             Unsettled: the node ends before it knows the end; the process is gone, and the outputs stay.
         """
         # A job that stops would hold up what is sent to it: killing it ends that too.
-        watchdog = threading.Timer(self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike)
+        watchdog = threading.Timer(
+            self._deadline - time.monotonic() + _WATCHDOG_SECONDS, self._job.strike
+        )
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -187,7 +193,9 @@ class Supervisor:
                 self._check_clock()
         except Unsettled:
             raise
-        except Exception as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
+        except (
+            Exception
+        ) as error:  # pylint: disable=broad-exception-caught  # the peers must hear of it
             log.exception("The supervisor failed.", action="supervisor_failed")
             own = WorkerError(hint=NODE_LOG, party=self._spec.party)
             self._link.fail(error if isinstance(error, WorkerError) else own)
@@ -221,7 +229,9 @@ class Supervisor:
         """Read what the job said; a process that ended without a result is a failure."""
         if self._process_has_ended():
             return
-        ended = self._job.exit_code() is not None  # before the pipe is read, so that its last words count
+        ended = (
+            self._job.exit_code() is not None
+        )  # before the pipe is read, so that its last words count
         try:
             for _ in range(_MESSAGES_AT_ONCE):
                 message = None if self._process_has_ended() else self._job.receive()
@@ -263,7 +273,9 @@ class Supervisor:
     def _report(self, data: Mapping[str, Any]) -> None:
         self._progress = min(max(self._progress, float(data.get("progress", 0.0))), _UNFINISHED)
         since, count = self._burst
-        self._burst = (since, count + 1) if self._last_heard < since + 1.0 else (self._last_heard, 1)
+        self._burst = (
+            (since, count + 1) if self._last_heard < since + 1.0 else (self._last_heard, 1)
+        )
         if self._burst[1] <= _EVENTS_PER_SECOND:
             self._host.report({**data, "progress": self._progress})
 
@@ -352,7 +364,9 @@ class Supervisor:
         elif now >= self._deadline:
             self._ask_for_the_end(TaskTimeout(party=party))
         elif self._round_deadline is not None and now >= self._round_deadline:
-            self._ask_for_the_end(TaskTimeout("The parties were not prepared in time.", party=party))
+            self._ask_for_the_end(
+                TaskTimeout("The parties were not prepared in time.", party=party)
+            )
 
     def _ask_for_the_end(self, error: WorkerError) -> None:
         if not self._asked:

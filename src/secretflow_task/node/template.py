@@ -107,7 +107,9 @@ class Template:
     """
 
     def __init__(
-        self, timeout_seconds: float, preload: tuple[str, ...] = ("secretflow_task.template_process",)
+        self,
+        timeout_seconds: float,
+        preload: tuple[str, ...] = ("secretflow_task.template_process",),
     ):
         self._timeout_seconds = timeout_seconds
         self._preload = list(preload)
@@ -126,7 +128,9 @@ class Template:
         """
         template = self._current = self._probe()
         self.ready = True
-        threading.Thread(target=self._replace, args=(template,), name="template-watch", daemon=True).start()
+        threading.Thread(
+            target=self._replace, args=(template,), name="template-watch", daemon=True
+        ).start()
         return template
 
     def spawn(self, spec: JobSpec) -> JobProcess:
@@ -156,7 +160,9 @@ class Template:
                 raise EngineUnavailable("SecretFlow was not imported in time.")
             answer = json.loads(job.connection.recv_bytes())
         except EOFError:
-            raise EngineUnavailable("The template process ended while it imported SecretFlow.") from None
+            raise EngineUnavailable(
+                "The template process ended while it imported SecretFlow."
+            ) from None
         finally:
             job.kill()
         if not answer["preloaded"]:
@@ -184,9 +190,13 @@ class Template:
         process: BaseProcess | None = None
         for _ in range(2):  # the template may end between its being found alive and its answer
             process = self._context.Process(target=target, args=(*arguments, theirs), daemon=True)
-            starter = threading.Thread(target=_start, args=(process,), name="start-job", daemon=True)
+            starter = threading.Thread(
+                target=_start, args=(process,), name="start-job", daemon=True
+            )
             starter.start()
-            starter.join(self._timeout_seconds)  # the template answers nothing while it imports the engine
+            starter.join(
+                self._timeout_seconds
+            )  # the template answers nothing while it imports the engine
             if process.pid is not None or starter.is_alive():
                 break
         if process is None or process.pid is None:
@@ -205,7 +215,9 @@ def _wait_for_end(template: int) -> None:
     while not multiprocessing.connection.wait([handle], timeout=_LOOK_SECONDS):
         looks = looks + 1 if vitals.is_stopped(template) else 0
         if looks == _STOPPED_LOOKS:
-            log.warning("The template was stopped from outside; it is ended.", action="template_stopped")
+            log.warning(
+                "The template was stopped from outside; it is ended.", action="template_stopped"
+            )
             os.kill(template, signal.SIGKILL)
     os.close(handle)
 

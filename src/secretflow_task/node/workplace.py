@@ -83,7 +83,9 @@ class Workplace:
             remove_staged(staged_folders(plan, spec.party, spec.rules, spec.staging), succeeded)
             remove_traces(spec.log_path)
         except (OSError, WorkerError) as error:
-            log.error("Something of a job is left.", action="clean_failed", problem=problem_of(error))
+            log.error(
+                "Something of a job is left.", action="clean_failed", problem=problem_of(error)
+            )
 
     def clean_left(self, execution: Execution, succeeded: bool) -> None:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""

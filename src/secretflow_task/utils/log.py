@@ -64,18 +64,29 @@ def rotating_file(path: Path, limit_bytes: int, count: int) -> logging.Handler:
 @contextmanager
 def appended_to(path: Path, as_json: bool) -> Iterator[Any]:
     """A logger that writes to the end of a file, which another process may write to as well."""
-    with open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    with open(
+        path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
+    ) as file:
         handler = logging.StreamHandler(file)
         handler.setFormatter(_formatter(as_json))
         logger = logging.Logger(_OWN)
         logger.addHandler(handler)
-        yield structlog.wrap_logger(logger, [*_OWN_CHAIN], structlog.make_filtering_bound_logger("info"))
+        yield structlog.wrap_logger(
+            logger, [*_OWN_CHAIN], structlog.make_filtering_bound_logger("info")
+        )
 
 
-def _formatter(as_json: bool, render: Any = structlog.processors.format_exc_info) -> logging.Formatter:
+def _formatter(
+    as_json: bool, render: Any = structlog.processors.format_exc_info
+) -> logging.Formatter:
     # Plain tracebacks: structlog's own show local variables, which hold data.
-    people = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    last: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+    people = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    last: list[Any] = [
+        structlog.processors.EventRenamer("message"),
+        structlog.processors.JSONRenderer(),
+    ]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_CHAIN, _of_a_library],
         processors=[

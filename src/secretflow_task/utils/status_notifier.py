@@ -249,8 +249,17 @@ class Publisher:
         records = [record_key(unsent.event.execution_id, unsent.event.party) for unsent in group]
         values = [RECORD_SECONDS, self._maxlen, int(self._also_list), node_id, self._mark, mark]
         for unsent in group:
-            event, may_skip = unsent.event, unsent.number <= self._rewound_to  # older ones are gone for good
-            values += [event.seq, event.to_json(), unsent.epoch, int(event.status.terminal), int(may_skip)]
+            event, may_skip = (
+                unsent.event,
+                unsent.number <= self._rewound_to,
+            )  # older ones are gone for good
+            values += [
+                event.seq,
+                event.to_json(),
+                unsent.epoch,
+                int(event.status.terminal),
+                int(may_skip),
+            ]
         keys = [STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id), *records]
         answers = [
             answer.decode() if isinstance(answer, bytes) else str(answer)
@@ -273,11 +282,15 @@ class Publisher:
                 if pause:
                     self._say_that_it_goes_on(waits_since)
                 pause = 0.0
-            except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
+            except (
+                Exception
+            ) as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
                 self.failures += 1
                 if not pause:
                     waits_since, problem = time.monotonic(), type(error).__name__
-                    log.warning("Events cannot be sent; they wait.", action="outbox_waits", problem=problem)
+                    log.warning(
+                        "Events cannot be sent; they wait.", action="outbox_waits", problem=problem
+                    )
                 pause = min(max(pause * 2, 0.1), 2.0)
             if self._closing.is_set():
                 return
@@ -285,4 +298,9 @@ class Publisher:
     def _say_that_it_goes_on(self, since: float) -> None:
         seconds = round(time.monotonic() - since, 1)
         dropped = self._outbox.dropped
-        log.info("Events are sent again.", action="outbox_goes_on", seconds=seconds, dropped_in_all=dropped)
+        log.info(
+            "Events are sent again.",
+            action="outbox_goes_on",
+            seconds=seconds,
+            dropped_in_all=dropped,
+        )

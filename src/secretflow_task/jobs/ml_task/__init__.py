@@ -2,7 +2,10 @@
 
 from secretflow_task.jobs.ml_task.glm import execute_ss_glm, execute_ss_glm_predict
 from secretflow_task.jobs.ml_task.kmeans import execute_ss_kmeans, execute_ss_kmeans_predict
-from secretflow_task.jobs.ml_task.linear import execute_ss_logistic_regression, execute_ss_lr_predict
+from secretflow_task.jobs.ml_task.linear import (
+    execute_ss_logistic_regression,
+    execute_ss_lr_predict,
+)
 from secretflow_task.jobs.ml_task.sgb import execute_sgb, execute_sgb_predict
 from secretflow_task.jobs.ml_task.xgb import execute_ss_xgb_predict, execute_ss_xgboost
 

@@ -69,11 +69,15 @@ class SsGlmParams(Strict):
     """``params`` of `ss_glm`."""
 
     dist: Dist = Field(description="Distribution of the label.")
-    link: Link | None = Field(None, description="Link function; the usual one of the distribution if absent.")
+    link: Link | None = Field(
+        None, description="Link function; the usual one of the distribution if absent."
+    )
     tweedie_power: float = Field(
         1.5, ge=1, le=2, description="Power of Tweedie's variance: 1 is Poisson, 2 is Gamma."
     )
-    optimizer: Literal["irls", "sgd"] = Field("irls", description="Fisher scoring, or gradient descent.")
+    optimizer: Literal["irls", "sgd"] = Field(
+        "irls", description="Fisher scoring, or gradient descent."
+    )
     epochs: int = Field(20, ge=1, le=10_000, description="At most so many passes over the rows.")
     tol: float = Field(
         1e-4,
@@ -109,7 +113,9 @@ class SsGlmParams(Strict):
 
     def family(self, field: str) -> irls.Family:
         """Distribution and link, with the bounds that the field's numbers need."""
-        return irls.Family(_POWERS.get(self.dist, self.tweedie_power), self.link_name, *_BOUNDS[field])
+        return irls.Family(
+            _POWERS.get(self.dist, self.tweedie_power), self.link_name, *_BOUNDS[field]
+        )
 
 
 class GlmModel(SsGlmParams):
@@ -135,13 +141,18 @@ class SsGlmConfig(TrainingConfig):
     @model_validator(mode="after")
     def _extra_is_no_feature(self) -> SsGlmConfig:
         if {self.label, *(self.features or ())}.intersection(self.extra):
-            raise ValueError("params.offset and params.weight must be neither features nor the label")
+            raise ValueError(
+                "params.offset and params.weight must be neither features nor the label"
+            )
         return self
 
     def reveals(self) -> list[Use]:
         """Names, row count and how training went to all; X'WX stays on shares."""
         went = "who holds the columns of params.offset and params.weight" if self.extra else ""
-        texts = ["whether the features are linearly dependent, after how many epochs training stopped", went]
+        texts = [
+            "whether the features are linearly dependent, after how many epochs training stopped",
+            went,
+        ]
         if self.params.family("FM128").positive:
             texts.append("whether a row's mean leaves the range of the link")
         return [
@@ -183,7 +194,9 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     check_numbers(own, label, target, run)
     own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
     inputs = agree_on_training(run, config, own, target, extra=list(extra))
-    return GlmInput(**vars(inputs), scales=scales, extra=extra, holders=find_holders(config, inputs))
+    return GlmInput(
+        **vars(inputs), scales=scales, extra=extra, holders=find_holders(config, inputs)
+    )
 
 
 def find_holders(config: SsGlmConfig, inputs: TrainingInput) -> dict[str, str]:
@@ -230,7 +243,9 @@ def scaled_label(
     if values is None or (params.dist, params.link_name) == ("Normal", "Identity"):
         check_target(own, config.label, field)
         return standardised(own, config.label)
-    above = params.dist in ("Gamma", "Normal") or (params.dist == "Tweedie" and params.tweedie_power == 2)
+    above = params.dist in ("Gamma", "Normal") or (
+        params.dist == "Tweedie" and params.tweedie_power == 2
+    )
     if (values <= 0 if above else values < 0).any() or (values == values[0]).all():
         wanted = "over 0" if above else "0 or more"
         raise BadLabel(
@@ -252,7 +267,9 @@ def check_weight(own: OwnPart, weight: str | None, extra: dict[str, Array]) -> N
         )
 
 
-def check_numbers(own: OwnPart, label: Array | None, target: tuple[float, float] | None, run: Run) -> None:
+def check_numbers(
+    own: OwnPart, label: Array | None, target: tuple[float, float] | None, run: Run
+) -> None:
     """Raise `ValueRange` where the field has too few digits or overflows, which gives no error by itself.
 
     Args:
@@ -266,7 +283,9 @@ def check_numbers(own: OwnPart, label: Array | None, target: tuple[float, float]
         problem = "the largest label is too many times the mean"
     if problem:
         field = run.protocol.field
-        hint = "Use the field FM128." if field == "FM64" else "Look for a wrong value, or cut it off."
+        hint = (
+            "Use the field FM128." if field == "FM64" else "Look for a wrong value, or cut it off."
+        )
         raise ValueRange(f"{table.party}: {problem} for {field}.", party=table.party, hint=hint)
 
 
@@ -320,7 +339,9 @@ def row_slices(rows: int, columns: int) -> Iterator[slice]:
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
-def training_rows(devices: Devices, params: SsGlmParams) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
+def training_rows(
+    devices: Devices, params: SsGlmParams
+) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
     """The training's input as shares, in parts, each with what the label party starts from."""
     own: GlmInput = devices.run.inputs
     label_party, family = own.label_party or "", params.family(devices.run.protocol.field)
@@ -388,7 +409,10 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
 
 
 def fit(
-    devices: Devices, params: SsGlmParams, data: list[tuple[irls.Rows, tuple[Any, Any]]], penalty: Any
+    devices: Devices,
+    params: SsGlmParams,
+    data: list[tuple[irls.Rows, tuple[Any, Any]]],
+    penalty: Any,
 ) -> tuple[Any, int, bool]:
     """Coefficients on shares, how many epochs it took, and whether they stand still.
 
@@ -401,7 +425,9 @@ def fit(
     run, b, before = devices.run, None, None
     epoch_of = irls_epoch if params.optimizer == "irls" else sgd_epoch
     for epoch in range(params.epochs):
-        run.progress(0.05 + 0.9 * epoch / params.epochs, "training", epoch=epoch, epochs=params.epochs)
+        run.progress(
+            0.05 + 0.9 * epoch / params.epochs, "training", epoch=epoch, epochs=params.epochs
+        )
         before, (b, state) = b, epoch_of(devices, params, data, penalty, b)
         settled, sound = map(bool, sf.reveal(state))
         if not sound:
@@ -456,7 +482,9 @@ def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: A
 
     def descend(part: irls.Rows, b: Any, penalty: Any) -> Any:
         size = min(params.batch_size, rows)
-        return irls.descend(family, part, b, penalty, rate=params.learning_rate, size=size, total=rows)
+        return irls.descend(
+            family, part, b, penalty, rate=params.learning_rate, size=size, total=rows
+        )
 
     spu = devices["spu"]
     before = b = spu(irls.zeros)(data[0][0]) if b is None else b
@@ -510,7 +538,9 @@ def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict
     model = GlmModel.model_validate(own.model.params)
     b = own.shares(devices, _WEIGHTS)
     run.progress(0.2, "prediction")
-    parts = [_predicted(devices, own, model, b, rows) for rows in row_slices(own.table.rows, own.count)]
+    parts = [
+        _predicted(devices, own, model, b, rows) for rows in row_slices(own.table.rows, own.count)
+    ]
     scores = devices["spu"](_joined)(parts)
     if model.dist != "Bernoulli":
         scores = unstandardised(devices, own, scores)

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Sequence
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
 
-Rows = tuple[Any, Any, Any, Any]  # features with a column of ones, label, offset or None, weight or None
+Rows = tuple[
+    Any, Any, Any, Any
+]  # features with a column of ones, label, offset or None, weight or None
 _HALVINGS = 6  # exp(x) is a cubic at x / 2**6, squared six times: to 1e-3 for x up to 8
 
 
@@ -46,7 +48,11 @@ class Family:
     @property
     def label_scale(self) -> float:
         """The power of s by which an l2 penalty changes when the labels are divided by s."""
-        return {"Logit": 0.0, "Log": 0.0, "Identity": 2.0, "Reciprocal": -2.0}[self.link] + self.power - 2
+        return (
+            {"Logit": 0.0, "Log": 0.0, "Identity": 2.0, "Reciprocal": -2.0}[self.link]
+            + self.power
+            - 2
+        )
 
 
 def exp(x: Any) -> Any:
@@ -161,7 +167,14 @@ def inside(family: Family, rows: Rows, b: Any) -> Any:
 
 
 def step(
-    information: Any, gradient: Any, b: Any, penalty: Any, *, shift: int, smallest: float, tol: float
+    information: Any,
+    gradient: Any,
+    b: Any,
+    penalty: Any,
+    *,
+    shift: int,
+    smallest: float,
+    tol: float,
 ) -> tuple[Any, Any]:
     """The next coefficients, and ``[settled, sound]``.
 
@@ -204,7 +217,9 @@ def _solve(a: Any, r: Any) -> tuple[Any, Any]:
         pivot = lax.dynamic_slice_in_dim(row, index, 1, axis=1)
         column, unit = (lax.dynamic_slice_in_dim(of, index, 1, axis=1) for of in (rows, units))
         pivots = lax.dynamic_update_slice_in_dim(pivots, pivot[0], index, 0)
-        inverse = 1.0 / pivot  # to 1e-5, which would hide what is left of a column that others determine
+        inverse = (
+            1.0 / pivot
+        )  # to 1e-5, which would hide what is left of a column that others determine
         inverse = inverse * (2.0 - pivot * inverse)
         return rows - (column - unit) * (row * inverse), pivots
 
@@ -213,7 +228,9 @@ def _solve(a: Any, r: Any) -> tuple[Any, Any]:
     return rows[:, size:], pivots
 
 
-def descend(family: Family, rows: Rows, b: Any, penalty: Any, *, rate: float, size: int, total: int) -> Any:
+def descend(
+    family: Family, rows: Rows, b: Any, penalty: Any, *, rate: float, size: int, total: int
+) -> Any:
     """The coefficients after one epoch of gradient descent over batches of ``size`` rows.
 
     A last batch of fewer rows takes the share of a step that it is of a batch, and every batch its share of
@@ -225,7 +242,8 @@ def descend(family: Family, rows: Rows, b: Any, penalty: Any, *, rate: float, si
 
     def batch_step(first: Any, length: int, b: Any) -> Any:
         part: Any = tuple(
-            None if column is None else lax.dynamic_slice_in_dim(column, first, length) for column in rows
+            None if column is None else lax.dynamic_slice_in_dim(column, first, length)
+            for column in rows
         )
         score, _ = _scores(family, part, b)
         gradient = part[0].T @ score

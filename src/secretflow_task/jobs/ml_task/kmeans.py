@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from secretflow_task.errors import FeatureRange, TooFewRows, ValueRange
-from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features, reveal_to
+from secretflow_task.jobs.columns import (
+    ColumnNames,
+    Features,
+    agree_on_features,
+    own_features,
+    reveal_to,
+)
 from secretflow_task.jobs.ml_task.prediction import (
     PredictConfig,
     PredictionInput,
@@ -54,7 +60,9 @@ class SsKmeansParams(Strict):
     """``params`` of `ss_kmeans`."""
 
     n_clusters: int = Field(8, ge=2, le=1000, description="Number of clusters.")
-    init: Literal["k-means++", "random"] = Field("k-means++", description="How the first centres are drawn.")
+    init: Literal["k-means++", "random"] = Field(
+        "k-means++", description="How the first centres are drawn."
+    )
     n_init: int = Field(3, ge=1, le=100, description="Number of starts, of which the best is kept.")
     max_iter: int = Field(20, ge=1, le=1000, description="At most so many iterations of a start.")
     tol: float = Field(
@@ -75,8 +83,12 @@ class SsKmeansConfig(TaskConfig):
     features: ColumnNames | None = Field(
         None, description="The features; every numeric column but ids if absent."
     )
-    ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
-    receiver: PartyName = Field(description="Who gets the cluster of every row and the clusters' sizes.")
+    ids: PartyColumns | None = Field(
+        None, description="Columns that are never features: {party: [columns]}."
+    )
+    receiver: PartyName = Field(
+        description="Who gets the cluster of every row and the clusters' sizes."
+    )
     output_path: Annotated[PathText, PathRole("write", at="receiver")] = Field(
         description="Where the receiver writes its ids and the column `cluster`."
     )
@@ -87,9 +99,15 @@ class SsKmeansConfig(TaskConfig):
 
     def reveals(self) -> list[Use]:
         """Names, row count and iterations to all; clusters to the receiver only."""
-        what = ("names of the features, number of rows", "after how many iterations each start stopped")
+        what = (
+            "names of the features, number of rows",
+            "after how many iterations each start stopped",
+        )
         everyone = [Use(party, "", (), text) for text in what for party in self.parties()]
-        return [*everyone, Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters")]
+        return [
+            *everyone,
+            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+        ]
 
 
 class KmeansPredictConfig(PredictConfig):
@@ -100,7 +118,10 @@ class KmeansPredictConfig(PredictConfig):
     def reveals(self) -> list[Use]:
         """The clusters, to the receiver only."""
         everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
-        return [*everyone, Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters")]
+        return [
+            *everyone,
+            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,9 @@ def check_spread(table: Table, names: list[str], values: Array, field: str) -> N
             )
 
 
-@TaskDispatcher.register_task("ss_kmeans", config=SsKmeansConfig, needs=("spu",), prepare=prepare_kmeans)
+@TaskDispatcher.register_task(
+    "ss_kmeans", config=SsKmeansConfig, needs=("spu",), prepare=prepare_kmeans
+)
 def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str, Any]:
     """Cluster the rows on secret shares; only the receiver sees which row is in which cluster."""
     run, config = devices.run, task_config
@@ -188,7 +211,9 @@ def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str
     if clusters is None:
         return result
     ids = (config.ids or {}).get(run.party, [])
-    path = write_column(run, own.table, ids, values=clusters, name="cluster", path=config.output_path)
+    path = write_column(
+        run, own.table, ids, values=clusters, name="cluster", path=config.output_path
+    )
     return {**result, "output_path": path, "sizes": sizes_of(clusters, config.params.n_clusters)}
 
 
@@ -251,13 +276,17 @@ def fit(devices: Devices, params: SsKmeansParams, x: Any) -> tuple[Any, list[int
     spu, random = devices["spu"], np.random.default_rng(params.seed)
     best, iterations = None, []
     for start in range(params.n_init):
-        centers, count = _iterate(devices, params, x, _first_centers(devices, params, x, random), start)
+        centers, count = _iterate(
+            devices, params, x, _first_centers(devices, params, x, random), start
+        )
         iterations.append(count)
         best = centers if best is None else spu(better)(x, best, centers)
     return best, iterations
 
 
-def _first_centers(devices: Devices, params: SsKmeansParams, x: Any, random: np.random.Generator) -> Any:
+def _first_centers(
+    devices: Devices, params: SsKmeansParams, x: Any, random: np.random.Generator
+) -> Any:
     rows = random.choice(devices.run.inputs.table.rows, params.n_clusters, replace=False)
     draws = random.random((params.n_clusters - 1, 2 + int(math.log(params.n_clusters))))
     if params.init == "random":
@@ -265,7 +294,9 @@ def _first_centers(devices: Devices, params: SsKmeansParams, x: Any, random: np.
     return devices["spu"](lambda x: plus_plus(x, int(rows[0]), draws))(x)
 
 
-def _iterate(devices: Devices, params: SsKmeansParams, x: Any, centers: Any, start: int) -> tuple[Any, int]:
+def _iterate(
+    devices: Devices, params: SsKmeansParams, x: Any, centers: Any, start: int
+) -> tuple[Any, int]:
     """Centres after the iterations of one start, and how many they were."""
     import secretflow as sf
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 Positive = Annotated[float, Field(gt=0)]
 _WEIGHTS = "weights"
-_FM64_LIMIT = 3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
+_FM64_LIMIT = (
+    3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
+)
 
 
 class SsLrParams(Strict):
@@ -49,7 +51,9 @@ class SsLrParams(Strict):
 
     epochs: int = Field(10, ge=1, le=10_000, description="How often every row is used.")
     learning_rate: Positive = Field(0.1, description="Step size.")
-    batch_size: int = Field(128, ge=1, description="Rows per step; at most the number of rows is used.")
+    batch_size: int = Field(
+        128, ge=1, description="Rows per step; at most the number of rows is used."
+    )
     penalty: Literal["None", "l2"] = Field("None", description="Regularisation.")
     l2_norm: Positive = Field(
         0.1, description="Weight of the l2 penalty, divided by batch_size in every step."
@@ -58,7 +62,9 @@ class SsLrParams(Strict):
         "real",
         description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores.",
     )
-    reg_type: Literal["logistic", "linear"] = Field("logistic", description="Classification or regression.")
+    reg_type: Literal["logistic", "linear"] = Field(
+        "logistic", description="Classification or regression."
+    )
     tol: float = Field(
         0.0,
         ge=0,
@@ -74,16 +80,26 @@ class SsLrParams(Strict):
 class SsLrConfig(TrainingConfig):
     """``task_config`` of `ss_lr`."""
 
-    params: SsLrParams = Field(default_factory=SsLrParams, description="The algorithm's own parameters.")
+    params: SsLrParams = Field(
+        default_factory=SsLrParams, description="The algorithm's own parameters."
+    )
 
     def reveals(self) -> list[Use]:
         """Column names and row count to all; metrics to the label party only where they are asked for."""
         uses = super().reveals()
         if self.params.tol:
-            uses += [Use(party, "", (), "after how many epochs training stopped") for party in self.parties()]
+            uses += [
+                Use(party, "", (), "after how many epochs training stopped")
+                for party in self.parties()
+            ]
         if self.params.report_metrics:
             uses.append(
-                Use(self.label_party or "label party", "", (self.label,), "loss and AUC or R2 per epoch")
+                Use(
+                    self.label_party or "label party",
+                    "",
+                    (self.label,),
+                    "loss and AUC or R2 per epoch",
+                )
             )
         return uses
 
@@ -129,7 +145,9 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
         )
 
 
-@TaskDispatcher.register_task("ss_lr", config=SsLrConfig, needs=("spu",), prepare=prepare_regression)
+@TaskDispatcher.register_task(
+    "ss_lr", config=SsLrConfig, needs=("spu",), prepare=prepare_regression
+)
 def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) -> dict[str, Any]:
     """Train a logistic or linear regression on secret shares; no party ever holds the whole model."""
     from secretflow.ml.linear import SSRegression
@@ -146,7 +164,10 @@ def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) ->
         if params.report_metrics:
             metrics.append(_metrics(devices, config, model, x))
         run.progress(
-            0.05 + 0.9 * (epoch + 1) / params.epochs, "training", epoch=epoch + 1, epochs=params.epochs
+            0.05 + 0.9 * (epoch + 1) / params.epochs,
+            "training",
+            epoch=epoch + 1,
+            epochs=params.epochs,
         )
 
     run.progress(0.05, "training", epoch=0, epochs=params.epochs)
@@ -194,7 +215,10 @@ def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[s
         return {}
     truth, scores = own.label.ravel(), scores.ravel().astype(float)
     if config.params.reg_type == "linear":
-        return {"loss": float(mean_squared_error(truth, scores)), "r2": float(r2_score(truth, scores))}
+        return {
+            "loss": float(mean_squared_error(truth, scores)),
+            "r2": float(r2_score(truth, scores)),
+        }
     return {
         "loss": float(log_loss(truth, scores.clip(1e-7, 1 - 1e-7))),
         "auc": float(roc_auc_score(truth, scores)),

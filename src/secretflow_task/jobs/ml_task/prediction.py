@@ -11,7 +11,15 @@ from pydantic import Field, model_validator
 
 from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
 from secretflow_task.model_store import Manifest, check_same_model, load_manifest
-from secretflow_task.task_config import LoadsModel, PartyColumns, PartyName, PathRole, Reads, TaskConfig, Use
+from secretflow_task.task_config import (
+    LoadsModel,
+    PartyColumns,
+    PartyName,
+    PathRole,
+    Reads,
+    TaskConfig,
+    Use,
+)
 
 if TYPE_CHECKING:
     from secretflow_task.data_loader import Table
@@ -35,7 +43,9 @@ class PredictConfig(TaskConfig):
     output_path: Annotated[str, PathRole("write", at="receiver")] = Field(
         description="Where the receiver writes its ids and the column `prediction` or `cluster`."
     )
-    ids: PartyColumns | None = Field(None, description="Columns that the output repeats: {party: [columns]}.")
+    ids: PartyColumns | None = Field(
+        None, description="Columns that the output repeats: {party: [columns]}."
+    )
 
     @model_validator(mode="after")
     def _distinct_columns(self) -> PredictConfig:
@@ -49,7 +59,10 @@ class PredictConfig(TaskConfig):
     def reveals(self) -> list[Use]:
         """The predictions, to the receiver only."""
         everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
-        return [*everyone, Use(self.receiver or "label party", "", (), "the prediction for every row")]
+        return [
+            *everyone,
+            Use(self.receiver or "label party", "", (), "the prediction for every row"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,14 @@ def prepare_prediction(
         table.require((config.ids or {}).get(run.party, ()))
         receiver = config.receiver or manifest.label_party or run.parties[0]
         own = PredictionInput(
-            table, manifest.features, values, manifest.label_party, manifest, folder, receiver, others
+            table,
+            manifest.features,
+            values,
+            manifest.label_party,
+            manifest,
+            folder,
+            receiver,
+            others,
         )
         check(own, run.protocol.field)
         if run.party == receiver:
@@ -148,15 +168,23 @@ def write_predictions(
         column: the name of the output's new column.
     """
     run = devices.run
-    result = {"rows": own.table.rows, "columns_used": own.names[run.party], "receiver": own.receiver}
+    result = {
+        "rows": own.table.rows,
+        "columns_used": own.names[run.party],
+        "receiver": own.receiver,
+    }
     if predictions is None:
         return result
     ids = (config.ids or {}).get(run.party, [])
-    path = write_column(run, own.table, ids, values=predictions, name=column, path=config.output_path)
+    path = write_column(
+        run, own.table, ids, values=predictions, name=column, path=config.output_path
+    )
     return {**result, "output_path": path}
 
 
-def write_column(run: Run, own: Table, ids: Sequence[str], *, values: Array, name: str, path: str) -> str:
+def write_column(
+    run: Run, own: Table, ids: Sequence[str], *, values: Array, name: str, path: str
+) -> str:
     """Stage the own ids with one more column as ``output_path``; returns the path that it will have.
 
     Args:

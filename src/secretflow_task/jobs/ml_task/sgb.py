@@ -50,7 +50,9 @@ class SgbParams(TreeParams):
 class SgbConfig(TrainingConfig):
     """``task_config`` of `sgb`."""
 
-    params: SgbParams = Field(default_factory=SgbParams, description="The algorithm's own parameters.")
+    params: SgbParams = Field(
+        default_factory=SgbParams, description="The algorithm's own parameters."
+    )
 
     def reveals(self) -> list[Use]:
         """What the parties learn of one another while they grow trees that one of them decides on."""

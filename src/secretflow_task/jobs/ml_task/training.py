@@ -20,7 +20,15 @@ from secretflow_task.jobs.columns import (
     own_features,
 )
 from secretflow_task.model_store import Manifest, save_manifest
-from secretflow_task.task_config import PartyColumns, PartyName, Reads, SavesModel, Strict, TaskConfig, Use
+from secretflow_task.task_config import (
+    PartyColumns,
+    PartyName,
+    Reads,
+    SavesModel,
+    Strict,
+    TaskConfig,
+    Use,
+)
 
 if TYPE_CHECKING:
     from secretflow_task.device_manager import Devices
@@ -28,7 +36,9 @@ if TYPE_CHECKING:
     from secretflow_task.run import Run
 
 _FARTHEST = 1e4  # deviations between a target's mean and 0, of which float32 leaves three digits
-SCALED_LIMIT = 5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
+SCALED_LIMIT = (
+    5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
+)
 
 
 class TrainingConfig(TaskConfig):
@@ -44,7 +54,9 @@ class TrainingConfig(TaskConfig):
     label_party: PartyName | None = Field(
         None, description="Who holds the label; needed if several parties have it."
     )
-    ids: PartyColumns | None = Field(None, description="Columns that are never features: {party: [columns]}.")
+    ids: PartyColumns | None = Field(
+        None, description="Columns that are never features: {party: [columns]}."
+    )
     model_output: SavesModel = Field(description="Folder for the model, at every party.")
 
     @model_validator(mode="after")
@@ -55,7 +67,9 @@ class TrainingConfig(TaskConfig):
 
     def reveals(self) -> list[Use]:
         """Column names and row count to all."""
-        return [Use(party, "", (), "names of the features, number of rows") for party in self.parties()]
+        return [
+            Use(party, "", (), "names of the features, number of rows") for party in self.parties()
+        ]
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,11 @@ def read_own_part(run: Run, config: TrainingConfig, leave_out: Sequence[str] = (
 
 
 def agree_on_training(
-    run: Run, config: TrainingConfig, own: OwnPart, target: tuple[float, float] | None = None, **told: Any
+    run: Run,
+    config: TrainingConfig,
+    own: OwnPart,
+    target: tuple[float, float] | None = None,
+    **told: Any,
 ) -> TrainingInput:
     """Learn who holds which feature and the label; the own label is dropped where another party's is meant.
 
@@ -132,7 +150,8 @@ def check_scaled(own: OwnPart) -> None:
     for name, mean, deviation in zip(own.features, own.values.mean(axis=0), own.values.std(axis=0)):
         if abs(mean) > SCALED_LIMIT or deviation > SCALED_LIMIT:
             raise FeatureRange(
-                f"{table.party}: feature {name!r} of {table.purpose} is not scaled.", party=table.party
+                f"{table.party}: feature {name!r} of {table.purpose} is not scaled.",
+                party=table.party,
             )
 
 
@@ -141,7 +160,9 @@ def check_binary(own: OwnPart, label: str) -> None:
     import numpy as np
 
     party, values = own.table.party, own.label
-    if values is not None and ((values == values[0]).all() or not np.isin(values, (0.0, 1.0)).all()):
+    if values is not None and (
+        (values == values[0]).all() or not np.isin(values, (0.0, 1.0)).all()
+    ):
         raise BadLabel(f"{party}: label {label!r} is not 0 and 1.", party=party)
 
 

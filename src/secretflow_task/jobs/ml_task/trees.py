@@ -66,8 +66,14 @@ class TreeParams(Strict):
     @model_validator(mode="after")
     def _base_is_a_probability(self) -> TreeParams:
         base = self.base_score
-        if self.is_classifier and base is not None and not _LARGEST_BASE <= base <= 1 - _LARGEST_BASE:
-            raise ValueError("base_score of a classification is a probability between 0.0001 and 0.9999")
+        if (
+            self.is_classifier
+            and base is not None
+            and not _LARGEST_BASE <= base <= 1 - _LARGEST_BASE
+        ):
+            raise ValueError(
+                "base_score of a classification is a probability between 0.0001 and 0.9999"
+            )
         return self
 
     @property
@@ -152,7 +158,9 @@ def numbered_splits(
 ) -> tuple[list[int], list[float]]:
     """Undoes `named_splits`."""
     features = [-1 if split is None else names.index(split[0]) for split in splits]
-    values = [math.inf if split is None or split[1] is None else float(split[1]) for split in splits]
+    values = [
+        math.inf if split is None or split[1] is None else float(split[1]) for split in splits
+    ]
     return features, values
 
 
@@ -173,4 +181,6 @@ def probabilities(params: TreeParams, scores: Array) -> Array:
 def check_some_tree(trees: Sequence[Any]) -> None:
     """Raise `InvalidTaskConfig` when no split was worth its gamma."""
     if not trees:
-        raise InvalidTaskConfig("No split gains more than params.gamma.", hint="Choose a smaller gamma.")
+        raise InvalidTaskConfig(
+            "No split gains more than params.gamma.", hint="Choose a smaller gamma."
+        )

@@ -45,7 +45,9 @@ _FM64_ROWS = 5_000  # a fourth of what was measured to give the same trees as FM
 class SsXgbConfig(TrainingConfig):
     """``task_config`` of `ss_xgb`."""
 
-    params: TreeParams = Field(default_factory=TreeParams, description="The algorithm's own parameters.")
+    params: TreeParams = Field(
+        default_factory=TreeParams, description="The algorithm's own parameters."
+    )
 
     def reveals(self) -> list[Use]:
         """Column names and row count to all, and whose bin splits each node."""

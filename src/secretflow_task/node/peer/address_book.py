@@ -24,7 +24,8 @@ class PeerEntry(Strict):
     host: str = Field(min_length=1, description="Name or address of the party's node.")
     port: int = Field(ge=1, le=65535, description="The node's port.")
     certificate: str = Field(
-        min_length=1, description="PEM file with the party's certificate; two of them during a rotation."
+        min_length=1,
+        description="PEM file with the party's certificate; two of them during a rotation.",
     )
     fingerprints: list[str] = Field(
         min_length=1,
@@ -37,7 +38,9 @@ class PeerEntry(Strict):
     def _plain(cls, value: list[str]) -> list[str]:
         texts = [text.lower().removeprefix("sha256:").replace(":", "") for text in value]
         if not all(len(text) == 64 and set(text) <= set("0123456789abcdef") for text in texts):
-            raise ValueError("a fingerprint has 64 hexadecimal digits, as `sfworker certs` prints it")
+            raise ValueError(
+                "a fingerprint has 64 hexadecimal digits, as `sfworker certs` prints it"
+            )
         return texts
 
 
@@ -74,11 +77,15 @@ class AddressBook:
             raise BadSetting(
                 f"The address book cannot be read: {type(error).__name__}.", hint=_HINT
             ) from None
-        return AddressBook({party: _peer(party, entry, path.parent) for party, entry in entries.items()})
+        return AddressBook(
+            {party: _peer(party, entry, path.parent) for party, entry in entries.items()}
+        )
 
     def parties_of(self, certificate: bytes | None) -> frozenset[str]:
         """The parties that a certificate, in DER, stands for."""
-        return frozenset(party for party, peer in self.peers.items() if certificate in peer.certificates)
+        return frozenset(
+            party for party, peer in self.peers.items() if certificate in peer.certificates
+        )
 
     def trusted(self) -> str:
         """Every peer's certificates, in PEM: the only ones that a connection may show."""
@@ -90,7 +97,8 @@ def _entries(value: Any) -> dict[str, PeerEntry]:
     try:
         named = TypeAdapter(dict[Annotated[str, PartyName], Any]).validate_python(value)
         return {
-            party: parse(PeerEntry, entry, f"The address book, {party}") for party, entry in named.items()
+            party: parse(PeerEntry, entry, f"The address book, {party}")
+            for party, entry in named.items()
         }
     except ValidationError:
         raise BadSetting("The address book is no mapping of party names.", hint=_HINT) from None
@@ -102,7 +110,9 @@ def _peer(party: str, entry: PeerEntry, folder: Path) -> Peer:
     try:
         found = certificates_in((folder / entry.certificate).read_text(encoding="ascii"))
     except (OSError, ValueError):
-        raise BadSetting(f"The certificate file of {party} in the address book cannot be read.") from None
+        raise BadSetting(
+            f"The certificate file of {party} in the address book cannot be read."
+        ) from None
     if not 1 <= len(found) <= _ROTATION:
         raise BadSetting(f"The certificate file of {party} must hold one or two certificates.")
     strangers = [fingerprint(der) for der in found if fingerprint(der) not in entry.fingerprints]

@@ -66,7 +66,9 @@ class Agenda:
             "nonce": secrets.token_hex(16),
         }
 
-    def difference(self, theirs: Mapping[str, Any], clock_limit_seconds: float) -> WorkerError | None:
+    def difference(
+        self, theirs: Mapping[str, Any], clock_limit_seconds: float
+    ) -> WorkerError | None:
         """Why a node that joins with ``theirs`` cannot take part."""
         names = f"{self.hosted[0]} and {', '.join(sorted(set(map(str, theirs['from']))))}"
         if theirs["versions"] != versions():
@@ -93,5 +95,7 @@ def versions() -> dict[str, str]:
 def _digest(params: dict[str, Any]) -> str:
     init = params.get("sf_init_config")
     if isinstance(init, Mapping):
-        params["sf_init_config"] = {key: value for key, value in init.items() if key != "self_party"}
+        params["sf_init_config"] = {
+            key: value for key, value in init.items() if key != "self_party"
+        }
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()

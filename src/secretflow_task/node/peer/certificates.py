@@ -90,7 +90,9 @@ def tls_context(identity: Identity, trusted: str, *, server: bool) -> ssl.SSLCon
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the certificate itself is pinned, whatever host shows it
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # pinned without the authority that signed it
+    context.verify_flags |= (
+        ssl.VERIFY_X509_PARTIAL_CHAIN
+    )  # pinned without the authority that signed it
     context.load_cert_chain(identity.certificate, identity.key)
     context.load_verify_locations(cadata=trusted)
     if server:

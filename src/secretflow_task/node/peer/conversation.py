@@ -62,7 +62,9 @@ async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
         end.lost(PeerRefused(f"The node of {peer} said something that makes no sense.", party=peer))
     except (WireClosed, _Silence):
         end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
-    except Exception:  # pylint: disable=broad-exception-caught  # nobody else would say that it ended
+    except (
+        Exception
+    ):  # pylint: disable=broad-exception-caught  # nobody else would say that it ended
         log.exception("A conversation with a peer failed.", action="conversation_failed", peer=peer)
         end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
     finally:

@@ -139,7 +139,9 @@ class Coordinator:
         try:
             parties = tuple(sorted(set(map(str, join["from"]))))
             difference = self.agenda.difference(join, self._clock_limit_seconds)
-            nonce, refusal = join["nonce"], read_error(join["refuses"]) if "refuses" in join else None
+            nonce, refusal = join["nonce"], (
+                read_error(join["refuses"]) if "refuses" in join else None
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Garbled from error
         if not parties or not set(parties) <= set(self.agenda.strangers):
@@ -168,7 +170,10 @@ class Coordinator:
         deadline = time.monotonic() + self._join_seconds
         with self._changed:
             while (missing := self._missing()) and self.failure is None:
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                if (
+                    not self._changed.wait(deadline - time.monotonic())
+                    and time.monotonic() >= deadline
+                ):
                     break
         if missing:
             self._shared.fail(self._absence(missing[0]))
@@ -229,7 +234,9 @@ def read_error(fields: Any) -> WorkerError:
         raise ValueError("an error consists of texts")
     if known["party"] and not re.fullmatch(PARTY_NAME, known["party"]):
         raise ValueError("no party has such a name")
-    return WorkerError.from_dict({key: value and value[:_LONGEST_TEXT] for key, value in known.items()})
+    return WorkerError.from_dict(
+        {key: value and value[:_LONGEST_TEXT] for key, value in known.items()}
+    )
 
 
 def checked_outcome(answer: Message) -> Message | None:

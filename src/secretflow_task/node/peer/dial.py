@@ -69,7 +69,9 @@ class Dialler:
             ) from None
         if party not in self.book.parties_of(wire.certificate()):
             await wire.close()
-            raise PeerRefused(f"The node at {party}'s address is that of another party.", party=party)
+            raise PeerRefused(
+                f"The node at {party}'s address is that of another party.", party=party
+            )
         return wire
 
     async def _connect(self, party: str) -> Wire:

@@ -34,7 +34,9 @@ from secretflow_task.utils.log import execution_context, get_logger
 log = get_logger()
 
 _HANDSHAKE_SECONDS = 10.0  # for TLS, and again for the first message
-_STRANGERS = 256  # connections that have not said yet what they want; beyond that the oldest are closed
+_STRANGERS = (
+    256  # connections that have not said yet what they want; beyond that the oldest are closed
+)
 _HEADER_BYTES = 65_536
 _CALL_SECONDS = 15.0
 _FAREWELL_SECONDS = 1.0
@@ -269,7 +271,9 @@ class PeerHub:
             self._note_refusal(address, f"{', '.join(sorted(parties))}: {error.message}", is_join)
             wire.send({"kind": "refused", "error": error.to_dict()})
         except (WireClosed, Garbled, KeyError, TypeError, ValueError):
-            self._note_refusal(address, f"{', '.join(sorted(parties))}: no proper {header['kind']}", is_join)
+            self._note_refusal(
+                address, f"{', '.join(sorted(parties))}: no proper {header['kind']}", is_join
+            )
         await wire.close()
 
     def _handlers(self) -> Mapping[str, Callable[[Wire, frozenset[str], Message], Awaitable[None]]]:
@@ -290,7 +294,13 @@ class PeerHub:
         try:
             await asyncio.wait_for(accepting, _HANDSHAKE_SECONDS + 1)
             return await asyncio.wait_for(wire.receive(), _HANDSHAKE_SECONDS)
-        except (OSError, asyncio.TimeoutError, asyncio.CancelledError, WireClosed, Garbled) as error:
+        except (
+            OSError,
+            asyncio.TimeoutError,
+            asyncio.CancelledError,
+            WireClosed,
+            Garbled,
+        ) as error:
             connection.close()
             if hasattr(wire, "transport"):
                 wire.transport.abort()
@@ -320,7 +330,9 @@ class PeerHub:
     def _was_refused(self, party: str) -> bool:
         """Whether a join, as it may have been, was refused from a party's address while somebody waited."""
         since = time.monotonic() - 2 * self._settings.join_seconds
-        return any(self._refusals.get(address, since) > since for address in self._addresses.get(party, ()))
+        return any(
+            self._refusals.get(address, since) > since for address in self._addresses.get(party, ())
+        )
 
     async def _look_up(self, agenda: Agenda) -> None:
         """Note from which addresses the other nodes of an execution may come."""
@@ -358,7 +370,11 @@ class PeerHub:
     async def _on_ask(self, wire: Wire, parties: frozenset[str], header: Message) -> None:
         execution_id = str(header["execution"])
         linked = self._executions.get(execution_id)
-        if linked and isinstance(linked.end, Coordinator) and parties & set(linked.end.agenda.parties):
+        if (
+            linked
+            and isinstance(linked.end, Coordinator)
+            and parties & set(linked.end.agenda.parties)
+        ):
             wire.send(linked.end.outcome())
         else:
             wire.send(await asyncio.to_thread(self._answer, execution_id, parties))

@@ -115,7 +115,9 @@ class Member:
         if kind == "joined":
             self._joined = True
         elif kind == "agreed":
-            self.rounds.append({str(party): dict(facts) for party, facts in message["facts"].items()})
+            self.rounds.append(
+                {str(party): dict(facts) for party, facts in message["facts"].items()}
+            )
         elif kind == "finished":
             self.all_finished = True
         elif kind == "failed":

@@ -114,7 +114,9 @@ def _refusal(member: Member, answer: Message) -> None:
 async def ask(dialler: Dialler, party: str, execution_id: str) -> Message | None:
     """What a party's node knows of how an execution ended; None when it cannot be asked."""
     try:
-        wire, answer = await dialler.request(party, lambda: {"kind": "ask", "execution": execution_id})
+        wire, answer = await dialler.request(
+            party, lambda: {"kind": "ask", "execution": execution_id}
+        )
         await wire.close()
     except (WorkerError, WireClosed, Garbled):
         return None

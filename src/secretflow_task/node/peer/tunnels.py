@@ -103,7 +103,9 @@ class Tunnels:
         wire.pause()
         while not self._closing and not wire.closed.is_set() and time.monotonic() < deadline:
             try:
-                connecting = asyncio.get_running_loop().create_connection(LocalSide, _LOOPBACK, port)
+                connecting = asyncio.get_running_loop().create_connection(
+                    LocalSide, _LOOPBACK, port
+                )
                 _, local = await connecting
             except OSError:
                 await asyncio.sleep(_RETRY_SECONDS)
