@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.dashboards.panels import (
-    Json,
-    dashboard as whole,
-    lines,
-    per_hour,
-    stat,
-    steps,
-    variable,
-)
+from scripts.dashboards.panels import Json, lines, per_hour, stat, steps, variable
+from scripts.dashboards.panels import dashboard as whole
 
 _NODE = 'instance="$instance"'
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from scripts.dashboards.panels import (
     ENDED,
     Json,
-    dashboard as whole,
     lines,
     per_hour,
     stat,
     steps,
     succeeded,
     variable,
+)
+from scripts.dashboards.panels import (
+    dashboard as whole,
 )
 
 _TASK = 'task_type="$task_type"'

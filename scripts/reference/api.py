@@ -11,14 +11,14 @@ from typing import Any, Callable, Iterator
 from pydantic import BaseModel
 
 from secretflow_task.client import Client
-from secretflow_task.data_loader import Table
-from secretflow_task.device_manager import Devices
-from secretflow_task.errors import WorkerError
-from secretflow_task.messages import Stage, Status, StatusEvent, TaskRequest
-from secretflow_task.requests import Plan
-from secretflow_task.run import Run
-from secretflow_task.task_config import ColumnAt, PathRole, TaskConfig, Use
-from secretflow_task.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.errors import WorkerError
+from secretflow_task.contract.messages import Stage, Status, StatusEvent, TaskRequest
+from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.task_config import ColumnAt, PathRole, TaskConfig, Use
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.data_loader.table import Table
+from secretflow_task.engine.devices import Devices
+from secretflow_task.engine.run import Run
 
 PUBLIC: list[type] = [
     *(Client, TaskRequest, StatusEvent, Status, Stage, Plan, WorkerError),

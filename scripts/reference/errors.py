@@ -7,7 +7,7 @@ from typing import Iterator
 
 from scripts.reference.markdown import code, table
 from secretflow_task.cli.exits import exit_code
-from secretflow_task.errors import WorkerError
+from secretflow_task.contract.errors import WorkerError
 
 _HEAD = """\
 # All errors

@@ -10,11 +10,11 @@ from typing import Any, Iterator, Mapping
 
 from scripts.reference.markdown import code, table
 from scripts.reference.source import calls, text
-from secretflow_task.celery_app import TASK_NAME
-from secretflow_task.errors import MissingColumn
-from secretflow_task.messages import Stage, Status, StatusEvent
-from secretflow_task.node.supervisor import Ending, success
-from secretflow_task.node.usage import Usage
+from secretflow_task.broker.celery_app import TASK_NAME
+from secretflow_task.contract.errors import MissingColumn
+from secretflow_task.contract.messages import Stage, Status, StatusEvent
+from secretflow_task.node.job.ending import Ending, success
+from secretflow_task.node.job.usage import Usage
 
 _HEAD = f"""\
 # Status events

@@ -6,10 +6,10 @@ from typing import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from secretflow_task.messages import Status
-from secretflow_task.node.metrics import OBSERVED, Metric
-from secretflow_task.node.monitor import SAMPLED
-from secretflow_task.node.usage import STAGES
+from secretflow_task.contract.messages import Status
+from secretflow_task.node.job.usage import STAGES
+from secretflow_task.node.metrics.collector import SAMPLED
+from secretflow_task.node.metrics.counters import OBSERVED, Metric
 
 _HEAD = """\
 # All metrics

@@ -9,9 +9,9 @@ import yaml
 from scripts.reference.markdown import code, table
 from secretflow_task.cli import files
 from secretflow_task.cli.describe import keys_of
-from secretflow_task.messages import TaskRequest
-from secretflow_task.requests import Plan
-from secretflow_task.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 
 _HEAD = """\
 # All requests

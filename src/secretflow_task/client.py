@@ -7,10 +7,10 @@ from typing import Any, Iterable, Iterator
 
 from redis import Redis
 
-from secretflow_task.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME, create_app
+from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME, create_app
+from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import StatusEvent, TaskRequest
-from secretflow_task.utils.status_notifier import CANCEL_SECONDS, STREAM, cancel_key
+from secretflow_task.contract.messages import StatusEvent, TaskRequest
 
 _BATCH = 1000
 _SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails

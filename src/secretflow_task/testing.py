@@ -19,17 +19,17 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Iterable, Mapping, NoReturn
 
-from secretflow_task.errors import PeerLost, WorkerError
-from secretflow_task.job_process import Aborted, PipeChannel
-from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Kind, Stage, Status, StatusEvent, TaskRequest
-from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.coordinator import Coordinator
-from secretflow_task.node.peer.member import Member
-from secretflow_task.node.peer_link import PeerLink
-from secretflow_task.node.store import Execution
-from secretflow_task.node.template import JobProcess
-from secretflow_task.utils.status_notifier import Unsent
+from secretflow_task.contract.errors import PeerLost, WorkerError
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.contract.messages import Kind, Stage, Status, StatusEvent, TaskRequest
+from secretflow_task.engine.job_process import Aborted, PipeChannel
+from secretflow_task.node.job.process import JobProcess
+from secretflow_task.node.link.peer.agenda import Agenda
+from secretflow_task.node.link.peer.coordinator import Coordinator
+from secretflow_task.node.link.peer.member import Member
+from secretflow_task.node.link.protocol import PeerLink
+from secretflow_task.node.publisher import Unsent
+from secretflow_task.node.store.event_store import Execution
 
 Facts = Mapping[str, Mapping[str, Any]]
 

@@ -13,7 +13,7 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from secretflow_task.node.store import EventStore
+from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
 from tests.contract.postgresql import PostgresServer, programs, running_postgresql
 

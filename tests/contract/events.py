@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 
 
 def request(execution_id: str = "e-1", **ids: str) -> TaskRequest:

@@ -18,10 +18,10 @@ from redis import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
+from secretflow_task.broker.keys import STREAM
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.tables import Event
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.utils.status_notifier import STREAM
 from tests.contract.status_events import (
     execution,
     expected_ends,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from secretflow_task.config.settings import Settings
-from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.certificates import Identity, make_certificate
-from secretflow_task.node.peer.hub import Linked, PeerHub
+from secretflow_task.node.link.peer.agenda import Agenda
+from secretflow_task.node.link.peer.certificates import Identity, make_certificate
+from secretflow_task.node.link.peer.hub import Linked, PeerHub
 from secretflow_task.node.ports import Ports, leased_ports
 
 PORTS = range(26000, 28000)

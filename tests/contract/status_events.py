@@ -6,11 +6,11 @@ from typing import Any, Iterable
 
 from sqlalchemy import select
 
-from secretflow_task.errors import MissingFile
+from secretflow_task.contract.errors import MissingFile
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
 from secretflow_task.listener.tables import Event, Execution
-from secretflow_task.messages import Status, StatusEvent
 
 
 def execution(

@@ -13,18 +13,18 @@ from typing import Iterator
 
 import pytest
 
-from secretflow_task.errors import (
+from secretflow_task.contract.errors import (
     JobProcessDied,
     PeerUnreachable,
     TaskCancelled,
     TaskTimeout,
     WorkerError,
 )
-from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.certificates import make_certificate
-from secretflow_task.node.peer.hub import Linked
-from secretflow_task.node.peer.member import Member
-from secretflow_task.node.peer_link import Unsettled
+from secretflow_task.node.link.peer.agenda import Agenda
+from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.node.link.peer.hub import Linked
+from secretflow_task.node.link.peer.member import Member
+from secretflow_task.node.link.protocol import Unsettled
 from secretflow_task.testing import MemoryExecution
 from tests.contract.peers import Hubs
 from tests.contract.test_peer_link import soon

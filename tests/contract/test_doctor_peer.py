@@ -14,9 +14,9 @@ from secretflow_task.cli.display import console
 from secretflow_task.cli.doctor import examine
 from secretflow_task.cli.doctor_peer import examine_peer
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting
-from secretflow_task.node.peer import probe
-from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.contract.errors import BadSetting
+from secretflow_task.node.link.peer import probe
+from secretflow_task.node.link.peer.certificates import make_certificate
 from tests.contract.peers import Hubs
 
 

@@ -16,10 +16,11 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.broker.keys import STREAM, cancel_key
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.ownership import RedisOwnership, Verdict
+from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import STREAM, Publisher, Unsent, cancel_key
 from tests.contract.conftest import RedisServer
 from tests.contract.events import event, request
 

@@ -16,20 +16,21 @@ import pytest
 from redis import Redis
 
 from scripts.reference.metrics import metrics as metrics_of_the_reference
-from secretflow_task.celery_app import TASK_NAME, create_app
+from secretflow_task.broker.celery_app import TASK_NAME, create_app
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting
-from secretflow_task.node import monitor as monitor_module
+from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node import service
-from secretflow_task.node.embedded_redis import embedded_redis
-from secretflow_task.node.metrics import Metrics
-from secretflow_task.node.monitor import Monitor
+from secretflow_task.node.metrics.counters import Metrics
+from secretflow_task.node.metrics import server as monitor_module
+from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
-from secretflow_task.utils.status_notifier import GROUP, STREAM, Publisher
+from secretflow_task.node.publisher import Publisher
 from tests.contract.scraping import ask, described, reasons, scrape
 from tests.e2e.nodes import wait_for
-from tests.unit.test_metrics import stay
-from tests.unit.test_node import PSI, Bench, fail, succeed
+from tests.unit.node.metrics.test_counters import stay
+from tests.unit.node.test_node import PSI, Bench, fail, succeed
 
 REFUSED = {"task_config": {"task_type": "psi"}}
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.node.store import EventStore
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
 from tests.contract.conftest import AnyOutbox
 from tests.contract.events import event, request

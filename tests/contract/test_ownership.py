@@ -10,12 +10,13 @@ import pytest
 from redis import Redis, RedisError
 from redis import TimeoutError as RedisTimeoutError
 
-from secretflow_task.celery_tasks import NodeStopping
-from secretflow_task.messages import Status
+from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.broker.keys import cancel_key
+from secretflow_task.contract.messages import Status
 from secretflow_task.node import ownership
 from secretflow_task.node.ownership import RedisOwnership, Verdict, living_nodes
+from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import Publisher, cancel_key
 from tests.contract.conftest import RedisServer
 from tests.contract.events import event, request
 

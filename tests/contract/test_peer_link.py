@@ -11,8 +11,9 @@ from typing import Callable, Iterator
 
 import pytest
 
-from secretflow_task.errors import OutputNotWritable, PeerLost, TaskTimeout
-from secretflow_task.node.peer_link import LocalExecution, PeerLink
+from secretflow_task.contract.errors import OutputNotWritable, PeerLost, TaskTimeout
+from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.testing import MemoryExecution
 from tests.contract.peers import Hubs
 

@@ -11,10 +11,10 @@ import pytest
 from redis import RedisError
 from structlog.testing import capture_logs
 
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.node.store import EventStore
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.publisher import Publisher, Unsent
+from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import Publisher, Unsent
 from tests.contract.conftest import AnyOutbox, RedisServer
 from tests.contract.events import event, request
 

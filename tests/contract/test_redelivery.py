@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection
 from redis import Redis, RedisError
 
-from secretflow_task.celery_app import _transport_options, redeliver
+from secretflow_task.broker.celery_app import _transport_options, redeliver
 from secretflow_task.config.settings import Settings
 from tests.contract.conftest import RedisServer
 

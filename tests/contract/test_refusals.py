@@ -18,10 +18,10 @@ from typing import Any, Iterator
 import psutil
 import pytest
 
-from secretflow_task.errors import PeerUnreachable, WorkerError
-from secretflow_task.node.peer import agenda
-from secretflow_task.node.peer.agenda import Agenda
-from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.contract.errors import PeerUnreachable, WorkerError
+from secretflow_task.node.link.peer import agenda
+from secretflow_task.node.link.peer.agenda import Agenda
+from secretflow_task.node.link.peer.certificates import make_certificate
 from tests.contract.peers import Hubs
 from tests.contract.test_peer_link import soon
 
@@ -381,7 +381,7 @@ def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(
 def test_idle_strangers_do_not_keep_a_peer_out_for_long(
     hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secretflow_task.node.peer.hub._HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("secretflow_task.node.link.peer.hub._HANDSHAKE_SECONDS", 0.3)
     idle = [socket.create_connection(("127.0.0.1", hubs.ports["alice"])) for _ in range(100)]
     with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
         alice.join()

@@ -17,13 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import DatabaseUnavailable, UnknownExecution
+from secretflow_task.contract.errors import DatabaseUnavailable, UnknownExecution
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
 from secretflow_task.listener.history import find, latest
 from secretflow_task.listener.tables import Base
 from secretflow_task.listener.writer import Writer
-from secretflow_task.messages import Status, StatusEvent
 from tests.contract.postgresql import PostgresServer
 from tests.contract.status_events import (
     entries,

@@ -16,12 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener import database as database_module
 from secretflow_task.listener import task_status_listener
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.task_status_listener import TaskStatusListener
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.utils.status_notifier import GROUP, STREAM
 from tests.contract.conftest import RedisServer
 from tests.contract.listening import ListenerProcess
 from tests.contract.postgresql import PostgresServer

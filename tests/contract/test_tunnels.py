@@ -15,7 +15,7 @@ from typing import Iterator
 
 import pytest
 
-from secretflow_task.node.peer.hub import Linked
+from secretflow_task.node.link.peer.hub import Linked
 from tests.contract.peers import Hubs
 
 

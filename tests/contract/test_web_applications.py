@@ -8,9 +8,9 @@ from typing import Any, Iterator
 
 import pytest
 
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
-from secretflow_task.utils.status_notifier import Publisher
 from tests.contract.conftest import RedisServer
 from tests.contract.events import request
 from tests.contract.status_events import execution

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from secretflow_task.celery_app import create_app
-from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.broker.celery_app import create_app
+from secretflow_task.broker.embedded_redis import embedded_redis
 from tests.e2e.nodes import PARTIES, RunningNode, running_node
 
 ROWS = 400

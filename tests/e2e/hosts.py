@@ -22,8 +22,8 @@ from redis import Redis, RedisError
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import StatusEvent, TaskRequest
-from secretflow_task.node.peer.certificates import Identity, make_certificate
+from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.node.link.peer.certificates import Identity, make_certificate
 from tests.e2e.conftest import write_tables
 from tests.e2e.nodes import RunningNode, wait_for
 

@@ -17,7 +17,7 @@ import psutil
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import StatusEvent, TaskRequest
+from secretflow_task.contract.messages import StatusEvent, TaskRequest
 from secretflow_task.node.ports import leased_ports
 
 METRICS_PORTS = range(31000, 31200)

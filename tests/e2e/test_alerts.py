@@ -14,10 +14,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from secretflow_task.errors import error_classes
-from secretflow_task.messages import Status
-from secretflow_task.node.peer.certificates import make_certificate
-from secretflow_task.utils.status_notifier import GROUP, STREAM
+from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.contract.errors import error_classes
+from secretflow_task.contract.messages import Status
+from secretflow_task.node.link.peer.certificates import make_certificate
 from tests.contract.monitoring import (
     OF_PROMETHEUS,
     RECORDED,

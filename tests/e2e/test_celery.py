@@ -12,9 +12,9 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from secretflow_task.celery_app import TASK_NAME
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.broker.celery_app import TASK_NAME
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.contract.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import RunningNode, is_alive, running_node, wait_for
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from secretflow_task.cli import remote
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode
 

@@ -11,7 +11,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.contract.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network, execute, running_nodes
 from tests.e2e.nodes import wait_for

@@ -10,8 +10,8 @@ from typing import Any, Iterator
 import pytest
 from celery import Celery
 
-from secretflow_task.celery_app import SENT_AT, TASK_NAME
-from secretflow_task.node.usage import STAGES
+from secretflow_task.broker.celery_app import SENT_AT, TASK_NAME
+from secretflow_task.node.job.usage import STAGES
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params
 from tests.e2e.nodes import RunningNode, wait_for

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.client import Client
-from secretflow_task.messages import Status
-from secretflow_task.node.embedded_redis import embedded_redis
-from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.contract.messages import Status
+from secretflow_task.node.link.peer.certificates import make_certificate
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of, wait_for

@@ -14,8 +14,8 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from secretflow_task.messages import Status
-from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.contract.messages import Status
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.containers import ROOT, Machine, Project
 from tests.e2e.nodes import PARTIES, RunningNode, running_node, wait_for
@@ -32,7 +32,7 @@ SEND = """
 import json, sys
 from secretflow_task.cli import files
 from secretflow_task.client import Client
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.messages import TaskRequest
 with Client(files.settings()) as client:
     client.submit(TaskRequest(sys.argv[1], sys.argv[1], json.loads(sys.argv[2])))
 """

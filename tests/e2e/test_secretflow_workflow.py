@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from secretflow_task.celery_app import TASK_NAME
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.broker.celery_app import TASK_NAME
+from secretflow_task.contract.messages import Status, StatusEvent
 from tests.e2e.nodes import PARTIES, RunningNode
 from tests.e2e.test_celery import assert_ended_once
 from tests.integration.test_statistics import weighed

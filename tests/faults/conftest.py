@@ -10,7 +10,7 @@ from typing import Any, Iterator
 import pytest
 from rich.console import Console
 
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.faults.report import Report
 from tests.integration.bench import Bench, start_bench
 from tests.integration.probes import TASKS
@@ -64,7 +64,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     node, bench = start_bench(
         tmp_path_factory.mktemp("faults"),
         port_range="23000-23999",
-        preload=("secretflow_task.template_process", "tests.integration.preload"),
+        preload=("secretflow_task.engine.template_process", "tests.integration.preload"),
         job_timeout_seconds=60.0,
         **settings,
     )

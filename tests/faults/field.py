@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.contract.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, jobs_below, running_node, wait_for
 from tests.faults.report import Report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.messages import TaskRequest
 from tests.e2e.conftest import psi_params, training_params
 from tests.e2e.nodes import wait_for
 from tests.faults.field import Field

@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator
 import psutil
 import pytest
 
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.contract.messages import Status, StatusEvent
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network
 from tests.e2e.nodes import jobs_below, wait_for

@@ -17,9 +17,9 @@ import psutil
 
 from scripts.reference import events as reference
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import Status, StatusEvent
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.job.template import Template
 from secretflow_task.node.node import Node, Outcome
-from secretflow_task.node.template import Template
 
 Columns = Mapping[str, Sequence[Any]]
 _STARTED = [("cluster_init", 0.1), ("device_creation", 0.3), ("task_execution", 0.5)]

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import pytest
 
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.integration.bench import Bench, Workspace, start_bench
 from tests.integration.cases import Runs
 from tests.integration.probes import TASKS
@@ -22,7 +22,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     node, bench = start_bench(
         tmp_path_factory.mktemp("bench"),
         port_range="21000-21999",
-        preload=("secretflow_task.template_process", "tests.integration.preload"),
+        preload=("secretflow_task.engine.template_process", "tests.integration.preload"),
     )
     TaskDispatcher.list_supported_tasks()
     TaskDispatcher.TASK_REGISTRY.update(TASKS)

@@ -12,14 +12,13 @@ import os
 from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
-
-import secretflow_task.template_process  # noqa: F401  # pylint: disable=unused-import
 from secretflow.device.device.heu import HEUSkKeeper
 from secretflow.device.device.spu import SPUIO
 from secretflow.utils import secure_pickle
 
-from secretflow_task.job_process import PipeChannel
-from secretflow_task.task_dispatcher import TaskDispatcher
+import secretflow_task.engine.template_process  # noqa: F401  # pylint: disable=unused-import
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.engine.job_process import PipeChannel
 from tests.integration.probes import TASKS
 
 TaskDispatcher.TASK_REGISTRY.update(TASKS)

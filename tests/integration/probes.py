@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 from unittest import mock
 
-from secretflow_task.errors import ValueRange
+from secretflow_task.contract.errors import ValueRange
+from secretflow_task.contract.task_config import Reads, TaskConfig
+from secretflow_task.contract.task_dispatcher import Task
 from secretflow_task.jobs import psi_task
-from secretflow_task.task_config import Reads, TaskConfig
-from secretflow_task.task_dispatcher import Task
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
-    from secretflow_task.run import Run
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
 
 FOREIGN_TEXT = (
     "customer 4711 has 12,345.67"  # what an error inside a device task must not tell the peers

@@ -173,7 +173,7 @@ def main() -> None:
     from secretflow.utils import secure_pickle
     from spu import libspu
 
-    from secretflow_task import engine_adapter
+    from secretflow_task.engine import adapter as engine_adapter
 
     facts: dict[str, Any] = {"backend_started": bool(jax._src.xla_bridge._backends)}
     secure_pickle.loads(pickle.dumps(_RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)

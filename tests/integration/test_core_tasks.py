@@ -12,7 +12,7 @@ from sklearn import metrics
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from secretflow_task.messages import Status
+from secretflow_task.contract.messages import Status
 from tests.data.tables import Table, columns_in_order, overlapping, rows_in_order, two_halves
 from tests.integration.bench import Execution, Workspace
 from tests.integration.test_psi import psi

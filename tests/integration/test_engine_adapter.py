@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from secretflow_task import engine_adapter
+from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.ml_task.trees import TreeParams
 from tests.integration.bench import Bench, Workspace
 from tests.integration.probes import FOREIGN_TEXT
@@ -92,7 +92,7 @@ def test_it_ends_its_own_process_after_an_error(
 ) -> None:
     assert stock["exit_code"] == 1
     assert stock["interrupt"].startswith("secretflow.")
-    assert bent["interrupt"] == "secretflow_task.engine_adapter"
+    assert bent["interrupt"] == "secretflow_task.engine.adapter"
 
 
 def test_it_trains_with_a_cache_that_gives_random_weights_with_the_real_sigmoid(

@@ -7,8 +7,8 @@ import pytest
 from sklearn import metrics
 
 from tests.data.scores import measured
-from tests.integration.bench import Workspace
 from tests.integration import test_glm, test_kmeans, test_statistics
+from tests.integration.bench import Workspace
 from tests.integration.test_transformations import check_transformation
 from tests.integration.test_trees import check_against_xgboost
 

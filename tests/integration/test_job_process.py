@@ -94,11 +94,11 @@ def test_a_task_registered_without_keywords_takes_any_mapping(workspace: Workspa
 _LONELY_NODE = """
 import sys
 from pathlib import Path
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.integration.bench import start_bench
 from tests.integration.probes import TASKS
 
-preload = ("secretflow_task.template_process", "tests.integration.preload")
+preload = ("secretflow_task.engine.template_process", "tests.integration.preload")
 node, bench = start_bench(Path(sys.argv[1]), preload=preload, port_range="23000-23999")
 TaskDispatcher.list_supported_tasks()
 TaskDispatcher.TASK_REGISTRY.update(TASKS)

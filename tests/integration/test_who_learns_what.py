@@ -17,8 +17,8 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 import numpy as np
 import pytest
 
-from secretflow_task.task_config import TaskConfig
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_config import TaskConfig
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.data.tables import Table, overlapping
 from tests.integration.bench import Execution, Workspace, read_csv
 from tests.integration.cases import CASES, Finished, Runs, world

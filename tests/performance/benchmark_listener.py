@@ -18,10 +18,10 @@ import numpy as np
 from redis import Redis
 from sqlalchemy import func, select
 
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.broker.keys import STREAM
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.tables import Event
-from secretflow_task.node.embedded_redis import embedded_redis
-from secretflow_task.utils.status_notifier import STREAM
 from tests.contract.listening import ListenerProcess, executions
 from tests.contract.postgresql import programs, running_postgresql
 

@@ -21,20 +21,20 @@ import numpy as np
 import secretflow  # noqa: F401  # what a job has from its template
 from redis import Redis
 
-from secretflow_task.celery_app import create_app
+from secretflow_task.broker.celery_app import create_app
+from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import MissingFile
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.node.embedded_redis import embedded_redis
-from secretflow_task.node.metrics import Metrics
-from secretflow_task.node.monitor import Monitor
+from secretflow_task.contract.errors import MissingFile
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.node.job.ending import Ending
+from secretflow_task.node.job.usage import STAGES, Usage
+from secretflow_task.node.metrics.counters import Metrics
+from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
-from secretflow_task.node.supervisor import Ending
-from secretflow_task.node.usage import STAGES, Usage
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import ScriptedTemplate
 from secretflow_task.utils import log
-from secretflow_task.utils.status_notifier import Publisher
 
 _JOB_FLOATS = (0, 10_000_000)
 _EVENTS = 6

@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 
 from secretflow_task.config.settings import Settings
-from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.node.node import Node, Outcome
-from secretflow_task.node.peer.certificates import make_certificate
-from secretflow_task.node.ports import Ports, leased_ports
-from secretflow_task.node.supervisor import Ending
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.assignment import Assignment
+from secretflow_task.node.job.ending import Ending
+from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.node.node import Node, Outcome
+from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.utils import log
 
 PARTIES = ("alice", "bob")

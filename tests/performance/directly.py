@@ -18,7 +18,7 @@ import secretflow as sf
 from secretflow.data import FedNdarray
 from secretflow.data.vertical import VDataFrame, read_csv
 
-from secretflow_task.engine_adapter import LINK_DESC, without_beaver_cache
+from secretflow_task.engine.adapter import LINK_DESC, without_beaver_cache
 from tests.performance.works import KEYS, LABEL, PARTIES
 
 Config = Mapping[str, Any]

@@ -11,13 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Mapping
 
-from secretflow_task.data_loader import PathRules
-from secretflow_task.device_manager import Devices
-from secretflow_task.messages import TaskRequest
-from secretflow_task.requests import Plan
-from secretflow_task.run import Run
-from secretflow_task.task_dispatcher import TaskDispatcher
-from secretflow_task.task_executor import ClusterChannel
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.engine.devices import Devices
+from secretflow_task.engine.executor import ClusterChannel
+from secretflow_task.engine.run import Run
 from tests.performance.directly import Session
 
 

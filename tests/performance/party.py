@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from secretflow_task.engine_adapter import MESSAGE_OPTIONS
+from secretflow_task.engine.adapter import MESSAGE_OPTIONS
 from tests.performance.works import OWN_CODE, PARTIES
 
 
@@ -52,8 +52,8 @@ def main() -> None:
         config = json.loads(line)
         if config["task_type"] in OWN_CODE:
             from tests.performance.job_body import (
-                run_body,
-            )  # with all that the worker's tasks import
+                run_body,  # with all that the worker's tasks import
+            )
 
             run_body(session, config)
         else:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
 from tests.performance.figures import beyond_limit, exponent, ratio, spread
-from tests.performance.works import TASK_TYPES
 from tests.performance.words import WHY, WORDS
+from tests.performance.works import TASK_TYPES
 
 _TEMPLATES = Path(__file__).with_name("pages")
 Measured = Mapping[str, Any]

@@ -17,14 +17,14 @@ from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence
 import psutil
 from redis import Redis
 
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.broker.keys import STREAM
 from secretflow_task.cli.demo import node_process
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.messages import Status, StatusEvent, TaskRequest
-from secretflow_task.node.embedded_redis import embedded_redis
+from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.job.psi_traces import remove_traces
 from secretflow_task.node.ports import leased_ports
-from secretflow_task.utils.psi_traces import remove_traces
-from secretflow_task.utils.status_notifier import STREAM
 from tests.performance.works import PARTIES
 
 CONCURRENCY = 8

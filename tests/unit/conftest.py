@@ -11,11 +11,11 @@ from typing import Any, Callable, Iterator, Mapping
 import pytest
 from hypothesis import settings
 
-from secretflow_task.data_loader import PathRules
-from secretflow_task.messages import TaskRequest
-from secretflow_task.requests import Protocol
-from secretflow_task.run import Run
-from secretflow_task.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.engine.run import Run
 from secretflow_task.testing import MemoryChannel
 
 RunOf = Callable[..., Run]

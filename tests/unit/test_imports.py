@@ -19,7 +19,7 @@ for module in pkgutil.walk_packages(secretflow_task.__path__, "secretflow_task."
         importlib.import_module(module.name)
 """
 CLIENT = "import secretflow_task.cli, secretflow_task.client, secretflow_task.listener.task_status_listener"
-JOB = "import secretflow_task.job_process, secretflow_task.jobs"
+JOB = "import secretflow_task.engine.job_process, secretflow_task.jobs"
 
 
 def loaded_by(code: str, folder: Path) -> set[str]:

@@ -15,8 +15,8 @@ import typer
 from secretflow_task import __version__
 from secretflow_task.cli import files
 from secretflow_task.cli.exits import Exit, guarded
-from secretflow_task.messages import Status
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.messages import Status
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
 app = typer.Typer(
     name="sfworker",

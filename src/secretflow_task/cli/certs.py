@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from secretflow_task.cli.display import console
-from secretflow_task.errors import BadSetting
-from secretflow_task.messages import PARTY_NAME
-from secretflow_task.node.peer.certificates import make_certificate
+from secretflow_task.contract.errors import BadSetting
+from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.node.link.peer.certificates import make_certificate
 
 
 def make(party: str, folder: Path, days: int) -> None:

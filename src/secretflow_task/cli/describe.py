@@ -10,13 +10,13 @@ from rich.table import Table
 
 from secretflow_task.cli.display import console
 from secretflow_task.config.settings import Settings
-from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import PathNotAllowed
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.errors import PathNotAllowed
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.task_config import Use
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.node.assignment import Assignment
-from secretflow_task.requests import Plan
-from secretflow_task.task_config import Use
-from secretflow_task.task_dispatcher import Task, TaskDispatcher
 
 
 def print_tasks() -> None:

@@ -7,13 +7,13 @@ import sys
 from typing import Any, Iterable, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
-from secretflow_task.messages import Status, StatusEvent
-from secretflow_task.task_config import STEP_PREFIX
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.task_config import STEP_PREFIX
 
 console = Console()
 _STYLES = {Status.RUNNING: "none", Status.SUCCESS: "green", Status.FAILURE: "red"}

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from secretflow_task.cli.display import console
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting
+from secretflow_task.contract.errors import BadSetting
+from secretflow_task.node.link.peer.dial import Dialler
 from secretflow_task.node.ownership import living_nodes
-from secretflow_task.node.peer.dial import Dialler
 from secretflow_task.node.ports import is_free
 
 ENGINE = ("secretflow", "1.14.0b0")

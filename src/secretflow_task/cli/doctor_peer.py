@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 
 from secretflow_task.cli.doctor import Finding, show
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting, WorkerError
-from secretflow_task.node.peer.agenda import versions
-from secretflow_task.node.peer.dial import Dialler
-from secretflow_task.node.peer.probe import Way, measure
-from secretflow_task.node.peer.wire import Garbled, WireClosed
+from secretflow_task.contract.errors import BadSetting, WorkerError
+from secretflow_task.node.link.peer.agenda import versions
+from secretflow_task.node.link.peer.dial import Dialler
+from secretflow_task.node.link.peer.probe import Way, measure
+from secretflow_task.node.link.peer.wire import Garbled, WireClosed
 
 _SOON_DAYS = 30
 _CLOCK_SECONDS = 5.0

@@ -7,7 +7,12 @@ import sys
 from enum import IntEnum
 from typing import Any, Callable, TypeVar
 
-from secretflow_task.errors import EngineUnavailable, RequestError, RuntimeUnavailable, WorkerError
+from secretflow_task.contract.errors import (
+    EngineUnavailable,
+    RequestError,
+    RuntimeUnavailable,
+    WorkerError,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

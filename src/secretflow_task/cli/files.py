@@ -16,8 +16,8 @@ from pydantic_settings import SettingsError
 
 from secretflow_task.cli.exits import complain
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting, InvalidTaskConfig, MissingFile
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.errors import BadSetting, InvalidTaskConfig, MissingFile
+from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.utils import log
 
 

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from secretflow_task.cli import files
 from secretflow_task.cli.display import console, describe_event, result_table
+from secretflow_task.contract.messages import Status
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.history import AtParty, Row, find, latest
-from secretflow_task.messages import Status
 
 
 def print_jobs(limit: int, as_json: bool, **wanted: str | None) -> None:

@@ -7,9 +7,9 @@ import shutil
 from secretflow_task.cli import files
 from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
 from secretflow_task.cli.exits import Exit
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import Plan
 from secretflow_task.node.node import Node
-from secretflow_task.requests import Plan
 from secretflow_task.utils import log
 
 

@@ -15,9 +15,9 @@ from typing import Callable, Iterable, Iterator
 from secretflow_task.cli import files
 from secretflow_task.cli.tail import Tail
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting, UnknownExecution
-from secretflow_task.node.peer.address_book import AddressBook
-from secretflow_task.node.state_folder import StateFolder
+from secretflow_task.contract.errors import BadSetting, UnknownExecution
+from secretflow_task.node.link.peer.address_book import AddressBook
+from secretflow_task.node.store.reader import StateFolder
 
 _LOOK_SECONDS = 0.2
 _BEGIN = re.compile(

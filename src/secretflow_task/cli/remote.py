@@ -9,8 +9,8 @@ from secretflow_task.cli import files
 from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
 from secretflow_task.cli.exits import Exit, complain
 from secretflow_task.client import Client
-from secretflow_task.messages import TaskRequest
-from secretflow_task.requests import Plan
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import Plan
 
 _PATIENCE_SECONDS = 10.0
 _SILENCE = f"Nothing was heard of it for {_PATIENCE_SECONDS:g} s, and it is still waited for."

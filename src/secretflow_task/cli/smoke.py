@@ -14,10 +14,10 @@ from secretflow_task.cli.display import console, print_outcome
 from secretflow_task.cli.exits import Exit, complain
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting
-from secretflow_task.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.errors import BadSetting
+from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.assignment import rules_of
-from secretflow_task.node.peer.address_book import AddressBook
+from secretflow_task.node.link.peer.address_book import AddressBook
 
 ROWS = 100
 _EITHER = ("alice", "bob")  # of a node that runs whatever parties a request lists

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from secretflow_task.messages import PARTY_NAME
+from secretflow_task.contract.messages import PARTY_NAME
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 SecondsByTask = Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode]

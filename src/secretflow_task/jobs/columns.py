@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Callable, Collection, Mapping,
 
 from pydantic import AfterValidator
 
-from secretflow_task.data_loader import Table, owners
-from secretflow_task.errors import (
+from secretflow_task.contract.errors import (
     AmbiguousColumn,
     InvalidTaskConfig,
     MissingColumn,
     RowCountMismatch,
     ValueRange,
 )
-from secretflow_task.task_config import PartyColumns
+from secretflow_task.contract.task_config import PartyColumns
+from secretflow_task.data_loader.table import Table, owners
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from secretflow_task.device_manager import Devices
-    from secretflow_task.run import Run
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
 
     Array = np.ndarray[Any, Any]
 

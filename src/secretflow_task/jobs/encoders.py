@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Collection, Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.errors import (
+from secretflow_task.contract.errors import (
     ConstantColumn,
     DuplicateColumn,
     TooManyCategories,
     UnseenCategory,
 )
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import UNSEEN, Cell, cells, empty_column, raw_cells
 from secretflow_task.jobs.columns import ColumnNames
 from secretflow_task.jobs.transformation import Fitted, TransformConfig

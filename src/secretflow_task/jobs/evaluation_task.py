@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Mapping
 
 from pydantic import Field, model_validator
 
-from secretflow_task.errors import BadLabel, RowCountMismatch, TooFewRows
-from secretflow_task.task_config import ColumnAt, TaskConfig, Use
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.errors import BadLabel, RowCountMismatch, TooFewRows
+from secretflow_task.contract.task_config import ColumnAt, TaskConfig, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 
 class EvaluationConfig(TaskConfig):

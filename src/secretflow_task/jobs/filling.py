@@ -6,8 +6,9 @@ from typing import Any, Collection, Literal, Union
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import MISSING_TEXT, Table, is_text
-from secretflow_task.errors import BadColumnType
+from secretflow_task.contract.errors import BadColumnType
+from secretflow_task.data_loader.arrow_types import is_text
+from secretflow_task.data_loader.table import MISSING_TEXT, Table
 from secretflow_task.jobs.cells import (
     INTEGER,
     Cell,

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.errors import TooFewRows
+from secretflow_task.contract.errors import TooFewRows
+from secretflow_task.contract.task_config import (
+    Reads,
+    Share,
+    Strict,
+    TaskConfig,
+    Use,
+    Writes,
+    check_same_parties,
+)
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import cells
 from secretflow_task.jobs.columns import check_rows
 from secretflow_task.jobs.encoders import (
@@ -38,21 +48,11 @@ from secretflow_task.jobs.transformers import (
     scale_to_range,
     standardize,
 )
-from secretflow_task.task_config import (
-    Reads,
-    Share,
-    Strict,
-    TaskConfig,
-    Use,
-    Writes,
-    check_same_parties,
-)
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 
 class StratifyBy(Strict):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator
 
 if TYPE_CHECKING:
-    from secretflow_task.run import Run
+    from secretflow_task.engine.run import Run
 
 STARTED = 0.1
 _PAUSE_SECONDS = 2.0  # what is over sooner needs no progress

@@ -19,10 +19,8 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
 
-from secretflow_task.data_loader import Table, plain_rows
-from secretflow_task.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
-from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
-from secretflow_task.task_config import (
+from secretflow_task.contract.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
+from secretflow_task.contract.task_config import (
     PartyColumns,
     PartyName,
     Reads,
@@ -31,15 +29,18 @@ from secretflow_task.task_config import (
     Writes,
     check_same_parties,
 )
-from secretflow_task.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.data_loader.csv_file import plain_rows
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
 from secretflow_task.utils.log import get_logger
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 log = get_logger()
 

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, Collection, Iterator
 
 from pydantic import Field
 
-from secretflow_task.data_loader import Table, is_text
-from secretflow_task.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
+from secretflow_task.contract.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
+from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.task_config import PartyColumns, Reads, Report, TaskConfig, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.data_loader.arrow_types import is_text
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features
-from secretflow_task.requests import Protocol
-from secretflow_task.task_config import PartyColumns, Reads, Report, TaskConfig, Use
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 _CELLS = 2**22  # of a matrix that is shared at once; bounds the memory
 _COLLINEAR = 1e-5  # eigenvalues below cannot be told from 0 in fixed-point numbers

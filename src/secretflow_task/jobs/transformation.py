@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.jobs.columns import ColumnNames, agree_on_features, check_rows, own_features
-from secretflow_task.model_store import Manifest, check_same_model, load_manifest, save_manifest
-from secretflow_task.task_config import (
+from secretflow_task.contract.task_config import (
     LoadsModel,
     PartyColumns,
     Reads,
@@ -25,10 +22,18 @@ from secretflow_task.task_config import (
     Writes,
     check_same_parties,
 )
+from secretflow_task.data_loader.table import Table
+from secretflow_task.engine.model_store import (
+    Manifest,
+    check_same_model,
+    load_manifest,
+    save_manifest,
+)
+from secretflow_task.jobs.columns import ColumnNames, agree_on_features, check_rows, own_features
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
-    from secretflow_task.run import Run
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
 
 Fitted = dict[str, Any]
 _PARAMETERS = "parameters.json"

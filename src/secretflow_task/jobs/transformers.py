@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.errors import ConstantColumn
+from secretflow_task.contract.errors import ConstantColumn
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers, present_numbers
 from secretflow_task.jobs.transformation import Fitted, TransformConfig
 

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.errors import (
+from secretflow_task.contract.errors import (
     BadLabel,
     ConstantColumn,
     MissingValues,
     TooFewRows,
     TooManyCategories,
 )
+from secretflow_task.contract.task_config import PartyName, Use, Writes, check_same_parties
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.columns import (
     agree_on_features,
@@ -29,13 +31,11 @@ from secretflow_task.jobs.columns import (
 )
 from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
 from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
-from secretflow_task.task_config import PartyName, Use, Writes, check_same_parties
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 
 _MOST_BINS = 1000  # of a column

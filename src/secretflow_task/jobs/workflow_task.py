@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from secretflow_task.errors import InvalidTaskConfig, RequestError
-from secretflow_task.task_config import STEP_PREFIX, PathRole, Strict, TaskConfig, Use
-from secretflow_task.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.errors import InvalidTaskConfig, RequestError
+from secretflow_task.contract.task_config import STEP_PREFIX, PathRole, Strict, TaskConfig, Use
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
-    from secretflow_task.run import Run
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
 
 
 class Step(Strict):

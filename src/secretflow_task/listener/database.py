@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import DatabaseUnavailable
+from secretflow_task.contract.errors import DatabaseUnavailable
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = (

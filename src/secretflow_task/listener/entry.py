@@ -6,7 +6,7 @@ from typing import Annotated, Any, Mapping
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from secretflow_task.messages import Status
+from secretflow_task.contract.messages import Status
 
 Key = Annotated[str, Field(min_length=1, max_length=128)]
 _LARGEST = 2**31 - 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select, Table, select
 
-from secretflow_task.errors import UnknownExecution
+from secretflow_task.contract.errors import UnknownExecution
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.tables import Base
 

@@ -14,12 +14,12 @@ from typing import Any, Sequence
 from redis import Redis, RedisError, ResponseError
 from sqlalchemy.exc import DBAPIError
 
+from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
 from secretflow_task.listener.writer import Writer
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import GROUP, STREAM
 
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read

@@ -8,10 +8,10 @@ from sqlalchemy import Table, and_, case, or_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
+from secretflow_task.contract.messages import Status
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
 from secretflow_task.listener.tables import Base
-from secretflow_task.messages import Status
 
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _EVENTS: Table = Base.metadata.tables["events"]

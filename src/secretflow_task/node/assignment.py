@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from secretflow_task.config.settings import Settings
-from secretflow_task.data_loader import PathRules
-from secretflow_task.errors import InvalidTaskConfig, PeerUnreachable, UnsupportedProtocol
-from secretflow_task.job_spec import Listening
-from secretflow_task.messages import PARTY_NAME, TaskRequest
-from secretflow_task.node.peer.agenda import Agenda
+from secretflow_task.contract.errors import InvalidTaskConfig, PeerUnreachable, UnsupportedProtocol
+from secretflow_task.contract.job_spec import Listening
+from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
+from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import Plan
+from secretflow_task.node.job.staging import check_outputs_apart, paths_of
+from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.ports import Ports
-from secretflow_task.node.staging import check_outputs_apart, paths_of
-from secretflow_task.requests import Plan
 
 _MOST_PARTIES = 16
 _SOCKET_PATH_BYTES = 100  # the kernel takes 107

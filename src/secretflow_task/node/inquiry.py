@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
-from secretflow_task.errors import NodeLost, SettlementUnknown, WorkerError
-from secretflow_task.messages import Status, TaskRequest
-from secretflow_task.node.peer.coordinator import outcome_of, read_error
-from secretflow_task.node.peer.wire import Message
-from secretflow_task.node.store import EventStore, Execution
-from secretflow_task.requests import Plan
+from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
+from secretflow_task.contract.messages import Status, TaskRequest
+from secretflow_task.contract.requests import Plan
+from secretflow_task.node.link.peer.coordinator import outcome_of, read_error
+from secretflow_task.node.link.peer.wire import Message
+from secretflow_task.node.store.event_store import EventStore, Execution
 
 _ASK_SECONDS = 1.0
 

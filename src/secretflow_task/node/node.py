@@ -11,26 +11,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping
 
-from secretflow_task.celery_app import TASK_NAME
-from secretflow_task.celery_tasks import NodeStopping
+from secretflow_task.broker.celery_app import TASK_NAME
+from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import NodeLost, RequestMismatch, TaskCancelled, WorkerError
-from secretflow_task.job_spec import JobSpec
-from secretflow_task.messages import Status, StatusEvent, TaskRequest
-from secretflow_task.node.fixed_addresses import ProbedExecution
+from secretflow_task.contract.errors import NodeLost, RequestMismatch, TaskCancelled, WorkerError
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.requests import Plan
+from secretflow_task.node.assignment import Assignment, parties_of
 from secretflow_task.node.inquiry import Inquiry, known_outcome
-from secretflow_task.node.metrics import Metrics
+from secretflow_task.node.job.ending import NODE_LOG, Ending
+from secretflow_task.node.job.supervisor import Supervisor
+from secretflow_task.node.job.template import Template
+from secretflow_task.node.job.workplace import Workplace
+from secretflow_task.node.link.fixed import ProbedExecution
+from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.peer.hub import PeerHub
+from secretflow_task.node.link.protocol import Execution, PeerLink, Unsettled
+from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
-from secretflow_task.node.peer.hub import PeerHub
-from secretflow_task.node.peer_link import Execution, LocalExecution, PeerLink, Unsettled
 from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.node.recovery import Recovery
-from secretflow_task.node.store import EventStore
-from secretflow_task.node.supervisor import NODE_LOG, Ending, Supervisor
-from secretflow_task.node.assignment import Assignment, parties_of
-from secretflow_task.node.template import Template
-from secretflow_task.node.workplace import Workplace
-from secretflow_task.requests import Plan
+from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.utils.log import execution_context, get_logger
 
 log = get_logger()

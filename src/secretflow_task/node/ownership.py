@@ -26,10 +26,10 @@ from redis import (  # pylint: disable=redefined-builtin
     TimeoutError,
 )
 
-from secretflow_task.celery_tasks import NodeStopping
-from secretflow_task.messages import TaskRequest
+from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.broker.keys import RECORD_SECONDS, cancel_key, record_key, taken_key
+from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import RECORD_SECONDS, cancel_key, record_key, taken_key
 
 LEASE_SECONDS = 15
 RENEWAL_SECONDS = 5.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping
 
-from secretflow_task.errors import PortUnavailable
+from secretflow_task.contract.errors import PortUnavailable
 
 # One folder for every node of the host and user: two nodes must not lease the same port.
 LOCK_FOLDER = Path(tempfile.gettempdir()) / f"sfworker-ports-{os.getuid()}"

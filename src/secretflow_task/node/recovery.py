@@ -11,12 +11,12 @@ import threading
 from dataclasses import dataclass
 from typing import Callable, Mapping
 
-from secretflow_task.errors import NodeLost, SettlementUnknown, WorkerError
-from secretflow_task.messages import TaskRequest
+from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
+from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.node.inquiry import Inquiry, parties_of_request
+from secretflow_task.node.job.ending import Ending, success
 from secretflow_task.node.ownership import Ownership
-from secretflow_task.node.store import EventStore, Execution
-from secretflow_task.node.supervisor import Ending, success
+from secretflow_task.node.store.event_store import EventStore, Execution
 from secretflow_task.utils.log import execution_context, get_logger, problem_of
 
 log = get_logger()

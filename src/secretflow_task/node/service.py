@@ -13,17 +13,17 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
-from secretflow_task.celery_app import create_app, redeliver
-from secretflow_task.celery_tasks import register
+from secretflow_task.broker.celery_app import create_app, redeliver
+from secretflow_task.broker.celery_tasks import register
 from secretflow_task.config.settings import Settings
-from secretflow_task.errors import BadSetting
+from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node import prompt_pool
-from secretflow_task.node.metrics import Metrics
-from secretflow_task.node.monitor import Monitor
+from secretflow_task.node.metrics.counters import Metrics
+from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import RedisOwnership, living_nodes
+from secretflow_task.node.publisher import Publisher
 from secretflow_task.utils.log import get_logger
-from secretflow_task.utils.status_notifier import Publisher
 
 log = get_logger()
 

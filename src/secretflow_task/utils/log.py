@@ -14,7 +14,7 @@ from typing import Any, Iterator, Mapping, MutableMapping
 
 import structlog
 
-from secretflow_task.errors import WorkerError
+from secretflow_task.contract.errors import WorkerError
 
 _OWN = "secretflow_task"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*(?=@)")

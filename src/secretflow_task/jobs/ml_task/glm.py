@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import owners
-from secretflow_task.errors import (
+from secretflow_task.contract.errors import (
     BadLabel,
     CollinearFeatures,
     ConstantColumn,
@@ -16,6 +15,10 @@ from secretflow_task.errors import (
     LinkMismatch,
     ValueRange,
 )
+from secretflow_task.contract.task_config import PartyName, Strict, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.data_loader.table import owners
+from secretflow_task.engine.model_store import Manifest
 from secretflow_task.jobs.columns import check_fits_shares, reveal_to
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.prediction import (
@@ -37,14 +40,11 @@ from secretflow_task.jobs.ml_task.training import (
     save_model,
     standardised,
 )
-from secretflow_task.model_store import Manifest
-from secretflow_task.task_config import PartyName, Strict, Use
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array, Features
-    from secretflow_task.run import Run
 
 Dist = Literal["Bernoulli", "Poisson", "Gamma", "Tweedie", "Normal"]
 Link = Literal["Logit", "Log", "Identity", "Reciprocal"]

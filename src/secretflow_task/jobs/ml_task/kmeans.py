@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from secretflow_task.errors import FeatureRange, TooFewRows, ValueRange
+from secretflow_task.contract.errors import FeatureRange, TooFewRows, ValueRange
+from secretflow_task.contract.task_config import (
+    PartyColumns,
+    PartyName,
+    PathRole,
+    PathText,
+    Reads,
+    SavesModel,
+    Strict,
+    TaskConfig,
+    Use,
+)
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.jobs.columns import (
     ColumnNames,
     Features,
@@ -29,26 +41,14 @@ from secretflow_task.jobs.ml_task.prediction import (
     write_predictions,
 )
 from secretflow_task.jobs.ml_task.training import save_model
-from secretflow_task.task_config import (
-    PartyColumns,
-    PartyName,
-    PathRole,
-    PathText,
-    Reads,
-    SavesModel,
-    Strict,
-    TaskConfig,
-    Use,
-)
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from secretflow_task.data_loader import Table
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.data_loader.table import Table
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 _CENTERS, _MEANS = "centers", "means"
 # Powers of two: what products of two numbers of a field must stay below, the least deviation whose square is

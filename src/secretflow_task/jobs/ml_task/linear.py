@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from secretflow_task import engine_adapter
-from secretflow_task.errors import ValueRange
+from secretflow_task.contract.errors import ValueRange
+from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import check_fits_shares, matrix, reveal_to
 from secretflow_task.jobs.ml_task.prediction import (
     PREDICT_ROWS,
@@ -32,12 +34,10 @@ from secretflow_task.jobs.ml_task.training import (
     save_model,
     standardised,
 )
-from secretflow_task.task_config import Strict, Use
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
-    from secretflow_task.run import Run
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
 
 Positive = Annotated[float, Field(gt=0)]
 _WEIGHTS = "weights"

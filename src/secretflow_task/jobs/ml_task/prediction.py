@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Callable, Sequence
 
 from pydantic import Field, model_validator
 
-from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
-from secretflow_task.model_store import Manifest, check_same_model, load_manifest
-from secretflow_task.task_config import (
+from secretflow_task.contract.task_config import (
     LoadsModel,
     PartyColumns,
     PartyName,
@@ -20,12 +18,14 @@ from secretflow_task.task_config import (
     TaskConfig,
     Use,
 )
+from secretflow_task.engine.model_store import Manifest, check_same_model, load_manifest
+from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
 
 if TYPE_CHECKING:
-    from secretflow_task.data_loader import Table
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.data_loader.table import Table
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 PREDICT_ROWS = 65_536  # rows per step of a prediction
 TARGET = "target"  # the label party's file with mean and deviation of a standardised target

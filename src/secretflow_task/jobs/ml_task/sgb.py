@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from secretflow_task import engine_adapter
+from secretflow_task.contract.task_config import Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import (
     TARGET,
@@ -30,13 +32,11 @@ from secretflow_task.jobs.ml_task.trees import (
     read_for_trees,
     report_trees,
 )
-from secretflow_task.task_config import Use
-from secretflow_task.task_dispatcher import TaskDispatcher
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 _LEAVES = "leaves"
 

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from pydantic import Field, model_validator
 
-from secretflow_task.data_loader import Table
-from secretflow_task.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
+from secretflow_task.contract.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
+from secretflow_task.contract.task_config import (
+    PartyColumns,
+    PartyName,
+    Reads,
+    SavesModel,
+    Strict,
+    TaskConfig,
+    Use,
+)
+from secretflow_task.data_loader.table import Table
+from secretflow_task.engine.model_store import Manifest, save_manifest
 from secretflow_task.jobs.columns import (
     ColumnNames,
     Facts,
@@ -19,21 +29,11 @@ from secretflow_task.jobs.columns import (
     find_label_party,
     own_features,
 )
-from secretflow_task.model_store import Manifest, save_manifest
-from secretflow_task.task_config import (
-    PartyColumns,
-    PartyName,
-    Reads,
-    SavesModel,
-    Strict,
-    TaskConfig,
-    Use,
-)
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 _FARTHEST = 1e4  # deviations between a target's mean and 0, of which float32 leaves three digits
 SCALED_LIMIT = (

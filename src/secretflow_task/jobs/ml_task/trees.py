@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Callable, Iterator, Literal, M
 
 from pydantic import Field, model_validator
 
-from secretflow_task.errors import InvalidTaskConfig
+from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.task_config import Strict
 from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
@@ -20,12 +21,11 @@ from secretflow_task.jobs.ml_task.training import (
     read_own_part,
     standardised,
 )
-from secretflow_task.task_config import Strict
 
 if TYPE_CHECKING:
-    from secretflow_task.device_manager import Devices
+    from secretflow_task.engine.devices import Devices
+    from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-    from secretflow_task.run import Run
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 SPLITS = "splits"  # each party's file with its own splits

@@ -1,0 +1,103 @@
+"""The Celery application, for the node that consumes requests and for the client that sends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.events import Events
+from celery.events import EventDispatcher
+from kombu import Connection
+from redis import RedisError
+
+from secretflow_task.config.settings import Settings
+
+TASK_NAME = "tasks.secretflow.execute_task"
+
+
+CANCEL_COMMAND = "cancel_execution"
+# A header of a request: when it was sent, in seconds since 1970.
+SENT_AT = "sfworker_sent_at"
+
+# What an event of Celery may say of a task; others hold its arguments, its result or a traceback.
+_TOLD = frozenset(
+    ("uuid", "name", "root_id", "parent_id", "retries", "eta", "expires", "expired", "requeue")
+    + ("runtime", "exception", "terminated", "signum")
+)
+
+
+class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
+    def send(self, kind: str, **fields: Any) -> Any:  # pylint: disable=arguments-differ
+        """Send an event, as Flower and celery-exporter follow them, without what the request holds."""
+        if kind.startswith("task-"):
+            fields = {name: value for name, value in fields.items() if name in _TOLD}
+        if "exception" in fields:
+            fields["exception"] = fields["exception"].partition("(")[0] + "()"
+        return super().send(kind, **fields)
+
+
+class _Events(Events):  # type: ignore[misc]
+    dispatcher_cls = _Dispatcher
+
+
+def create_app(settings: Settings, node_id: str | None = None) -> Celery:
+    """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free slot.
+
+    Args:
+        node_id: for a node that consumes: what it has not acknowledged is kept under its own name, so that
+            others know what to take when it dies.
+    """
+    url = settings.redis_url.get_secret_value()
+    app = Celery("secretflow_worker", broker=url, backend=url, events=_Events, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        result_expires=24 * 3600,
+        task_default_queue=settings.queues[0],
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        # An execution goes on without Redis.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(node_id),
+    )
+    return app
+
+
+def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600) -> dict[str, Any]:
+    # Redis delivers again what is not acknowledged in time; the node drops the second delivery.
+    options: dict[str, Any] = {"visibility_timeout": visibility_seconds}
+    options |= {"socket_timeout": _SOCKET_SECONDS, "socket_keepalive": True}
+    if node_id:
+        names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
+        options |= {key: f"sfworker:unacked{end}:{node_id}" for key, end in names.items()}
+        options["unacked_mutex_expire"] = _MUTEX_SECONDS
+    return options
+
+
+def redeliver(settings: Settings, node_id: str) -> None:
+    """Put back into the queue what a node that is gone has taken from it and not acknowledged.
+
+    Raises:
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is away, or somebody else is at it.
+    """
+    url = settings.redis_url.get_secret_value()
+    with Connection(url, transport_options=_transport_options(node_id, _EVERYTHING)) as connection:
+        connection.connect()  # tries once
+        # kombu's own way, which takes what is older than the visibility timeout.
+        channel = connection.channel()
+        channel.qos.restore_visible(num=_REDELIVERED, interval=1)
+        if channel.client.hlen(channel.unacked_key):
+            raise RedisError("The requests of the node are locked, maybe by itself before it died.")
+
+
+_REDELIVERED = 1000  # more than any node takes at once
+_EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
+_MUTEX_SECONDS = 10  # how long a node that dies while it looks through its requests holds them up
+_SOCKET_SECONDS = 30.0  # longer than kombu waits for a request in one call

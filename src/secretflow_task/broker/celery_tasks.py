@@ -1,0 +1,87 @@
+"""The Celery task: one request in, one settled execution out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+from celery.worker.control import Panel
+
+from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME
+from secretflow_task.contract.errors import WorkerError
+from secretflow_task.contract.messages import Status
+
+
+class ExecutionFailed(Exception):
+    """How a failed execution ends as a Celery task; the status events say more."""
+
+
+class NodeStopping(Exception):
+    """The node takes no more requests; another one should have it."""
+
+
+class Outcome(Protocol):
+    """What an execution's end is known by."""
+
+    @property
+    def execution_id(self) -> str:
+        """The execution."""
+
+    @property
+    def status(self) -> Status:
+        """How it ended."""
+
+    @property
+    def repeated(self) -> bool:
+        """Whether this delivery ran nothing."""
+
+    @property
+    def failure(self) -> WorkerError | None:
+        """Why it failed, if it did."""
+
+
+class Executor(Protocol):
+    """What runs a request to its end: the node."""
+
+    def execute(self, *arguments: Any, sent_at: object = None) -> Outcome:
+        """Run ``(task_request_id, params)`` or ``(params,)``; raises `NodeStopping` if it takes no more.
+
+        ``sent_at`` is what the sender says of when it was sent, in seconds since 1970.
+        """
+
+    def cancel(self, execution_id: str) -> bool:
+        """End a running execution; whether it runs here."""
+
+
+def register(app: Celery, executor: Executor) -> None:
+    """Let ``app`` run `tasks.secretflow.execute_task` on ``executor``, and cancel what it runs."""
+
+    def cancel_execution(_state: Any, execution_id: str) -> dict[str, bool]:
+        """End a running execution."""
+        return {"cancelled": executor.cancel(execution_id)}
+
+    Panel.register(cancel_execution, name=CANCEL_COMMAND, args=[("execution_id", str)])
+
+    task_of = app.task(name=TASK_NAME, bind=True, throws=(ExecutionFailed,))
+
+    @task_of  # type: ignore[untyped-decorator]  # Celery has no types
+    def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
+        """Run one request; the result and the error carry nothing but ids, status and the public message."""
+        redelivered = task.request.delivery_info.get("redelivered")
+        sent_at = (
+            None if redelivered else task.request.get(SENT_AT)
+        )  # it has waited in the queue once
+        try:
+            outcome = executor.execute(*arguments, sent_at=sent_at)
+        except NodeStopping:
+            raise Reject(requeue=True) from None
+        except WorkerError as error:
+            raise ExecutionFailed(f"{error.code}: {error.public_message}") from None
+        if outcome.repeated and redelivered:
+            raise Ignore()  # the first delivery of this very message records how it ended
+        if outcome.failure is not None:
+            raise ExecutionFailed(
+                f"{outcome.failure.code}: {outcome.failure.public_message}"
+            ) from None
+        return {"execution_id": outcome.execution_id, "status": outcome.status.value}

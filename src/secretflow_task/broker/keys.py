@@ -1,0 +1,25 @@
+"""The names under which Redis keeps what nodes, clients and listeners share."""
+
+from __future__ import annotations
+
+STREAM = "task_status_stream"
+GROUP = "task_status_listener"  # of the listeners, which write the stream to a database
+CHANNEL = "task_status_events"
+LIST = "task_status_queue"
+RECORD_SECONDS = 7 * 24 * 3600
+CANCEL_SECONDS = 24 * 3600
+
+
+def record_key(execution_id: str, party: str) -> str:
+    """The key of what Redis knows of an execution at a party: its node, epoch, last event and end."""
+    return f"sfworker:execution:{execution_id}:{party}"
+
+
+def cancel_key(execution_id: str) -> str:
+    """The key that says that an execution is cancelled, wherever it is."""
+    return f"sfworker:cancelled:{execution_id}"
+
+
+def taken_key(node_id: str) -> str:
+    """The key of what a node has taken and not ended: the request, by the key of its record at a party."""
+    return f"sfworker:taken:{node_id}"

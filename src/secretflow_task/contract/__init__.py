@@ -1,0 +1,1 @@
+"""What node and job both know; it imports neither."""

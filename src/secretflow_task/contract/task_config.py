@@ -1,0 +1,242 @@
+"""What every task's config has in common: strict words, path roles, and the four declarations.
+
+A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`); `inputs`,
+`outputs` and `models` follow from that, once, for every task. What a task reveals it says in `reveals`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Iterable, Iterator, Literal, Mapping, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.messages import PARTY_NAME
+
+PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
+# How pydantic names, in the place of a problem, the form of a value that may have several.
+_FORM = re.compile(r"(list|dict)\[.*\]|constrained-str|str|\[key\]")
+_SHOWN = 8  # problems of one request in its error
+
+# Begins the path of a workflow's intermediate file, which lies in the job's own folder.
+STEP_PREFIX = "step:"
+
+PathText = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One party's file or folder in a request, or one thing that a party learns.
+
+    Attributes:
+        party: who reads, writes, or learns.
+        path: the path as requested; empty for what a result shows.
+        columns: the columns that are used, where the request names them.
+        purpose: the request key, or for `reveals` what is learned, as a person would say it.
+        shared: the same text names every party's own path; a node with several parties tells them apart.
+    """
+
+    party: str
+    path: str
+    columns: tuple[str, ...]
+    purpose: str
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class PathRole:
+    """Marks a field as holding paths.
+
+    Attributes:
+        kind: what is done with the path.
+        at: the field that names the only party that uses a single path; None means every party.
+    """
+
+    kind: Literal["read", "write", "load", "save"]
+    at: str | None = None
+
+
+PartyPaths = dict[PartyName, PathText]
+Reads = Annotated[PartyPaths, PathRole("read"), Field(min_length=1)]
+Writes = Annotated[PartyPaths, PathRole("write"), Field(min_length=1)]
+LoadsModel = Annotated[PathText | PartyPaths, PathRole("load")]
+SavesModel = Annotated[PathText | PartyPaths, PathRole("save")]
+Report = Annotated[PathText, PathRole("write")]
+PartyColumns = dict[PartyName, list[str]]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def check_same_parties(**fields: Iterable[str]) -> None:
+    """Raise `ValueError` unless the fields name the same parties; it says who is missing where."""
+    everybody = set().union(*fields.values())
+    lacking = {name: sorted(everybody.difference(parties)) for name, parties in fields.items()}
+    if any(lacking.values()):
+        found = ", ".join(
+            f"{name} lacks {' and '.join(who)}" for name, who in lacking.items() if who
+        )
+        *names, last = fields
+        raise ValueError(f"{', '.join(names)} and {last} must name the same parties: {found}")
+
+
+class Strict(BaseModel):
+    """A part of a request: unknown keys, numbers written as text, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ColumnAt(Strict):
+    """One column of one party's file."""
+
+    party: PartyName = Field(description="Who has the file.")
+    path: PathText = Field(description="The file; in a workflow also what an earlier step wrote.")
+    column: str = Field(description="The name of the column.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_path(cls, value: Any) -> Any:
+        """Take the party's own path where a workflow step's whole mapping is given."""
+        if isinstance(value, Mapping) and isinstance(value.get("path"), Mapping):
+            return {**value, "path": value["path"].get(str(value.get("party")), "")}
+        return value
+
+
+class TaskConfig(Strict):
+    """Base of every task's config."""
+
+    feature_key: ClassVar[str] = "columns"
+
+    def parties(self) -> list[str]:
+        """The parties that the request names, sorted."""
+        named: set[str] = set()
+        for _, value, role in self._paths():
+            named |= set(value) if isinstance(value, Mapping) else set()
+            named |= {getattr(self, role.at)} if role.at and getattr(self, role.at) else set()
+        return sorted(named.union(at.party for _, at in self._named_columns_at()))
+
+    def inputs(self) -> list[Use]:
+        """The files that the task reads."""
+        columns_at = [
+            Use(at.party, at.path, (at.column,), name) for name, at in self._named_columns_at()
+        ]
+        return self._uses("read") + columns_at
+
+    def outputs(self) -> list[Use]:
+        """The files that the task writes."""
+        return self._uses("write")
+
+    def models(self) -> list[Use]:
+        """The model folders that the task loads or saves."""
+        return self._uses("load") + self._uses("save")
+
+    def reveals(self) -> list[Use]:
+        """What each party learns about the others' data, beyond that its own outputs exist."""
+        return []
+
+    @classmethod
+    def output_fields(cls) -> dict[str, PathRole]:
+        """The fields that name what the task writes, with their roles."""
+        return {
+            name: role for name, role in cls.path_fields().items() if role.kind in ("write", "save")
+        }
+
+    @classmethod
+    def path_fields(cls) -> dict[str, PathRole]:
+        """The fields that hold paths, with their roles."""
+        roles: dict[str, PathRole] = {}
+        for name, field in cls.model_fields.items():
+            found = [*field.metadata, *_metadata(field.annotation)]
+            roles |= {name: item for item in found if isinstance(item, PathRole)}
+        return roles
+
+    def _paths(self) -> Iterator[tuple[str, str | Mapping[str, str], PathRole]]:
+        for name, role in self.path_fields().items():
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value, role
+
+    def _named_columns_at(self) -> Iterator[tuple[str, ColumnAt]]:
+        for name, value in self:
+            if isinstance(value, ColumnAt):
+                yield name, value
+
+    def _uses(self, kind: str) -> list[Use]:
+        uses = []
+        columns = tuple(getattr(self, self.feature_key, None) or ())
+        for name, value, role in self._paths():
+            if role.kind != kind:
+                continue
+            if isinstance(value, Mapping):
+                uses += [Use(party, path, columns, name) for party, path in value.items()]
+            elif role.at and getattr(self, role.at):
+                uses.append(Use(getattr(self, role.at), value, columns, name))
+            else:
+                uses += [Use(party, value, columns, name, shared=True) for party in self.parties()]
+        return uses
+
+
+def _metadata(annotation: Any) -> list[Any]:
+    """What `Annotated` carries in the members of an optional type."""
+    return [item for member in get_args(annotation) for item in getattr(member, "__metadata__", ())]
+
+
+def parse(model: type[Strict], value: Any, where: str) -> Any:
+    """Validate ``value`` as ``model``.
+
+    Raises:
+        InvalidTaskConfig: with the problems, and the nearest known key for an unknown one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        problems = list(
+            dict.fromkeys(
+                _explain(problem, model) for problem in found if not _beside(problem, found)
+            )
+        )
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise InvalidTaskConfig(f"{where}: " + "; ".join(problems[:_SHOWN]) + f"{more}.") from None
+
+
+def _beside(problem: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether a problem says only that a value is not of one form, where it was read as another."""
+    *above, last = problem["loc"] or ("",)
+    if not _FORM.fullmatch(str(last)):
+        return False
+    forms = [other["loc"] for other in found if list(other["loc"][: len(above)]) == above]
+    return any(len(form) > len(above) + 1 for form in forms)
+
+
+def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    path = tuple(part for part in problem["loc"] if not _FORM.fullmatch(str(part)))
+    place = ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return f"unknown key {place!r}" + (
+            f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
+        )
+    if problem["type"] == "missing":
+        return f"{place!r} is missing"
+    text = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{place}: {text[0].lower()}{text[1:]}" if place else text
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that a model takes at a place inside it."""
+    for part in path:
+        annotation = (
+            model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        )
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        inner = [
+            option
+            for option in options
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        ]
+        model = inner[0] if inner else model
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""The job process: one execution at one party, with SecretFlow."""

@@ -1,0 +1,72 @@
+"""The cluster of one execution: SecretFlow's session from `secretflow.init` to its closing barrier."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import contextmanager
+from typing import Iterator, Mapping
+
+from secretflow_task.contract.errors import ClusterInitError, PortUnavailable
+from secretflow_task.contract.job_spec import Listening
+from secretflow_task.engine import adapter as engine_adapter
+
+_PATIENCE_SECONDS = 30.0
+
+
+@contextmanager
+def cluster(
+    addresses: Mapping[str, str], self_party: str, job_name: str, listening: Listening | None = None
+) -> Iterator[None]:
+    """Join the cluster of ``{party: host:port}`` and leave it behind a barrier.
+
+    Without ``listening`` each party listens where it is reached, and is waited for 30 s.
+
+    After an error the session is lost and `secretflow.shutdown` would hang or end the process,
+    so that nothing is closed: the process must end itself at once.
+
+    Raises:
+        PortUnavailable: the own port is taken.
+        ClusterInitError: a peer's process does not listen in time.
+    """
+    import secretflow as sf
+
+    engine_adapter.install()
+    members = {
+        party: {"address": address, "listen_addr": address} for party, address in addresses.items()
+    }
+    if listening:
+        members[self_party]["listen_addr"] = listening.fed
+    try:
+        sf.init(
+            cluster_config={"parties": members, "self_party": self_party},
+            ray_mode=False,
+            logging_level="warning",
+            job_name=job_name,
+            cross_silo_comm_options=dict(engine_adapter.MESSAGE_OPTIONS),
+        )
+    except RuntimeError as error:
+        raise PortUnavailable(party=self_party, detail=str(error)) from None
+    engine_adapter.keep_running_on_error()
+    patience_seconds = listening.patience_seconds if listening else _PATIENCE_SECONDS
+    for party, address in addresses.items():
+        if party != self_party:
+            _wait_for(party, address, patience_seconds)
+    yield
+    sf.shutdown()
+
+
+def _wait_for(party: str, address: str, patience_seconds: float) -> None:
+    """SecretFlow does not wait for its peers: a first message to an absent one would fail after a minute."""
+    host, port = address.rsplit(":", 1)
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise ClusterInitError(
+                    f"The process of {party} does not answer.", party=party
+                ) from None
+            time.sleep(0.01)

@@ -1,0 +1,121 @@
+"""Model folders: each party's own shares or parameters, and a manifest that says what they belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from secretflow_task.contract.errors import MissingFile, ModelDamaged, ModelMismatch
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is. Everything but ``party`` and ``files`` is the same at every party.
+
+    Attributes:
+        model_id: names the training that made it; the folders of all parties must have the same one.
+        features: ``{party: [columns]}`` in the order of the weights, parties sorted.
+        party: whose part it is, as `save_manifest` was told.
+        files: SHA-256 of each of the own party's files.
+    """
+
+    model_id: str
+    model_type: str
+    parties: list[str]
+    features: dict[str, list[str]]
+    protocol: str
+    field: str
+    params: dict[str, Any]
+    label: str | None = None
+    label_party: str | None = None
+    party: str = ""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def digest(self) -> str:
+        """SHA-256 of the part that all parties share."""
+        shared = {
+            key: value for key, value in asdict(self).items() if key not in ("party", "files")
+        }
+        return _sha256(json.dumps(shared, sort_keys=True).encode())
+
+    def check_use(
+        self, model_type: str, parties: list[str], protocol: str, field_name: str, party: str
+    ) -> None:
+        """Raise `ModelMismatch` unless the model fits the execution that wants to use it."""
+        wanted = {
+            "kind of model": (model_type, self.model_type),
+            "parties": (parties, self.parties),
+            "protocol": (protocol, self.protocol),
+            "field": (field_name, self.field),
+        }
+        for name, (asked, made) in wanted.items():
+            if asked != made:
+                raise ModelMismatch(
+                    f"The model's {name} is {_text(made)}, the request's is {_text(asked)}.",
+                    party=party,
+                )
+
+
+def save_manifest(folder: Path, manifest: Manifest, party: str) -> None:
+    """Write the manifest over all files of the folder, which are the ``party``'s part of the model."""
+    files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    fields = asdict(manifest) | {"party": party, "files": files}
+    text = json.dumps(fields | {"digest": _digest(fields)}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def load_manifest(folder: Path, party: str) -> Manifest:
+    """Read a manifest and check it and every file that it names.
+
+    Raises:
+        MissingFile: there is no model in the folder.
+        ModelDamaged: the manifest or a file is not what training wrote.
+        ModelMismatch: it is another party's part; with its shares the numbers would be wrong, silently.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise MissingFile(f"{party}: model_path holds no model.", party=party, detail=str(folder))
+    damaged = ModelDamaged(f"{party}: the model's manifest was changed.", party=party)
+    try:
+        fields = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        if fields.pop("digest") != _digest(fields):
+            raise damaged
+        manifest = Manifest(**fields)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise damaged from None
+    if manifest.party != party:
+        raise ModelMismatch(
+            f"{party}: model_path holds another party's part of the model.",
+            party=party,
+            hint="Put each party's part back into the folder of that party.",
+        )
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path.read_bytes()) != digest:
+            raise ModelDamaged(
+                f"{party}: a file of the model was changed or is missing.", party=party
+            )
+    return manifest
+
+
+def check_same_model(digests: Mapping[str, str]) -> None:
+    """Raise `ModelMismatch` unless all parties loaded their parts of one model."""
+    if len(set(digests.values())) > 1:
+        raise ModelMismatch("The parties' model folders come from different trainings.")
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(fields, sort_keys=True).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return " and ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""One job process, as the node starts, watches and ends it."""

@@ -1,0 +1,1 @@
+"""How the parties of an execution agree, at one node or several."""

@@ -1,0 +1,70 @@
+"""Executions whose parties have fixed addresses, without a link between their nodes.
+
+Nobody tells this node how the others fare, so that it looks: a peer's port that was open and takes no
+connections any more means that its job has ended. Each party settles for itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Mapping
+
+from secretflow_task.contract.errors import PeerLost
+from secretflow_task.node.link.local import LocalExecution
+
+_PROBE_SECONDS = 1.0
+_MISSED = 3  # probes in a row
+
+
+class ProbedExecution(LocalExecution):
+    """`LocalExecution` of the hosted party, which fails when a peer's port closes before it has finished.
+
+    Args:
+        addresses: ``{party: host:port}`` of the peers.
+    """
+
+    def __init__(self, party: str, addresses: Mapping[str, str]) -> None:
+        super().__init__([party])
+        self._addresses = addresses
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._probe, name="probe", daemon=True)
+
+    def join(self) -> None:
+        """Begin to look; the job itself waits until all listen."""
+        self._thread.start()
+
+    def _probe(self) -> None:
+        missed = dict.fromkeys(self._addresses, -1)  # -1: was never open
+        while not self._closed.wait(_PROBE_SECONDS):
+            for party, address in self._addresses.items():
+                if _is_open(address):
+                    missed[party] = 0
+                elif missed[party] >= 0:
+                    missed[party] += 1
+                if missed[party] == _MISSED and not self._has_finished():
+                    self.fail(
+                        PeerLost(
+                            f"The process of {party} takes no connections any more.", party=party
+                        )
+                    )
+
+    def _has_finished(self) -> bool:
+        with self.mutex:
+            return len(self.finished) == len(self.links)
+
+    def close(self) -> None:
+        """Look no more, and give back what the link holds."""
+        self._closed.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        super().close()
+
+
+def _is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True

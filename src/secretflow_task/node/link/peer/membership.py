@@ -1,0 +1,123 @@
+"""How a node takes part in an execution that another coordinates: it dials, listens, and asks for the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from secretflow_task.contract.errors import PeerUnreachable, SettlementUnknown, WorkerError
+from secretflow_task.node.link.peer.conversation import Pace, converse
+from secretflow_task.node.link.peer.coordinator import checked_outcome, read_error
+from secretflow_task.node.link.peer.dial import Dialler
+from secretflow_task.node.link.peer.member import Member
+from secretflow_task.node.link.peer.wire import Garbled, Message, Wire, WireClosed
+from secretflow_task.utils.log import get_logger
+
+log = get_logger()
+
+_FIRST_RETRY_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
+_ASK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long the coordinator is waited for: to join, and for its decision."""
+
+    join_seconds: float
+    settle_seconds: float
+
+
+async def take_part(member: Member, dialler: Dialler, pace: Pace, deadlines: Deadlines) -> None:
+    """Join the execution at its coordinator and stay until its end is known."""
+    try:
+        await _take_part(member, dialler, pace, deadlines)
+    except Exception:  # pylint: disable=broad-exception-caught  # the parties wait for this task
+        log.exception("The link to the coordinator failed.", action="link_failed")
+    finally:
+        if not member.done:
+            member.left_alone()
+
+
+async def _take_part(member: Member, dialler: Dialler, pace: Pace, deadlines: Deadlines) -> None:
+    coordinator = member.agenda.coordinator
+    wire = await _join(member, dialler, deadlines.join_seconds)
+    if wire is None:
+        return
+    await converse(wire, member, coordinator, pace)
+    if member.uncertain:
+        log.warning(
+            "The decision is not known; the coordinator is asked for it.",
+            action="settlement_waits",
+            execution_id=member.agenda.execution_id,
+        )
+    deadline = time.monotonic() + deadlines.settle_seconds
+    while member.uncertain and time.monotonic() < deadline:
+        outcome = await ask(dialler, coordinator, member.agenda.execution_id)
+        if outcome:
+            member.learn(outcome)
+        if member.uncertain:
+            await asyncio.sleep(_ASK_SECONDS)
+    if member.uncertain:
+        member.give_up(SettlementUnknown(party=coordinator))
+
+
+async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None:
+    """The connection on which the coordinator has let the parties in, or None: the end is known instead."""
+    coordinator = member.agenda.coordinator
+    deadline, pause = time.monotonic() + seconds, _FIRST_RETRY_SECONDS
+    problem: WorkerError = PeerUnreachable(party=coordinator)
+    while time.monotonic() < deadline:
+        try:
+            wire, answer = await dialler.request(coordinator, member.introduction)
+            if answer["kind"] == "welcome":
+                member.attach(answer["session"])
+                return wire
+            await wire.close()
+            _refusal(member, answer)
+        except PeerUnreachable as error:
+            problem = error
+        except WorkerError as error:
+            member.give_up(error)
+            return None
+        except WireClosed:
+            problem = dialler.hung_up(coordinator)
+        except (Garbled, KeyError, TypeError, ValueError, AttributeError):
+            pass  # what is at that address may be replaced by a node
+        else:
+            problem = _not_yet(coordinator, seconds)
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(2 * pause, _RETRY_SECONDS)
+    member.give_up(problem)
+    return None
+
+
+def _not_yet(coordinator: str, seconds: float) -> WorkerError:
+    return PeerUnreachable(
+        f"The request did not come to {coordinator} within {seconds:g} s.",
+        hint=f"Send the same request to {coordinator} too.",
+        party=coordinator,
+    )
+
+
+def _refusal(member: Member, answer: Message) -> None:
+    """Raise what the coordinator says instead of letting the parties in, unless it only says: later."""
+    if answer["kind"] == "refused":
+        raise read_error(answer["error"])
+    if answer["kind"] == "outcome" and answer["status"] == "FAILURE":
+        raise read_error(answer["error"])
+    if answer["kind"] == "outcome":
+        member.learn({"status": "UNKNOWN"})
+
+
+async def ask(dialler: Dialler, party: str, execution_id: str) -> Message | None:
+    """What a party's node knows of how an execution ended; None when it cannot be asked."""
+    try:
+        wire, answer = await dialler.request(
+            party, lambda: {"kind": "ask", "execution": execution_id}
+        )
+        await wire.close()
+    except (WorkerError, WireClosed, Garbled):
+        return None
+    return checked_outcome(answer)

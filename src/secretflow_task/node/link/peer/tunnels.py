@@ -1,0 +1,147 @@
+"""The ways of one execution's SecretFlow traffic: loopback ports that stand for those of the peers' jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from functools import partial
+from typing import Any, Callable, Coroutine
+
+from secretflow_task.contract.errors import PortUnavailable, WorkerError
+from secretflow_task.node.link.peer.agenda import Agenda
+from secretflow_task.node.link.peer.dial import Dialler
+from secretflow_task.node.link.peer.tunnel import LocalSide, Tunnel
+from secretflow_task.node.link.peer.wire import Message, Wire
+from secretflow_task.node.ports import Ports
+from secretflow_task.utils.log import get_logger
+
+log = get_logger()
+
+_LOOPBACK = "127.0.0.1"
+_LISTENING_SECONDS = 30.0  # a peer's job may reach us before our own listens
+_RETRY_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
+_LINGER_SECONDS = 4.0  # for what the ended jobs have sent and not all got yet
+
+
+class Tunnels:
+    """All tunnels of one execution at one node; used in the loop's thread only.
+
+    Args:
+        session: what the coordinator named the execution by, once that is known.
+    """
+
+    def __init__(
+        self, agenda: Agenda, ports: Ports, dialler: Dialler, session: Callable[[], str | None]
+    ) -> None:
+        self._agenda = agenda
+        self._ports = ports
+        self._dialler = dialler
+        self._session = session
+        self._servers: list[asyncio.AbstractServer] = []
+        self._tunnels: set[Tunnel] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def open(self) -> None:
+        """Listen in place of the peers' jobs; raises `PortUnavailable`."""
+        loop = asyncio.get_running_loop()
+        try:
+            for party in self._agenda.strangers:
+                for line in ("fed", "spu"):
+                    accept = partial(self._accepted, party, line)
+                    port = self._ports.line(line)[party]
+                    server = await loop.create_server(partial(LocalSide, accept), _LOOPBACK, port)
+                    self._servers.append(server)
+        except OSError:
+            await self.close()
+            raise PortUnavailable() from None
+
+    def _accepted(self, party: str, line: str, local: LocalSide) -> None:
+        self._start(self._carry(party, line, local))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, party: str, line: str, local: LocalSide) -> None:
+        """Open the way for a connection of an own job to that of ``party``."""
+        try:
+            wire = await self._dialler.dial(party)
+        except WorkerError as error:
+            log.debug("A connection cannot be carried.", action="tunnel_failed", code=error.code)
+            local.reset()
+            return
+        wire.send(
+            {
+                "kind": "channel",
+                "execution": self._agenda.execution_id,
+                "session": self._session(),
+                "to": party,
+                "line": line,
+            }
+        )
+        self._join(local, wire)
+
+    def admits(self, header: Message) -> bool:
+        """Whether a peer's channel belongs to this execution and leads to a party here."""
+        session = self._session()
+        return (
+            not self._closing
+            and session is not None
+            and hmac.compare_digest(session.encode(), str(header.get("session")).encode())
+            and header.get("to") in self._agenda.hosted
+            and header.get("line") in ("fed", "spu")
+        )
+
+    async def serve(self, wire: Wire, header: Message) -> None:
+        """Lead a peer's channel to the own job."""
+        port = self._ports.line(str(header["line"]))[str(header["to"])]
+        deadline = time.monotonic() + _LISTENING_SECONDS
+        wire.pause()
+        while not self._closing and not wire.closed.is_set() and time.monotonic() < deadline:
+            try:
+                connecting = asyncio.get_running_loop().create_connection(
+                    LocalSide, _LOOPBACK, port
+                )
+                _, local = await connecting
+            except OSError:
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._join(local, wire)
+                await wire.closed.wait()
+                return
+        wire.transport.abort()
+
+    def _join(self, local: LocalSide, wire: Wire) -> None:
+        tunnel = Tunnel(local, wire)
+        if self._closing or local.transport.is_closing():
+            tunnel.abort()
+            return
+        self._tunnels.add(tunnel)
+        self._start(self._forget(tunnel))
+        tunnel.start()
+
+    async def _forget(self, tunnel: Tunnel) -> None:
+        await tunnel.wire.closed.wait()
+        self._tunnels.discard(tunnel)
+
+    async def close(self) -> None:
+        """Listen no more; what is on its way may arrive, for some seconds."""
+        for server in self._servers:
+            server.close()
+        self._closing = True
+
+    async def drain(self) -> None:
+        """Wait for the tunnels to end, and end those that do not."""
+        deadline = time.monotonic() + _LINGER_SECONDS
+        try:
+            while self._tunnels and time.monotonic() < deadline:
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            for tunnel in list(self._tunnels):
+                tunnel.abort()
+            for task in list(self._tasks):
+                task.cancel()

@@ -1,0 +1,226 @@
+"""What is read off a node when its metrics are scraped."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Mapping, Iterable, Iterator
+
+from kombu.transport.redis import PRIORITY_STEPS, Channel
+from prometheus_client import Metric as Family
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis import Redis, RedisError
+
+from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.config.settings import Settings
+from secretflow_task.node.job import vitals
+from secretflow_task.node.metrics.counters import Metric, Metrics
+from secretflow_task.node.node import Node
+from secretflow_task.node.publisher import Publisher
+
+REDIS_SECONDS = 1.0  # how long a scrape or a question for readiness waits for Redis
+
+SAMPLED = (
+    Metric("sfworker_executions_running", "gauge", "Executions that run now."),
+    Metric(
+        "sfworker_executions_limit",
+        "gauge",
+        "Executions that may run at once: SFWORKER_CONCURRENCY.",
+    ),
+    Metric(
+        "sfworker_queue_length",
+        "gauge",
+        "Requests that wait in Redis; absent when it is away.",
+        ("queue",),
+    ),
+    Metric("sfworker_redis_up", "gauge", "1 if Redis answers, else 0."),
+    Metric(
+        "sfworker_job_memory_bytes",
+        "gauge",
+        "Proportional set size of all job processes; each is weighed every 10 s.",
+    ),
+    Metric(
+        "sfworker_memory_size_bytes",
+        "gauge",
+        "Memory of the machine, or the container's limit if less.",
+    ),
+    Metric(
+        "sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."
+    ),
+    Metric(
+        "sfworker_template_ready",
+        "gauge",
+        "1 if jobs can be started; 0 while there is no template for them.",
+    ),
+    Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),
+    Metric(
+        "sfworker_outbox_oldest_seconds",
+        "gauge",
+        "Age of the oldest event that waits; 0 if none waits.",
+    ),
+    Metric(
+        "sfworker_events_dropped_total",
+        "counter",
+        "Progress that was dropped, since too many events waited.",
+    ),
+    Metric("sfworker_publish_failures_total", "counter", "Attempts to send events that failed."),
+    Metric(
+        "sfworker_listener_lag_seconds",
+        "gauge",
+        "Age of the oldest status event that no listener has written; absent without listeners or Redis.",
+    ),
+    Metric(
+        "sfworker_disk_free_bytes",
+        "gauge",
+        "Free space of the disk that holds a folder of the node.",
+        ("folder",),
+    ),
+    Metric(
+        "sfworker_disk_size_bytes",
+        "gauge",
+        "Size of the disk that holds a folder of the node.",
+        ("folder",),
+    ),
+)
+Values = Mapping[tuple[str, ...], float]  # by the values of the labels
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+
+
+class NodeCollector(Collector):
+    """Reads at each scrape what is there anyhow."""
+
+    def __init__(
+        self, node: Node, metrics: Metrics, publisher: Publisher, redis: RedisGlance
+    ) -> None:
+        self._node = node
+        self._metrics = metrics
+        self._publisher = publisher
+        self._redis = redis
+
+    def describe(self) -> Iterable[Family]:
+        """The families without values."""
+        return map(_family, SAMPLED)
+
+    def collect(self) -> Iterator[Family]:
+        """The families with their values."""
+        values = self._of_the_node() | self._of_events() | self._of_disks()
+        for metric in SAMPLED:
+            family = _family(metric)
+            for labels, value in values[metric.name].items():
+                family.add_metric(labels, value)
+            yield family
+
+    def _of_the_node(self) -> dict[str, Values]:
+        node, seen = self._node, self._redis.look()
+        waiting: dict[tuple[str, ...], float] = {
+            (queue,): length for queue, length in (seen.queue_lengths if seen else {}).items()
+        }
+        return {
+            "sfworker_executions_running": {(): len(node.running())},
+            "sfworker_executions_limit": {(): node.settings.concurrency},
+            "sfworker_queue_length": waiting,
+            "sfworker_redis_up": {(): float(seen is not None)},
+            "sfworker_listener_lag_seconds": (
+                {} if seen is None or seen.lag_seconds is None else {(): seen.lag_seconds}
+            ),
+            "sfworker_job_memory_bytes": {(): self._metrics.job_memory_bytes()},
+            "sfworker_memory_size_bytes": {(): vitals.memory_size_bytes()},
+            "sfworker_template_restarts_total": {(): node.template.restarts},
+            "sfworker_template_ready": {(): float(node.template.ready)},
+        }
+
+    def _of_events(self) -> dict[str, Values]:
+        store = self._node.store
+        oldest = [datetime.fromisoformat(unsent.event.timestamp) for unsent in store.unsent(1)]
+        ages = [(datetime.now(timezone.utc) - since).total_seconds() for since in oldest]
+        return {
+            "sfworker_outbox_events": {(): store.waiting()},
+            "sfworker_outbox_oldest_seconds": {(): max([0.0, *ages])},
+            "sfworker_events_dropped_total": {(): store.dropped},
+            "sfworker_publish_failures_total": {(): self._publisher.failures},
+        }
+
+    def _of_disks(self) -> dict[str, Values]:
+        settings = self._node.settings
+        folders = {
+            "state": settings.state_dir,
+            "work": settings.work_dir,
+            "data": settings.data_root,
+        }
+        free: dict[tuple[str, ...], float] = {}
+        size: dict[tuple[str, ...], float] = {}
+        for name, folder in folders.items():
+            with suppress(OSError):  # one that does not exist yet has no series
+                usage = shutil.disk_usage(folder)
+                free[name,], size[name,] = float(usage.free), float(usage.total)
+        return {"sfworker_disk_free_bytes": free, "sfworker_disk_size_bytes": size}
+
+
+def _family(metric: Metric) -> Any:
+    return _FAMILIES[metric.kind](metric.name, metric.meaning, labels=metric.labels)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What Redis has.
+
+    Attributes:
+        queue_lengths: how many requests wait in each queue.
+        lag_seconds: age of the oldest event that no listener has written, 0 if all are written; None where
+            no listener has ever been.
+    """
+
+    queue_lengths: dict[str, int]
+    lag_seconds: float | None
+
+
+class RedisGlance:
+    """Looks at Redis for a moment; nothing here may wait for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis: Any = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+        )
+        self._queues = settings.queues
+
+    def look(self) -> Sight | None:
+        """What it has; None when it does not answer in time."""
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for queue in self._queues:
+                    for step in PRIORITY_STEPS:  # kombu has one list for each
+                        pipeline.llen(f"{queue}{Channel.sep}{step}" if step else queue)
+                pipeline.time().xinfo_groups(STREAM).xpending(STREAM, GROUP)
+                *counts, now, groups, pending = pipeline.execute(raise_on_error=False)
+            for failed in filter(lambda answer: isinstance(answer, RedisError), [*counts, now]):
+                raise failed
+            lag = self._lag_seconds(now, groups, pending)
+        except RedisError:
+            return None
+        steps = len(PRIORITY_STEPS)
+        lengths = {
+            queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)
+        }
+        return Sight(lengths, lag)
+
+    def _lag_seconds(self, now: tuple[int, int], groups: Any, pending: Any) -> float | None:
+        """From what Redis says of the stream; it refuses an answer where there is no stream or no group."""
+        if isinstance(groups, RedisError) or isinstance(pending, RedisError):
+            return None
+        positions = {group["name"]: group["last-delivered-id"] for group in groups}
+        position = positions.get(GROUP.encode(), b"0-0")
+        oldest = pending["min"]  # read and not written; all that comes after it is newer
+        if oldest is None:
+            unread = self._redis.xrange(STREAM, min=b"(" + position, count=1)
+            oldest = unread[0][0] if unread else None
+        # An id begins with the milliseconds of the same clock.
+        return 0.0 if oldest is None else max(0.0, now[0] - int(oldest.split(b"-")[0]) / 1000)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._redis.close()

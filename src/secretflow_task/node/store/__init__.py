@@ -1,0 +1,1 @@
+"""The executions and events that a node keeps."""

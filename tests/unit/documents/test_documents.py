@@ -1,0 +1,48 @@
+"""What the developer guide says of the tests and of the engine holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+PAGE, CHINESE = (
+    (ROOT / f"docs/developer_guide/silent_errors{ending}").read_text(encoding="utf-8")
+    for ending in (".md", ".zh-CN.md")
+)
+WRONG = """
+    SSGLM SSPValue SSVertVIF SSVertPearsonR BiClassificationEval RegressionEval VertWoeBinning
+    VertBinSubstitution psi_eval prediction_bias_eval feature_iv head_report secretflow.ml.cluster
+    secretflow.preprocessing secretflow.data.split
+    """.split()
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`((?:unit|integration)/[\w/]+\.py)::(test_\w+)`", PAGE)
+    assert len(named) > 50
+    missing = [
+        (path, name)
+        for path, name in named
+        if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+    assert re.findall(r"::test_\w+`", CHINESE) == re.findall(r"::test_\w+`", PAGE)
+
+
+def test_every_row_of_the_page_names_a_test() -> None:
+    rows = [
+        line
+        for line in PAGE.splitlines()
+        if line.startswith("| ") and not line.startswith("| Secret")
+    ]
+    assert [row for row in rows if "::test_" not in row] == []
+
+
+def test_classes_that_are_silently_wrong_are_not_used() -> None:
+    imports = [
+        line
+        for path in (ROOT / "src").rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) ", line)
+    ]
+    assert [line for line in imports for name in WRONG if name in line] == []

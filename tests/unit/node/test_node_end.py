@@ -1,0 +1,369 @@
+"""Executions that are ended from outside: cancelled, taken over, or because the node stops."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping
+
+import pytest
+
+from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.contract.errors import MissingFile, NodeLost, TaskCancelled
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.contract.messages import Status, TaskRequest
+from secretflow_task.contract.paths import staging_name
+from secretflow_task.node import node as node_module
+from secretflow_task.node.job import supervisor, workplace
+from secretflow_task.node.link.local import LocalLink
+from secretflow_task.node.node import Node
+from secretflow_task.node.ownership import Claim, Verdict
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.testing import JobSide
+from tests.unit.node.test_node import PSI, Bench, never
+
+ENDED = {party: [(1, "FAILURE", "TaskCancelled")] for party in ("alice", "bob")}
+
+
+@pytest.fixture(name="bench")
+def _bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def wait_long(_spec: JobSpec, job: JobSide) -> None:
+    """Agree, and no more."""
+    job.agree({})
+    job.hang()
+
+
+@contextmanager
+def in_a_thread(action: Callable[[], object]) -> Iterator[None]:
+    """Run beside the block, which must make it end."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    yield
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def until_running(node: Node, execution_id: str) -> None:
+    """Wait for the execution to run."""
+    deadline = time.monotonic() + 5
+    while execution_id not in node.running():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_cancelled_execution_ends_at_every_party(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            assert not node.cancel("other")
+            assert node.cancel("e-1")
+        assert not node.cancel("e-1") and not node.running()
+    assert bench.told() == ENDED
+    assert bench.files() == []
+
+
+def test_a_node_that_stops_ends_what_runs_and_takes_nothing_more(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            node.stop()
+        with pytest.raises(NodeStopping):
+            node.execute("e-2", PSI)
+        assert node.store.status("e-1", "alice") is Status.FAILURE
+        assert node.store.status("e-2", "alice") is None
+    assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
+
+
+class Answers:
+    """An `Ownership` with one answer to each question."""
+
+    def __init__(self, claim: Claim, *holds: bool | None) -> None:
+        self._claim = claim
+        self._holds = list(holds)
+
+    def claim(self, _request: TaskRequest, _parties: list[str], only_lost: bool = False) -> Claim:
+        """The answer."""
+        return (
+            Claim(Verdict.DROP) if only_lost and self._claim.verdict is Verdict.RUN else self._claim
+        )
+
+    def release(self, _request: TaskRequest, _parties: list[str]) -> None:
+        """Nothing is held."""
+
+    def holds(self, _execution_id: str, _parties: list[str], _epoch: int) -> bool | None:
+        """The next answer, the last of them again and again."""
+        return self._holds.pop(0) if len(self._holds) > 1 else next(iter(self._holds), True)
+
+    def stop(self) -> None:
+        """Nobody waits."""
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        (Claim(Verdict.DROP), {}),
+        (Claim(Verdict.OWN), {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}),
+        (Claim(Verdict.CANCELLED), ENDED),
+        (
+            Claim(Verdict.LOST, 2, {"alice": 3}),
+            {"alice": [(4, "FAILURE", "NodeLost")], "bob": [(1, "FAILURE", "NodeLost")]},
+        ),
+    ],
+)
+def test_what_the_nodes_have_agreed_on_decides(
+    claim: Claim, told: dict[str, list[tuple[int, str, str]]], bench: Bench
+) -> None:
+    with bench.node(never) as node:
+        node.ownership = Answers(claim)
+        node.execute("e-1", PSI)
+        assert {unsent.epoch for unsent in node.store.unsent(9)} <= {claim.epoch}
+    assert bench.told() == told
+
+
+def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            for party in ("alice", "bob"):
+                node.abandon("e-1", party, 1)
+        assert node.store.status("e-1", "alice") is None
+    assert bench.told() == {}
+
+
+def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
+    folders = [
+        bench.root / "data" / party / staging_name("e-1", party) for party in ("alice", "bob")
+    ]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "0.csv").write_text("half an output")
+    with bench.node(never):
+        assert not any(folder.exists() for folder in folders)
+    assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
+
+
+def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
+    """Run an execution whose node dies when ``votes`` parties have settled; outputs exist from before."""
+    for party in ENDED:
+        (bench.root / "data" / party / "psi").mkdir()
+        (bench.root / "data" / party / "psi" / f"{party}.csv").write_text("old")
+    voted: list[str] = []
+    keep_result = EventStore.keep_result
+
+    def keep(store: EventStore, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
+        voted.append(party)
+        if voted.index(party) < votes:
+            keep_result(store, execution_id, party, result)
+
+    patch.setattr(EventStore, "keep_result", keep)
+    patch.setattr(EventStore, "append_all", lambda store, events: [])
+    patch.setattr(EventStore, "forget_result", lambda store, execution_id, party: None)
+    patch.setattr(supervisor, "put_back", lambda folders, rules: True)
+    patch.setattr(workplace, "remove_staged", lambda folders, succeeded: None)
+    if votes < len(ENDED):
+        patch.setattr(LocalLink, "settle", lambda link: link.fail(NodeLost()))
+    with bench.node() as node:
+        node.execute("e-1", PSI)
+
+
+@pytest.mark.parametrize("votes", [0, 1, 2])
+def test_what_a_node_had_moved_when_it_was_killed_stays_if_all_parties_had_settled(
+    votes: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        power_cut(bench, patch, votes)
+    bench.events.clear()
+    with bench.node(never):
+        ended = {party: events[-1][1:] for party, events in bench.told().items()}
+    assert ended == dict.fromkeys(ENDED, ("SUCCESS", "") if votes == 2 else ("FAILURE", "NodeLost"))
+    files = {party: bench.root / "data" / party / "psi" / f"{party}.csv" for party in ENDED}
+    expected = {party: f"of {party}\n" if votes == 2 else "old" for party in ENDED}
+    assert {party: path.read_text() for party, path in files.items()} == expected
+    assert bench.files() == sorted(str(path.relative_to(bench.root)) for path in files.values())
+    if votes == 2:
+        assert {event.data["result"]["party"] for event in bench.events} == ENDED.keys()
+
+
+def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
+        node.store.keep_result("e-1", "bob", {})
+        node._fail(
+            TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice")
+        )
+    with bench.node(never):
+        pass
+    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "MissingFile")])
+
+
+def test_what_another_node_has_settled_since_is_undone_and_not_told_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        power_cut(bench, patch, votes=2)
+    bench.events.clear()
+    asked = Answers(Claim(Verdict.DROP), None, None, False)  # Redis is away for a while
+    with bench.node(never, ownership=lambda node: nullcontext(asked)) as node:
+        until(lambda: node.store.unfinished() == [])
+    assert bench.told() == {} and [path.split("/")[1] for path in bench.files()] == ["alice", "bob"]
+    assert {(bench.root / path).read_text() for path in bench.files()} == {"old"}
+
+
+def test_a_withdrawn_vote_does_not_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalLink, "settle", lambda link: link.fail(TaskCancelled()))
+    with monkeypatch.context() as patch:
+        patch.setattr(EventStore, "append_all", lambda store, events: [])
+        with bench.node() as node:
+            node.execute("e-1", PSI)
+    assert bench.files() == []
+    bench.events.clear()
+    with bench.node(never):
+        assert {party: events[-1][1:] for party, events in bench.told().items()} == dict.fromkeys(
+            ENDED, ("FAILURE", "NodeLost")
+        )
+
+
+def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 4, "bob": 4}))
+            node.settle_lost(TaskRequest("e-1", "r-1", PSI), list(ENDED))
+    assert bench.told() == dict.fromkeys(ENDED, [(5, "FAILURE", "NodeLost")])
+
+
+def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
+    released: list[str] = []
+
+    class Forgetful(Answers):
+        """It would let everything run."""
+
+        def release(self, request: TaskRequest, _parties: list[str]) -> None:
+            """Note it."""
+            released.append(request.execution_id)
+
+    with bench.node() as node:
+        node.ownership = Forgetful(Claim(Verdict.RUN))
+        for _ in range(2):
+            node.execute("e-1", PSI)
+    assert released == ["e-1"] and len(bench.told()["alice"]) == 2
+
+
+def test_a_full_disk_does_not_keep_a_node_from_starting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
+    with monkeypatch.context() as patch:
+
+        def full(*_arguments: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        patch.setattr(EventStore, "give_up", full)
+        taken_over = Answers(Claim(Verdict.DROP), False)
+        with bench.node(never, ownership=lambda node: nullcontext(taken_over)) as node:
+            patch.undo()
+            until(lambda: node.store.unfinished() == [])
+    assert bench.told() == {}
+
+
+def test_a_request_that_cannot_be_written_down_goes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any, **_options: Any) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(node_module, "_GIVE_BACK_SECONDS", 0.01)
+    with bench.node() as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(node.store, "claim", full)
+            with pytest.raises(NodeStopping):
+                node.execute("e-1", PSI)
+        assert node.execute("e-1", PSI).status is Status.SUCCESS
+    assert len(bench.told()["alice"]) == 2
+
+
+def test_a_request_that_was_just_taken_when_the_node_stops_is_told_of(bench: Bench) -> None:
+    class StopsMeanwhile(Answers):
+        """The node is told to stop while the nodes agree."""
+
+        def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
+            """Take it."""
+            node.stop()
+            return super().claim(request, parties, only_lost)
+
+    with bench.node(never) as node:
+        node.ownership = StopsMeanwhile(Claim(Verdict.RUN))
+        assert node.execute("e-1", PSI).status is Status.FAILURE
+    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "NodeLost")])
+
+
+def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
+    with bench.node() as node:
+        node.ownership = Answers(Claim(Verdict.RUN), False)
+        node.execute("e-1", PSI)
+    ended = {party: events[-1][1:] for party, events in bench.told().items()}
+    assert ended == dict.fromkeys(ENDED, ("FAILURE", "NodeLost")) and bench.files() == []
+
+
+def test_what_a_dead_node_had_taken_is_settled_for_its_parties(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.ownership = Answers(Claim(Verdict.LOST, 2, {"bob": 4}))
+        node.settle_lost(TaskRequest("e-1", "r-1", PSI), ["bob"])
+        node.ownership = Answers(Claim(Verdict.DROP))
+        node.settle_lost(TaskRequest("e-2", "r-2", PSI), ["bob"])
+    assert bench.told() == {"bob": [(5, "FAILURE", "NodeLost")]}
+
+
+def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
+    moved = bench.root / "elsewhere"
+    bench.settings = bench.settings.model_copy(update={"data_root": moved})
+    request = {
+        "task_config": {**PSI["task_config"], "input_paths": dict.fromkeys(ENDED, "/gone/x.csv")}
+    }
+    with EventStore(bench.settings.state_dir) as store:
+        store.claim(TaskRequest("e-2", "r-2", request), "alice")
+    with bench.node(never) as node:
+        assert node.store.unfinished() == []
+
+
+def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench) -> None:
+    with bench.node(wait_long) as node:
+        with in_a_thread(lambda: node.execute("e-1", PSI)):
+            until_running(node, "e-1")
+            for party in ENDED:
+                node.abandon("e-1", party, 1)
+        node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2}))
+        node.execute("e-1", PSI)
+    assert bench.told() == {party: [(3, "FAILURE", "NodeLost")] for party in ENDED}
+
+
+def test_a_wrong_request_is_refused_once_by_whoever_owns_it(bench: Bench) -> None:
+    with bench.node(never) as node:
+        node.ownership = Answers(Claim(Verdict.DROP))
+        node.execute("e-1", {"task_config": {"task_type": "pis"}})
+        assert bench.told() == {}
+        node.ownership = Answers(Claim(Verdict.LOST, 2, {"alice": 5, "bob": 0}))
+        node.execute("e-1", {"task_config": {"task_type": "pis"}})
+    assert bench.told() == {
+        "alice": [(6, "FAILURE", "UnknownTaskType")],
+        "bob": [(1, "FAILURE", "UnknownTaskType")],
+    }

@@ -1,0 +1,329 @@
+"""Two nodes, one party each, with scripted jobs: both report the same end, and run the same request."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+import pytest
+
+from secretflow_task.cli.describe import print_plan
+from secretflow_task.config.settings import Settings
+from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.node.node import Node, Outcome
+from secretflow_task.node.ports import leased_ports
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.testing import JobSide, ScriptedTemplate
+from tests.unit.plan_requests import PLAN_REQUESTS
+from tests.unit.node.test_node import Script, never, succeed
+
+PARTIES = ("alice", "bob")
+PSI = {"task_config": {"task_type": "psi", **PLAN_REQUESTS["psi"]}}
+
+
+class Pair:
+    """A node for alice and one for bob, in folders of their own."""
+
+    def __init__(self, root: Path, ports: Mapping[str, int]) -> None:
+        self.root = root
+        self._ports = ports
+        self._made = {party: make_certificate(party, root / party) for party in PARTIES}
+        self.events: dict[str, list[StatusEvent]] = {party: [] for party in PARTIES}
+        self.templates: dict[str, ScriptedTemplate] = {}
+
+    def settings(self, party: str, **changes: Any) -> Settings:
+        """The settings of a party's node."""
+        root = self.root / party
+        (root / "data" / party).mkdir(parents=True, exist_ok=True)
+        book = [
+            f"{other}: {{host: 127.0.0.1, port: {self._ports[other]}, certificate: {identity.certificate},"
+            f" fingerprints: [{fingerprint}]}}\n"
+            for other, (identity, fingerprint) in self._made.items()
+            if other != party
+        ]
+        (root / "parties.yaml").write_text("".join(book), encoding="utf-8")
+        values: dict[str, Any] = {
+            "parties": (party,),
+            "data_root": root / "data",
+            "state_dir": root / "state",
+            "work_dir": root / "work",
+            "port_range": "26000-26999",
+            "terminate_grace_seconds": 0.5,
+            "peer_listen": f"127.0.0.1:{self._ports[party]}",
+            "peers_file": root / "parties.yaml",
+            "peer_certificate": self._made[party][0].certificate,
+            "peer_key": self._made[party][0].key,
+            "join_seconds": 5.0,
+            "heartbeat_seconds": 0.1,
+            "peer_lost_seconds": 1.0,
+        }
+        return Settings(**values | changes)
+
+    @contextmanager
+    def node(self, party: str, script: Script = succeed, **changes: Any) -> Iterator[Node]:
+        """A running node."""
+        self.templates[party] = ScriptedTemplate(script)
+        template: Any = self.templates[party]
+        settings = self.settings(party, **changes)
+        with Node(settings, on_event=self.events[party].append, template=template) as node:
+            yield node
+
+    @contextmanager
+    def nodes(self, script: Script = succeed, **changes: Any) -> Iterator[dict[str, Node]]:
+        """Both."""
+        with ExitStack() as stack:
+            yield {
+                party: stack.enter_context(self.node(party, script, **changes)) for party in PARTIES
+            }
+
+    def ends(self) -> dict[str, tuple[str, str, str | None]]:
+        """``{party: (status, code, party where it began)}`` of the terminal events."""
+        last = {party: events[-1] for party, events in self.events.items() if events}
+        return {
+            party: (
+                event.status.value,
+                event.data.get("error_code", ""),
+                event.data.get("failed_party"),
+            )
+            for party, event in last.items()
+        }
+
+    def all_are(self, status: str) -> bool:
+        """Whether both have ended so."""
+        return [end[0] for end in self.ends().values()] == [status] * len(PARTIES)
+
+    def spawned(self) -> list[JobSpec]:
+        """The jobs that were started."""
+        return [spec for template in self.templates.values() for spec in template.spawned]
+
+
+def run(nodes: Mapping[str, Node], **requests: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Send each party its request under one id, and wait for both ends."""
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        started = {
+            party: threads.submit(node.execute, "r-1", requests.get(party, PSI))
+            for party, node in nodes.items()
+        }
+        return {party: outcome.result(60) for party, outcome in started.items()}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """The pair, not running."""
+    with leased_ports(2, range(27000, 28000)) as ports:
+        yield Pair(tmp_path, dict(zip(PARTIES, ports)))
+
+
+def test_both_run_their_own_party_and_report_success(pair: Pair) -> None:
+    with pair.nodes() as nodes:
+        run(nodes)
+    assert pair.ends() == {party: ("SUCCESS", "", None) for party in PARTIES}
+    facts = {party: {"own": party} for party in PARTIES}
+    for party in PARTIES:
+        assert {event.party for event in pair.events[party]} == {party}
+        assert pair.events[party][-1].data["result"] == {"party": party, "facts": facts}
+        assert (pair.root / party / "data" / party / "psi" / f"{party}.csv").exists()
+    alice, bob = sorted(pair.spawned(), key=lambda spec: spec.party)
+    assert (alice.party, bob.party) == PARTIES and not alice.several and alice.between_nodes
+    assert {*alice.fed_addresses.values(), *alice.spu_addresses.values()}.isdisjoint(
+        {*bob.fed_addresses.values(), *bob.spu_addresses.values()}
+    )
+
+
+def test_different_requests_are_refused_at_both_and_nothing_runs(pair: Pair) -> None:
+    other = {"task_config": {**PSI["task_config"], "receiver": "bob"}}
+    with pair.nodes(never) as nodes:
+        run(nodes, bob=other)
+    assert pair.ends() == {party: ("FAILURE", "RequestMismatch", None) for party in PARTIES}
+    assert pair.spawned() == []
+
+
+@pytest.mark.parametrize("bad", PARTIES)
+def test_what_one_node_refuses_ends_at_both_with_one_code(bad: str, pair: Pair) -> None:
+    paths = {**PSI["task_config"]["input_paths"], bad: "/etc/passwd"}
+    request = {"task_config": {**PSI["task_config"], "input_paths": paths}}
+    (pair.root / "etc").mkdir()
+    other = next(party for party in PARTIES if party != bad)
+    with ExitStack() as stack:
+        nodes = {bad: stack.enter_context(pair.node(bad, never))}
+        # The other's allowed roots let the path through, so that only one refuses.
+        nodes[other] = stack.enter_context(pair.node(other, never, allowed_roots=("/etc",)))
+        run(nodes, alice=request, bob=request)
+    assert pair.ends() == {party: ("FAILURE", "PathNotAllowed", bad) for party in PARTIES}
+    assert pair.spawned() == []
+
+
+def test_a_job_that_dies_at_one_is_named_at_both(pair: Pair) -> None:
+    def script(spec: JobSpec, job: JobSide) -> None:
+        job.agree({})
+        if spec.party == "bob":
+            job.die()
+        job.hang()
+
+    with pair.nodes(script) as nodes:
+        run(nodes)
+    assert pair.ends() == {party: ("FAILURE", "JobProcessDied", "bob") for party in PARTIES}
+
+
+@pytest.mark.parametrize("where", PARTIES)
+@pytest.mark.parametrize("state", ["joining", "running"])
+def test_a_cancel_reaches_both(where: str, state: str, pair: Pair) -> None:
+    def script(spec: JobSpec, job: JobSide) -> None:
+        job.agree({})
+        job.hang()
+
+    other = next(party for party in PARTIES if party != where)
+    with pair.nodes(script) as nodes, ThreadPoolExecutor(2) as threads:
+        threads.submit(nodes[where].execute, "r-1", PSI)
+        if state == "running":
+            threads.submit(nodes[other].execute, "r-1", PSI)
+            wait_until(lambda: len(pair.spawned()) == 2)
+        wait_until(lambda: nodes[where].running())
+        assert nodes[where].cancel("r-1")
+        if state == "joining":
+            threads.submit(nodes[other].execute, "r-1", PSI)
+        wait_until(lambda: len(pair.ends()) == 2)
+    assert {end[:2] for end in pair.ends().values()} == {("FAILURE", "TaskCancelled")}
+
+
+def wait_until(condition: Any) -> None:
+    """Wait for it, 10 s at most."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_semi2k_between_nodes_must_be_allowed_by_name_at_each(pair: Pair) -> None:
+    request = {**PSI, "spu_config": {"protocol": "SEMI2K"}}
+    with pair.node("alice", never) as alice:
+        with pair.node("bob", never, unsafe_protocols=("SEMI2K",)) as bob:
+            run({"alice": alice, "bob": bob}, alice=request, bob=request)
+    assert pair.ends() == {party: ("FAILURE", "UnsupportedProtocol", "alice") for party in PARTIES}
+
+
+def test_semi2k_that_is_allowed_by_name_at_each_runs(pair: Pair) -> None:
+    request = {**PSI, "spu_config": {"protocol": "SEMI2K"}}
+    with pair.nodes(unsafe_protocols=("SEMI2K",)) as nodes:
+        run(nodes, alice=request, bob=request)
+    assert {end[0] for end in pair.ends().values()} == {"SUCCESS"}
+
+
+def test_a_party_without_an_entry_in_the_address_book_is_unreachable(pair: Pair) -> None:
+    config = {**PSI["task_config"], "keys": {"alice": ["k"], "dora": ["k"]}}
+    config |= {
+        name: {"alice": "a.csv", "dora": "d.csv"} for name in ("input_paths", "output_paths")
+    }
+    with pair.node("alice", never) as node:
+        outcome = node.execute("r-1", {"task_config": config})
+    assert outcome.failure is not None and outcome.failure.code == "PeerUnreachable"
+    assert "dora" in outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "spu_config.nodes must say where the SPU of alice"),
+        (
+            {"spu_config": {"nodes": [{"party": "alice", "address": "alice.example:9001"}]}},
+            "the SPU of bob",
+        ),
+        (
+            {"spu_config": {"nodes": [{"party": "alice", "adress": "alice.example:9001"}]}},
+            "'spu_config.nodes.0.address'",
+        ),
+    ],
+)
+def test_fixed_addresses_must_be_complete(change: dict[str, Any], told: str, pair: Pair) -> None:
+    parties = {party: {"address": f"{party}.example:9000"} for party in PARTIES}
+    with pair.node("alice", never) as node:
+        outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": parties}} | change)
+    assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
+    assert told in outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("parties", "protocol"), [((), "SEMI2K"), (("alice", "bob"), "SEMI2K"), (("alice",), "CHEETAH")]
+)
+def test_check_says_which_protocol_would_run(
+    parties: tuple[str, ...], protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plan(TaskRequest("e-1", "r-1", PSI), Settings(parties=parties))
+    assert f"Protocol {protocol} on FM128" in capsys.readouterr().out
+
+
+class Left:
+    """What a node that was killed had written down of an execution."""
+
+    def __init__(self, pair: Pair, party: str) -> None:
+        self._pair = pair
+        self._party = party
+
+    def note(self, voted: bool = False, decided: bool = False) -> None:
+        """Write it down: taken, perhaps voted, perhaps decided."""
+        with EventStore(self._pair.settings(self._party).state_dir) as store:
+            store.claim(TaskRequest("r-1", "r-1", PSI), self._party)
+            if voted:
+                store.vote("r-1", self._party, {"of": self._party})
+            if decided:
+                store.decide("r-1")
+
+
+@pytest.mark.parametrize("first", PARTIES)
+def test_a_success_that_was_written_down_is_one_at_both_after_both_were_killed(
+    first: str, pair: Pair
+) -> None:
+    Left(pair, "alice").note(voted=True, decided=True)
+    Left(pair, "bob").note(voted=True)
+    second = next(party for party in PARTIES if party != first)
+    with pair.node(first, never), pair.node(second, never):
+        wait_until(lambda: pair.all_are("SUCCESS"))
+    assert {party: events[-1].data["result"] for party, events in pair.events.items()} == {
+        party: {"of": party} for party in PARTIES
+    }
+
+
+@pytest.mark.parametrize("first", PARTIES)
+@pytest.mark.parametrize("votes", [(), ("alice",), ("bob",), PARTIES])
+def test_a_success_that_was_not_written_down_is_none_at_either(
+    votes: tuple[str, ...], first: str, pair: Pair
+) -> None:
+    for party in PARTIES:
+        Left(pair, party).note(voted=party in votes)
+    second = next(party for party in PARTIES if party != first)
+    with pair.node(first, never), pair.node(second, never):
+        wait_until(lambda: pair.all_are("FAILURE"))
+    codes = {end[1] for end in pair.ends().values()}
+    assert codes == {"NodeLost"}
+
+
+def test_who_has_voted_and_cannot_ask_ends_without_knowing(pair: Pair) -> None:
+    Left(pair, "bob").note(voted=True)
+    with pair.node("bob", never, settle_seconds=1.0):
+        wait_until(lambda: pair.ends().get("bob") == ("FAILURE", "SettlementUnknown", "alice"))
+    stages = [event.data.get("stage") for event in pair.events["bob"]]
+    assert stages == ["settling", None]
+
+
+def test_the_next_start_goes_on_with_what_the_last_one_left_open(pair: Pair) -> None:
+    Left(pair, "bob").note(voted=True)
+    with pair.node("bob", never):
+        time.sleep(0.3)
+    assert pair.ends()["bob"][0] == "RUNNING"
+    Left(pair, "alice").note(voted=True, decided=True)
+    with pair.nodes(never):
+        wait_until(lambda: pair.all_are("SUCCESS"))
+
+
+def test_a_request_that_only_one_understands_ends_at_both(pair: Pair) -> None:
+    with pair.nodes(never) as nodes:
+        outcomes = run(nodes, alice={"task_config": {"task_type": "psi", "reciever": "alice"}})
+    assert {outcome.failure and outcome.failure.code for outcome in outcomes.values()} == {
+        InvalidTaskConfig.__name__
+    }
