@@ -29,7 +29,7 @@ from secretflow_task.node.link.peer.coordinator import Coordinator
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.node.publisher import Unsent
-from secretflow_task.node.store.event_store import Execution
+from secretflow_task.node.store.event_store import TakenExecution
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -68,7 +68,7 @@ class MemoryOutbox:
         self.dropped = 0
         self._mutex = threading.Lock()
         self._maxlen = maxlen
-        self._executions: dict[tuple[str, str], Execution] = {}
+        self._executions: dict[tuple[str, str], TakenExecution] = {}
         self._statuses: dict[tuple[str, str], Status | None] = {}
         self._epochs: dict[tuple[str, str], int] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
@@ -90,7 +90,7 @@ class MemoryOutbox:
             if keys.keys() & self._executions.keys() and not again:
                 return False
             for key, party in keys.items():
-                self._executions[key] = Execution(request, party, epoch)
+                self._executions[key] = TakenExecution(request, party, epoch)
                 self._statuses[key] = Status.RUNNING
                 self._epochs[key] = epoch
                 self._last_seq[key] = (seqs or {}).get(party, 0)
@@ -106,7 +106,7 @@ class MemoryOutbox:
         with self._mutex:
             return (execution_id, party) in self._executions
 
-    def unfinished(self) -> list[Execution]:
+    def unfinished(self) -> list[TakenExecution]:
         """What was taken and has no terminal event."""
         with self._mutex:
             return [
@@ -176,12 +176,12 @@ class MemoryOutbox:
                     self._sent.discard(number)
 
 
-class MemoryExecution:
+class MemorySettlement:
     """An execution between nodes without a network: a coordinator, and members that hear it at once.
 
     Args:
         parties: one at each node; the first coordinates.
-        decide: as `LocalExecution` takes it.
+        decide: as `LocalSettlement` takes it.
     """
 
     def __init__(self, parties: list[str], decide: Callable[[], None] = lambda: None) -> None:

@@ -25,7 +25,7 @@ from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.link.peer.hub import Linked
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import Unsettled
-from secretflow_task.testing import MemoryExecution
+from secretflow_task.testing import MemorySettlement
 from tests.contract.peers import Hubs
 from tests.contract.test_peer_link import soon
 
@@ -36,20 +36,20 @@ def code(error: WorkerError | None) -> tuple[str, str | None] | None:
 
 
 @pytest.fixture
-def pair() -> Iterator[MemoryExecution]:
+def pair() -> Iterator[MemorySettlement]:
     """Alice, who coordinates, and bob."""
-    with closing(MemoryExecution(["alice", "bob"])) as execution:
+    with closing(MemorySettlement(["alice", "bob"])) as execution:
         execution.join()
         yield execution
 
 
-def finish(execution: MemoryExecution) -> None:
+def finish(execution: MemorySettlement) -> None:
     """Let both finish."""
     for link in execution.links.values():
         link.finish()
 
 
-def test_a_link_that_breaks_before_the_votes_is_the_end_at_both(pair: MemoryExecution) -> None:
+def test_a_link_that_breaks_before_the_votes_is_the_end_at_both(pair: MemorySettlement) -> None:
     finish(pair)
     pair.cables["bob"].cut()
     assert code(pair.links["alice"].failed) == ("PeerLost", "bob")
@@ -58,7 +58,7 @@ def test_a_link_that_breaks_before_the_votes_is_the_end_at_both(pair: MemoryExec
     assert pair.members["bob"].take() == [] and not pair.links["bob"].succeeded
 
 
-def test_who_has_voted_waits_and_learns_of_the_failure(pair: MemoryExecution) -> None:
+def test_who_has_voted_waits_and_learns_of_the_failure(pair: MemorySettlement) -> None:
     finish(pair)
     pair.cables["bob"].is_cut = True  # bob's vote is lost
     pair.links["bob"].settle()
@@ -70,7 +70,7 @@ def test_who_has_voted_waits_and_learns_of_the_failure(pair: MemoryExecution) ->
     assert failures == [("PeerLost", "bob")] * 2
 
 
-def test_who_has_voted_waits_and_learns_of_the_success(pair: MemoryExecution) -> None:
+def test_who_has_voted_waits_and_learns_of_the_success(pair: MemorySettlement) -> None:
     finish(pair)
     pair.links["bob"].settle()
     pair.cables["bob"].cut()  # alice has bob's vote, and needs nothing more from him
@@ -82,7 +82,7 @@ def test_who_has_voted_waits_and_learns_of_the_success(pair: MemoryExecution) ->
     assert pair.links["bob"].succeeded
 
 
-def test_who_has_voted_cannot_fail_alone(pair: MemoryExecution) -> None:
+def test_who_has_voted_cannot_fail_alone(pair: MemorySettlement) -> None:
     finish(pair)
     pair.links["bob"].settle()
     pair.cables["bob"].cut()
@@ -93,7 +93,7 @@ def test_who_has_voted_cannot_fail_alone(pair: MemoryExecution) -> None:
     assert pair.links["bob"].succeeded and pair.links["alice"].succeeded
 
 
-def test_a_node_that_ends_leaves_open_what_it_has_voted_for(pair: MemoryExecution) -> None:
+def test_a_node_that_ends_leaves_open_what_it_has_voted_for(pair: MemorySettlement) -> None:
     finish(pair)
     pair.members["bob"].abandon()
     assert pair.links["bob"].failed is None
@@ -103,7 +103,7 @@ def test_a_node_that_ends_leaves_open_what_it_has_voted_for(pair: MemoryExecutio
         assert pair.links["bob"].failed
 
 
-def test_a_coordinator_that_knows_nothing_of_it_ends_the_wait(pair: MemoryExecution) -> None:
+def test_a_coordinator_that_knows_nothing_of_it_ends_the_wait(pair: MemorySettlement) -> None:
     finish(pair)
     pair.links["bob"].settle()
     pair.cables["bob"].cut()
@@ -112,7 +112,7 @@ def test_a_coordinator_that_knows_nothing_of_it_ends_the_wait(pair: MemoryExecut
 
 
 def test_the_own_failure_counts_when_the_coordinator_does_not_answer_any_more(
-    pair: MemoryExecution,
+    pair: MemorySettlement,
 ) -> None:
     pair.cables["bob"].is_cut = True
     pair.links["bob"].fail(JobProcessDied(party="bob"))
@@ -122,7 +122,7 @@ def test_the_own_failure_counts_when_the_coordinator_does_not_answer_any_more(
 
 
 def test_of_three_the_two_that_are_left_hear_who_was_lost() -> None:
-    with closing(MemoryExecution(["alice", "bob", "carol"])) as execution:
+    with closing(MemorySettlement(["alice", "bob", "carol"])) as execution:
         execution.join()
         execution.cables["carol"].cut()
         failures = {party: code(link.failed) for party, link in execution.links.items()}
@@ -131,7 +131,7 @@ def test_of_three_the_two_that_are_left_hear_who_was_lost() -> None:
 
 
 def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(
-    pair: MemoryExecution,
+    pair: MemorySettlement,
 ) -> None:
     pair.members["bob"]._patience_seconds = 0.2
     pair.cables["bob"].is_cut = True  # the coordinator is alive, and says nothing
@@ -140,7 +140,7 @@ def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(
     assert soon(lambda: code(pair.links["bob"].failed) == ("TaskCancelled", "bob"))
 
 
-def test_who_has_voted_does_not_end_by_itself_however_long_it_takes(pair: MemoryExecution) -> None:
+def test_who_has_voted_does_not_end_by_itself_however_long_it_takes(pair: MemorySettlement) -> None:
     pair.members["bob"]._patience_seconds = 0.1
     finish(pair)
     pair.cables["bob"].is_cut = True
@@ -163,7 +163,7 @@ def test_a_success_that_cannot_be_written_down_is_a_failure_at_both(error: Excep
     def decide() -> None:
         raise error
 
-    with closing(MemoryExecution(["alice", "bob"], decide)) as execution:
+    with closing(MemorySettlement(["alice", "bob"], decide)) as execution:
         execution.join()
         finish(execution)
         for link in execution.links.values():

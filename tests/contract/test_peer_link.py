@@ -12,9 +12,9 @@ from typing import Callable, Iterator
 import pytest
 
 from secretflow_task.contract.errors import OutputNotWritable, PeerLost, TaskTimeout
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.protocol import PeerLink
-from secretflow_task.testing import MemoryExecution
+from secretflow_task.testing import MemorySettlement
 from tests.contract.peers import Hubs
 
 Links = dict[str, PeerLink]
@@ -41,7 +41,7 @@ class Form:
         """The links of a new execution that all have joined."""
         if self._hubs:
             return self._between_hubs(self._hubs)
-        kind = LocalExecution if self._name == "local" else MemoryExecution
+        kind = LocalSettlement if self._name == "local" else MemorySettlement
         execution = self._stack.enter_context(
             closing(kind(PARTIES, lambda: self._decided.append(1)))
         )
@@ -223,7 +223,7 @@ def test_a_success_that_cannot_be_written_down_is_none() -> None:
     def refuse() -> None:
         raise OutputNotWritable()
 
-    for kind in (LocalExecution, MemoryExecution):
+    for kind in (LocalSettlement, MemorySettlement):
         with closing(kind(PARTIES, refuse)) as execution:
             settle(dict(execution.links), *PARTIES)
             codes = {link.failed and link.failed.code for link in execution.links.values()}

@@ -14,7 +14,10 @@ from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from tests.e2e.nodes import running_node
 
 ROOT = Path(__file__).parents[2]
-READMES = ("README.md", "README.zh-CN.md")  # with the same code, as tests/unit/documents/test_guides.py finds
+READMES = (
+    "README.md",
+    "README.zh-CN.md",
+)  # with the same code, as tests/unit/documents/test_guides.py finds
 # What a block of the first job ends with; every other one ends with 0.
 EXIT_CODES = {"sfworker check typo.yaml": 3}
 PRINTED = """\

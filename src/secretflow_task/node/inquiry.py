@@ -12,7 +12,7 @@ from secretflow_task.contract.messages import Status, TaskRequest
 from secretflow_task.contract.requests import Plan
 from secretflow_task.node.link.peer.coordinator import outcome_of, read_error
 from secretflow_task.node.link.peer.wire import Message
-from secretflow_task.node.store.event_store import EventStore, Execution
+from secretflow_task.node.store.event_store import EventStore, TakenExecution
 
 _ASK_SECONDS = 1.0
 
@@ -36,7 +36,7 @@ class Inquiry:
 
     def failure(
         self,
-        executions: list[Execution],
+        executions: list[TakenExecution],
         strangers: list[str],
         voted: bool,
         closing: threading.Event,
@@ -57,7 +57,11 @@ class Inquiry:
         return self._ask_the_members(executions, strangers)
 
     def _ask_the_coordinator(
-        self, executions: list[Execution], coordinator: str, voted: bool, closing: threading.Event
+        self,
+        executions: list[TakenExecution],
+        coordinator: str,
+        voted: bool,
+        closing: threading.Event,
     ) -> WorkerError | None:
         """Who has not voted knows that it failed, but not in what."""
         for execution in executions if voted else []:
@@ -76,7 +80,7 @@ class Inquiry:
             closing.wait(_ASK_SECONDS)
         return SettlementUnknown(party=coordinator) if voted else _lost(executions)
 
-    def _ask_the_members(self, executions: list[Execution], members: list[str]) -> WorkerError:
+    def _ask_the_members(self, executions: list[TakenExecution], members: list[str]) -> WorkerError:
         """What the others have seen of this node's end, so that all report the same."""
         for party in members:
             outcome = self._outcome(party, executions[0].request.execution_id)
@@ -89,7 +93,7 @@ class Inquiry:
         return known if known and "status" in known else {"status": "RUNNING"}
 
 
-def _lost(executions: list[Execution]) -> WorkerError:
+def _lost(executions: list[TakenExecution]) -> WorkerError:
     return NodeLost(party=min(execution.party for execution in executions))
 
 

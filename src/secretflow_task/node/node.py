@@ -24,10 +24,10 @@ from secretflow_task.node.job.ending import NODE_LOG, Ending
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.job.workplace import Workplace
-from secretflow_task.node.link.fixed import ProbedExecution
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.fixed import ProbedSettlement
+from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.peer.hub import PeerHub
-from secretflow_task.node.link.protocol import Execution, PeerLink, Unsettled
+from secretflow_task.node.link.protocol import PeerLink, Settlement, Unsettled
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.ports import Ports, leased_ports
@@ -89,7 +89,7 @@ class Node:
         self.ownership: Ownership = SoleOwnership()
         self._ownership_of = ownership
         self._mutex = threading.Lock()
-        self._running: dict[str, tuple[Assignment, Execution]] = {}
+        self._running: dict[str, tuple[Assignment, Settlement]] = {}
         self._claiming: set[str] = set()
         self._closing = False
         self._left = threading.Event()
@@ -403,18 +403,18 @@ class Node:
         ports = stack.enter_context(leased_ports(2 * len(parties), self.settings.ports))
         return Ports(dict(zip(parties, ports)), dict(zip(parties, ports[len(parties) :])))
 
-    def _execution(self, assignment: Assignment, ports: Ports) -> Execution:
+    def _execution(self, assignment: Assignment, ports: Ports) -> Settlement:
         if self._hub and assignment.linked:
             return self._hub.open(assignment.agenda, ports)
         if assignment.strangers:
             addresses, _ = assignment.addresses(ports)
-            return ProbedExecution(
+            return ProbedSettlement(
                 assignment.hosted[0], {party: addresses[party] for party in assignment.strangers}
             )
-        return LocalExecution(assignment.hosted)
+        return LocalSettlement(assignment.hosted)
 
     @contextmanager
-    def _registered(self, assignment: Assignment, execution: Execution) -> Iterator[None]:
+    def _registered(self, assignment: Assignment, execution: Settlement) -> Iterator[None]:
         with self._mutex:
             if self._closing:
                 raise NodeLost(_SHUT_DOWN)

@@ -16,7 +16,7 @@ from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.node.inquiry import Inquiry, parties_of_request
 from secretflow_task.node.job.ending import Ending, success
 from secretflow_task.node.ownership import Ownership
-from secretflow_task.node.store.event_store import EventStore, Execution
+from secretflow_task.node.store.event_store import EventStore, TakenExecution
 from secretflow_task.utils.log import execution_context, get_logger, problem_of
 
 log = get_logger()
@@ -37,15 +37,15 @@ class Recovery:
     store: EventStore
     ownership: Ownership
     inquiry: Inquiry | None
-    clean: Callable[[Execution, bool], None]
+    clean: Callable[[TakenExecution, bool], None]
     tell: Callable[[TaskRequest, Mapping[str, Ending]], None]
 
     def settle(self, closing: threading.Event) -> None:
         """Settle it now, or later from a thread what waits for Redis or for other nodes."""
-        executions: dict[str, list[Execution]] = {}
+        executions: dict[str, list[TakenExecution]] = {}
         for execution in self.store.unfinished():
             executions.setdefault(execution.request.execution_id, []).append(execution)
-        here: list[list[Execution]] = []
+        here: list[list[TakenExecution]] = []
         for parties in executions.values():
             if self.inquiry and self._strangers(parties[0]):
                 self._start(self._settle_with_peers, self.inquiry, parties, closing)
@@ -58,13 +58,13 @@ class Recovery:
     def _start(work: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=work, args=arguments, name="recovery", daemon=True).start()
 
-    def _strangers(self, execution: Execution) -> list[str]:
+    def _strangers(self, execution: TakenExecution) -> list[str]:
         """The parties at other nodes."""
         here = {known.party for known in self.store.taken(execution.request.execution_id)}
         return [party for party in parties_of_request(execution.request) if party not in here]
 
     def _settle_with_peers(
-        self, inquiry: Inquiry, executions: list[Execution], closing: threading.Event
+        self, inquiry: Inquiry, executions: list[TakenExecution], closing: threading.Event
     ) -> None:
         request, strangers = executions[0].request, self._strangers(executions[0])
         with execution_context(**request.log_ids):
@@ -81,7 +81,9 @@ class Recovery:
                     "What was left is for the next start.", action="recovery_ends", problem=problem
                 )
 
-    def _ended(self, executions: list[Execution], failure: WorkerError | None) -> dict[str, Ending]:
+    def _ended(
+        self, executions: list[TakenExecution], failure: WorkerError | None
+    ) -> dict[str, Ending]:
         if failure:
             return {execution.party: Ending.of(failure) for execution in executions}
         results = {
@@ -90,15 +92,15 @@ class Recovery:
         }
         return {party: Ending(None, success(result or {})) for party, result in results.items()}
 
-    def _settle_later(self, left: list[list[Execution]], closing: threading.Event) -> None:
+    def _settle_later(self, left: list[list[TakenExecution]], closing: threading.Event) -> None:
         while left and not closing.wait(_ASK_AGAIN_SECONDS):
             left = self._settle_all(left)
 
-    def _settle_all(self, executions: list[list[Execution]]) -> list[list[Execution]]:
+    def _settle_all(self, executions: list[list[TakenExecution]]) -> list[list[TakenExecution]]:
         return [parties for parties in executions if not self._settled(parties)]
 
     def _settled(
-        self, executions: list[Execution], endings: Mapping[str, Ending] | None = None
+        self, executions: list[TakenExecution], endings: Mapping[str, Ending] | None = None
     ) -> bool:
         try:
             return self._settle(executions, endings)
@@ -109,7 +111,9 @@ class Recovery:
             )
             return False
 
-    def _settle(self, executions: list[Execution], endings: Mapping[str, Ending] | None) -> bool:
+    def _settle(
+        self, executions: list[TakenExecution], endings: Mapping[str, Ending] | None
+    ) -> bool:
         """Settle an execution at all its parties here; whether that could be done."""
         request, parties = executions[0].request, [execution.party for execution in executions]
         epoch = min(execution.epoch for execution in executions)
@@ -131,7 +135,7 @@ class Recovery:
             self.tell(request, endings)
         return True
 
-    def _clean(self, execution: Execution, succeeded: bool) -> None:
+    def _clean(self, execution: TakenExecution, succeeded: bool) -> None:
         try:
             self.clean(execution, succeeded)
         except (OSError, WorkerError) as error:  # such as folders that are no longer allowed
@@ -142,10 +146,10 @@ class Recovery:
                 problem=problem_of(error),
             )
 
-    def _agreed(self, execution: Execution) -> Mapping[str, object] | None:
+    def _agreed(self, execution: TakenExecution) -> Mapping[str, object] | None:
         return self.store.agreed_result(execution.request.execution_id, execution.party)
 
-    def _endings(self, executions: list[Execution]) -> dict[str, Ending]:
+    def _endings(self, executions: list[TakenExecution]) -> dict[str, Ending]:
         """SUCCESS if all parties had settled, as `PeerLink` defines it; else all have failed alike."""
         parties = [execution.party for execution in executions]
         results = {execution.party: self._agreed(execution) for execution in executions}

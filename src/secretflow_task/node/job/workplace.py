@@ -17,7 +17,7 @@ from secretflow_task.node.job.psi_traces import remove_traces
 from secretflow_task.node.job.staging import staged_folders
 from secretflow_task.node.job.supervisor import Limits
 from secretflow_task.node.ports import Ports
-from secretflow_task.node.store.event_store import Execution
+from secretflow_task.node.store.event_store import TakenExecution
 from secretflow_task.utils.log import get_logger, problem_of
 
 log = get_logger()
@@ -88,7 +88,7 @@ class Workplace:
                 "Something of a job is left.", action="clean_failed", problem=problem_of(error)
             )
 
-    def clean_left(self, execution: Execution, succeeded: bool) -> None:
+    def clean_left(self, execution: TakenExecution, succeeded: bool) -> None:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
         party, rules = execution.party, rules_of(execution.party, self._settings)
         name = staging_name(execution.request.execution_id, party)

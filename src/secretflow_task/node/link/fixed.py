@@ -11,14 +11,14 @@ import threading
 from typing import Mapping
 
 from secretflow_task.contract.errors import PeerLost
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.local import LocalSettlement
 
 _PROBE_SECONDS = 1.0
 _MISSED = 3  # probes in a row
 
 
-class ProbedExecution(LocalExecution):
-    """`LocalExecution` of the hosted party, which fails when a peer's port closes before it has finished.
+class ProbedSettlement(LocalSettlement):
+    """`LocalSettlement` of the hosted party, which fails when a peer's port closes before it has finished.
 
     Args:
         addresses: ``{party: host:port}`` of the peers.

@@ -45,7 +45,7 @@ class Signal:
             os.close(event)
 
 
-class LocalExecution:
+class LocalSettlement:
     """The shared state of an execution, at the node that decides how it ends.
 
     Args:
@@ -138,56 +138,56 @@ class SignalledLink:
 class LocalLink(SignalledLink):
     """`PeerLink` of a party at the node that decides."""
 
-    def __init__(self, execution: LocalExecution, party: str) -> None:
+    def __init__(self, settlement: LocalSettlement, party: str) -> None:
         super().__init__()
-        self._execution = execution
+        self._settlement = settlement
         self._party = party
         self._round = -1
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Say that the own party is prepared for its next round."""
-        execution = self._execution
-        with execution.mutex:
+        settlement = self._settlement
+        with settlement.mutex:
             self._round += 1
-            if self._round == len(execution.rounds):
-                execution.rounds.append({})
-            execution.rounds[self._round][self._party] = dict(facts)
-        execution.wake()
+            if self._round == len(settlement.rounds):
+                settlement.rounds.append({})
+            settlement.rounds[self._round][self._party] = dict(facts)
+        settlement.wake()
 
     def agreed(self) -> Facts | None:
         """Every party's facts of the own current round, when all have offered theirs."""
-        with self._execution.mutex:
-            facts = self._execution.rounds[self._round] if self._round >= 0 else {}
-            return dict(facts) if len(facts) == len(self._execution.links) else None
+        with self._settlement.mutex:
+            facts = self._settlement.rounds[self._round] if self._round >= 0 else {}
+            return dict(facts) if len(facts) == len(self._settlement.links) else None
 
     def fail(self, error: WorkerError) -> None:
         """End the execution in failure for all, unless it has ended already."""
-        self._execution.fail(error)
+        self._settlement.fail(error)
 
     def finish(self) -> None:
         """Say that the own party has its result ready."""
-        with self._execution.mutex:
-            self._execution.finished.add(self._party)
-        self._execution.wake()
+        with self._settlement.mutex:
+            self._settlement.finished.add(self._party)
+        self._settlement.wake()
 
     @property
     def finished(self) -> bool:
         """Whether every party has finished."""
-        with self._execution.mutex:
-            return len(self._execution.finished) == len(self._execution.links)
+        with self._settlement.mutex:
+            return len(self._settlement.finished) == len(self._settlement.links)
 
     def settle(self) -> None:
         """Say that the own outputs are in their places."""
-        self._execution.settle(self._party)
+        self._settlement.settle(self._party)
 
     @property
     def failed(self) -> WorkerError | None:
         """The failure in which the execution ended."""
-        with self._execution.mutex:
-            return self._execution.failure
+        with self._settlement.mutex:
+            return self._settlement.failure
 
     @property
     def succeeded(self) -> bool:
         """Whether every party has settled."""
-        with self._execution.mutex:
-            return self._execution.succeeded
+        with self._settlement.mutex:
+            return self._settlement.succeeded

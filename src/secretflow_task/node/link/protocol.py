@@ -1,6 +1,6 @@
 """How the parties of one execution agree and settle, and the form of it for parties inside one node.
 
-The form between nodes is in ``peer/``: its coordinator keeps the same `LocalExecution`, in which the other
+The form between nodes is in ``peer/``: its coordinator keeps the same `LocalSettlement`, in which the other
 nodes have seats.
 """
 
@@ -63,7 +63,7 @@ class PeerLink(Protocol):
         """Give back what the link holds."""
 
 
-class Execution(Protocol):
+class Settlement(Protocol):
     """The links of the parties that this node hosts in one execution."""
 
     @property

@@ -30,8 +30,8 @@ class StoreInUse(Exception):
 
 
 @dataclass(frozen=True)
-class Execution:
-    """One execution at one party, as the store knows it.
+class TakenExecution:
+    """One execution at one party, as the store has it from when this node took it.
 
     Attributes:
         epoch: how often it was taken when this node took it.
@@ -138,11 +138,11 @@ class EventStore:
         query = "SELECT MAX(taken_at) FROM executions WHERE execution_id = ?"
         return float(self._row(query, execution_id)[0])
 
-    def unfinished(self) -> list[Execution]:
+    def unfinished(self) -> list[TakenExecution]:
         """What was taken and has no terminal event: after a start, what an earlier node process left."""
         return self._executions("status = 'RUNNING'")
 
-    def _executions(self, condition: str, *values: object) -> list[Execution]:
+    def _executions(self, condition: str, *values: object) -> list[TakenExecution]:
         with self._mutex:
             rows = self._db.execute(
                 "SELECT execution_id, task_request_id, params, task_id, subtask_id, party, epoch"
@@ -150,7 +150,7 @@ class EventStore:
                 values,
             ).fetchall()
         return [
-            Execution(
+            TakenExecution(
                 TaskRequest(row[0], row[1], json.loads(row[2]), row[3], row[4]), row[5], row[6]
             )
             for row in rows
@@ -184,7 +184,7 @@ class EventStore:
         """Whether `decide` was called."""
         return self._row("SELECT 1 FROM decisions WHERE execution_id = ?", execution_id) is not None
 
-    def taken(self, execution_id: str) -> list[Execution]:
+    def taken(self, execution_id: str) -> list[TakenExecution]:
         """An execution at each of its parties here, ended or not."""
         return self._executions("execution_id = ?", execution_id)
 

@@ -24,7 +24,7 @@ from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
 from secretflow_task.node.job import supervisor
 from secretflow_task.node.job.supervisor import Limits, Supervisor
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.testing import JobSide, scripted_job
 
 Script = Callable[[JobSide], None]
@@ -80,9 +80,9 @@ class Bench:
 
     def run(self, *executions: Mapping[str, Script], **limits: Any) -> list[dict[str, Ending]]:
         """Run executions, ``{party: script}``, side by side."""
-        runs: list[tuple[dict[str, Ending], dict[str, Supervisor], LocalExecution]] = []
+        runs: list[tuple[dict[str, Ending], dict[str, Supervisor], LocalSettlement]] = []
         for number, scripts in enumerate(executions):
-            shared = LocalExecution(sorted(scripts))
+            shared = LocalSettlement(sorted(scripts))
             endings, supervisors = {}, {}
             for party, script in scripts.items():
                 root = self.root / f"{number}" / party
@@ -107,7 +107,7 @@ class Bench:
         ending.events.append((end.status, end.data))
 
     def _supervisor(
-        self, ending: Ending, shared: LocalExecution, script: Script, limits: Mapping[str, Any]
+        self, ending: Ending, shared: LocalSettlement, script: Script, limits: Mapping[str, Any]
     ) -> Supervisor:
         job = scripted_job(script)
         ending.pid = job.pid

@@ -32,7 +32,7 @@ from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
 from secretflow_task.node.job import supervisor
 from secretflow_task.node.job.supervisor import Limits, Supervisor
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.testing import MemoryJob
 
 STAGING = ".sfworker-test"
@@ -44,7 +44,7 @@ STEPS = settings(max_examples=100, stateful_step_count=10, deadline=None, databa
 class Party:
     """A job that the machine speaks for, under a real supervisor, with an old output at its target."""
 
-    def __init__(self, name: str, root: Path, shared: LocalExecution) -> None:
+    def __init__(self, name: str, root: Path, shared: LocalSettlement) -> None:
         self.job = MemoryJob()
         self.link = shared.links[name]
         self.events: list[tuple[Status, Mapping[str, Any]]] = []
@@ -104,7 +104,7 @@ class Execution(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.shared = LocalExecution(list(PARTIES))
+        self.shared = LocalSettlement(list(PARTIES))
         self.parties = {name: Party(name, self.root, self.shared) for name in PARTIES}
         self.threads = ThreadPoolExecutor(2)
         self.ends: list[Future[WorkerError | None]] = [

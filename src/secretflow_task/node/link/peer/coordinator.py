@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping
 
 from secretflow_task.contract.errors import PeerRefused, PeerUnreachable, WorkerError
 from secretflow_task.contract.messages import PARTY_NAME
-from secretflow_task.node.link.local import LocalExecution
+from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.wire import Garbled, Message
 from secretflow_task.node.link.protocol import PeerLink
@@ -25,18 +25,18 @@ class Seat:
 
     done = False  # the member closes the conversation, when it has heard the end
 
-    def __init__(self, execution: LocalExecution, parties: tuple[str, ...]) -> None:
+    def __init__(self, settlement: LocalSettlement, parties: tuple[str, ...]) -> None:
         self.parties = parties
         self.all_are_here = False
-        self._execution = execution
-        self._links = {party: execution.links[party] for party in parties}
+        self._settlement = settlement
+        self._links = {party: settlement.links[party] for party in parties}
         self._waiting: set[str] = set()
         self._told: set[str] = set()
         self._rounds = 0
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call ``changed``, from any thread, when there may be something to take."""
-        self._execution.watchers.append(changed)
+        self._settlement.watchers.append(changed)
 
     def receive(self, message: Message) -> None:
         """Do what a party of the node says; raises `Garbled` for what it cannot say now."""
@@ -47,7 +47,7 @@ class Seat:
 
     def _receive(self, message: Message) -> None:
         if message["kind"] == "fail":
-            self._execution.fail(read_error(message["error"]))
+            self._settlement.fail(read_error(message["error"]))
             return
         party, link = message["party"], self._links[message["party"]]
         if message["kind"] == "offer":
@@ -64,12 +64,12 @@ class Seat:
 
     def take(self) -> list[Message]:
         """What the node has not been told yet."""
-        execution = self._execution
-        with execution.mutex:
-            rounds = [dict(facts) for facts in execution.rounds[self._rounds :]]
-            finished = len(execution.finished) == len(execution.links)
-            failure, succeeded = execution.failure, execution.succeeded
-        complete = [facts for facts in rounds if len(facts) == len(execution.links)]
+        settlement = self._settlement
+        with settlement.mutex:
+            rounds = [dict(facts) for facts in settlement.rounds[self._rounds :]]
+            finished = len(settlement.finished) == len(settlement.links)
+            failure, succeeded = settlement.failure, settlement.succeeded
+        complete = [facts for facts in rounds if len(facts) == len(settlement.links)]
         self._rounds += len(complete)
         messages: list[Message] = self._once("joined", self.all_are_here)
         messages += [{"kind": "agreed", "facts": facts} for facts in complete]
@@ -85,14 +85,14 @@ class Seat:
 
     def lost(self, error: WorkerError) -> None:
         """The node cannot be reached; it need not be, once all its parties have voted."""
-        with self._execution.mutex:
-            needed = not self._execution.settled.issuperset(self.parties)
+        with self._settlement.mutex:
+            needed = not self._settlement.settled.issuperset(self.parties)
         if needed:
-            self._execution.fail(error)
+            self._settlement.fail(error)
 
 
 class Coordinator:
-    """An execution that this node coordinates: `LocalExecution`, with seats for the other nodes.
+    """An execution that this node coordinates: `LocalSettlement`, with seats for the other nodes.
 
     Args:
         decide: writes the success down, before anybody is told.
@@ -112,7 +112,7 @@ class Coordinator:
     ) -> None:
         self.agenda = agenda
         self.session = secrets.token_hex(16)
-        self._shared = LocalExecution(list(agenda.parties), decide)
+        self._shared = LocalSettlement(list(agenda.parties), decide)
         self._is_new = is_new
         self._was_refused = was_refused
         self._join_seconds = join_seconds

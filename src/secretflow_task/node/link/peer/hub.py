@@ -48,7 +48,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Linked:
-    """`Execution` between nodes: an end of the conversation, and the tunnels."""
+    """`Settlement` between nodes: an end of the conversation, and the tunnels."""
 
     hub: PeerHub
     end: Coordinator | Member
