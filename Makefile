@@ -3,7 +3,7 @@ BIN := .venv/bin
 CODE := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-matrix faults faults-long unit lint format reference docs update image bench bench-check clean
+.PHONY: help venv demo test test-matrix faults faults-long unit lint format shape reference docs update image bench bench-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: venv ## Check format, style, types and layers
 
 format: venv ## Format the code
 	$(BIN)/black $(CODE)
+
+shape: venv ## Count how dense the code is, beside projects that read well (ARGS=--densest lists where)
+	@$(BIN)/python -m scripts.shape $(ARGS)
 
 reference: venv ## Write docs/reference, from the code that it describes, and the dashboards
 	$(BIN)/python -m scripts.reference
