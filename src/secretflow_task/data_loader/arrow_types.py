@@ -1,4 +1,4 @@
-"""Arrow columns as text."""
+"""Which of Arrow's types are text and bytes, and columns of one type as another."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
+    """Whether it is one of Arrow's types for bytes."""
     import pyarrow as pa
 
-    types = pa.types
-    return bool(
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
-    )
+    if pa.types.is_fixed_size_binary(kind):
+        return True
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Bytes as the text that they are, as older writers of Parquet store it; else as they are."""
+def bytes_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes as the text that older writers of Parquet store in them; other bytes as they are."""
     import pyarrow as pa
 
     try:
@@ -35,8 +35,8 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A dictionary-encoded column as its values."""
     import pyarrow as pa
 
-    return pa.chunked_array(
-        [chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type
-    )
+    chunks = [chunk.dictionary_decode() for chunk in column.chunks]
+    return pa.chunked_array(chunks, column.type.value_type)

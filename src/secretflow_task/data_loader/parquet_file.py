@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secretflow_task.data_loader.arrow_types import as_text, decoded, is_bytes
+from secretflow_task.data_loader.arrow_types import bytes_as_text, decoded, is_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,6 +15,11 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def read_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file; its categories become their values, and bytes that are text become text.
+
+    Raises:
+        pyarrow.ArrowException, OSError: it is not a table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -22,13 +27,16 @@ def read_parquet(path: Path) -> pa.Table:
     with pq.ParquetFile(path) as file:
         table = file.read()
     for index, name in enumerate(table.column_names):
-        if pa.types.is_nested(table.schema.field(index).type):
+        column = table.column(index)
+        stored_type = column.type
+        if pa.types.is_nested(column.type):
             raise pa.ArrowInvalid(f"column {name!r} is nested")
-        if pa.types.is_dictionary(table.schema.field(index).type):
-            table = table.set_column(index, name, decoded(table.column(index)))
-        if is_bytes(table.schema.field(index).type):
-            table = table.set_column(index, name, as_text(table.column(index)))
+        if pa.types.is_dictionary(column.type):
+            column = decoded(column)
+        if is_bytes(column.type):
+            column = bytes_as_text(column)
+        if column.type != stored_type:
+            table = table.set_column(index, name, column)
     # What pandas writes for an index without a name and does not show as a column either.
-    return table.select(
-        [i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)]
-    )
+    shown = [i for i, name in enumerate(table.column_names) if not _PANDAS_INDEX.fullmatch(name)]
+    return table.select(shown)

@@ -1,7 +1,7 @@
-"""Reading and writing one party's own tables: allowed folders, CSV and Parquet, checks with public errors.
+"""A table of one party: read, checked, changed and written, with errors that name no cell.
 
-A CSV is read as text, cell by cell, so that what a task does not touch is written back as it was
-(leading zeros, trailing zeros, quotes); only the columns that a task computes with become numbers.
+The cells of a CSV stay text until a task asks for a column's numbers; those of Parquet keep the
+types of the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.paths import check_format
 from secretflow_task.data_loader.arrow_types import is_bytes, is_text
-from secretflow_task.data_loader.csv_file import UnixLines, plain_rows, read_csv
+from secretflow_task.data_loader.cell_values import as_categories, as_numbers, as_text
+from secretflow_task.data_loader.csv_file import read_csv, write_csv
 from secretflow_task.data_loader.parquet_file import read_parquet
 
 if TYPE_CHECKING:
@@ -35,23 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-# What pandas reads as missing too, so that a file means the same here and in a data scientist's notebook.
-MISSING_TEXT = (
-    "",
-    "NA",
-    "N/A",
-    "NaN",
-    "nan",
-    "NULL",
-    "null",
-    "None",
-    "<NA>",
-    "n/a",
-    "#N/A",
-    "#NA",
-) + (*("#N/A N/A", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),)
 _LARGEST = 1e150
-_TRUE_TEXT, _FALSE_TEXT = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,8 @@ class Table:
         """Read a CSV or Parquet file.
 
         Raises:
-            MissingFile, UnsupportedFormat, UnreadableFile, DuplicateColumn, EmptyInput: as their names say.
+            MissingFile, UnsupportedFormat, UnreadableFile, DuplicateColumn, EmptyInput: as their
+                names say.
         """
         check_format(path, party, purpose)
         if not os.path.isfile(path):
@@ -114,27 +100,16 @@ class Table:
         """A column as text, cell by cell; a missing cell is an empty text or None.
 
         Raises:
-            BadColumnType: the cells are bytes that are no text.
+            BadColumnType: the cells are bytes that are not text.
         """
         return list(self.text_column(name).to_pylist())
 
     def text_column(self, name: str) -> pa.ChunkedArray:
         """As `text`, in the form of Arrow."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        column = self.data.column(name)
-        if pa.types.is_temporal(column.type):  # as `write` does
-            texts = [None if cell is None else str(cell) for cell in column.to_pylist()]
-            return pa.chunked_array([pa.array(texts, pa.string())])
-        if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), pa.scalar(None, type=column.type), column)
         try:
-            if pa.types.is_floating(column.type) and _all_whole(column):
-                column = column.cast(
-                    pa.int64()
-                )  # the same key as an integer's: 13812345678, not 1.38e+10
-            return column.cast(pa.string())
+            return as_text(self.data.column(name))
         except pa.ArrowException as error:
             problem = self.about(name, "cannot be read as text")
             raise BadColumnType(problem, party=self.party, detail=str(error)) from None
@@ -149,18 +124,15 @@ class Table:
 
     def category_column(self, name: str) -> pa.ChunkedArray:
         """As `categories`, in the form of Arrow."""
-        import pyarrow.compute as pc
-
         self.require([name])
-        column = self.text_column(name)
-        return _without_missing(column, pc.utf8_trim_whitespace(column))
+        return as_categories(self.text_column(name))
 
     def numbers(self, names: Sequence[str], missing: bool = False) -> npt.NDArray[np.float64]:
         """Columns as one float64 array of shape (rows, len(names)); True is 1 and False is 0.
 
         Raises:
             MissingColumn, BadColumnType, NonFiniteValues: as their names say.
-            ValueRange: the square of a value is no float64.
+            ValueRange: the square of a value is not a float64.
             MissingValues: a cell is empty or NaN and ``missing`` is not allowed.
         """
         import numpy as np
@@ -168,13 +140,14 @@ class Table:
         self.require(names)
         array = np.empty((self.rows, len(names)), dtype=np.float64)
         for index, name in enumerate(names):
-            array[:, index] = self._column_numbers(name)
-            if np.isinf(array[:, index]).any():
+            values = self._column_numbers(name)
+            if np.isinf(values).any():
                 raise NonFiniteValues(self.about(name, "holds infinite values"), party=self.party)
-            if (np.abs(array[:, index]) > _LARGEST).any():
+            if (np.abs(values) > _LARGEST).any():
                 raise ValueRange(self.about(name, "holds values beyond 1e150"), party=self.party)
-            if not missing and np.isnan(array[:, index]).any():
+            if not missing and np.isnan(values).any():
                 raise MissingValues(self.about(name, "has empty or NaN cells"), party=self.party)
+            array[:, index] = values
         return array
 
     def numeric_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
@@ -183,11 +156,15 @@ class Table:
         return [name for name in self.columns if name not in left_out and self._is_numeric(name)]
 
     def text_columns(self, leave_out: Iterable[str] = ()) -> list[str]:
-        """Columns of text in which a cell that is not empty is no number."""
-
+        """Columns of text in which a cell that is not empty is not a number."""
         left_out = set(leave_out)
-        texts = [name for name in self.columns if is_text(self.data.column(name).type)]
-        return [name for name in texts if name not in left_out and not self._is_numeric(name)]
+        texts = []
+        for name in self.columns:
+            if name in left_out or not is_text(self.data.column(name).type):
+                continue
+            if not self._is_numeric(name):
+                texts.append(name)
+        return texts
 
     def take(self, indices: Any) -> Table:
         """The rows at ``indices`` (a pyarrow or numpy integer array; null gives an empty row)."""
@@ -205,10 +182,10 @@ class Table:
         data = self.data
         for name, values in columns.items():
             array = pa.array(values, from_pandas=True)
-            at = data.column_names.index(name) if name in data.column_names else None
-            data = (
-                data.append_column(name, array) if at is None else data.set_column(at, name, array)
-            )
+            if name in data.column_names:
+                data = data.set_column(data.column_names.index(name), name, array)
+            else:
+                data = data.append_column(name, array)
         return replace(self, data=data)
 
     def replace_column(self, name: str, columns: Mapping[str, Any]) -> Table:
@@ -220,15 +197,15 @@ class Table:
         import pyarrow as pa
 
         others = set(self.columns) - {name}
-        taken = [new for new in columns if new in others]
-        if taken:
-            raise DuplicateColumn(
-                self.about(name, f"becomes {taken[0]!r}, which the table has already"),
-                party=self.party,
-            )
-        at, data = self.columns.index(name), self.data.drop_columns([name])
+        for new in columns:
+            if new in others:
+                problem = self.about(name, f"becomes {new!r}, which the table has already")
+                raise DuplicateColumn(problem, party=self.party)
+        position = self.columns.index(name)
+        data = self.data.drop_columns([name])
         for offset, (new, values) in enumerate(columns.items()):
-            data = data.add_column(at + offset, new, pa.array(values, from_pandas=True))
+            array = pa.array(values, from_pandas=True)
+            data = data.add_column(position + offset, new, array)
         return replace(self, data=data)
 
     def write(self, path: Path) -> None:
@@ -242,39 +219,24 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".parquet":
             pq.write_table(self.data, path)
-        elif not self._write_plain_csv(path):
-            with path.open("w", newline="", encoding="utf-8") as file:
-                self._write_csv(csv.writer(UnixLines(file)))
+        else:
+            self._write_csv(path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def _write_plain_csv(self, path: Path) -> bool:
-        """Write as `_write_csv` does, ten times as fast, a table that needs no quotes; whether it is one."""
-        import pyarrow as pa
-        import pyarrow.csv as pa_csv
+    def about(self, name: str, problem: str) -> str:
+        """A sentence for an error about one of the columns."""
+        return f"{self.party}: column {name!r} of {self.purpose} {problem}."
 
-        columns = [_plain_text(column) for column in self.data.columns]
-        if len(columns) < 2 or None in columns:  # one column needs quotes around an empty cell
-            return False
-        try:
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(UnixLines(file)).writerow(self.columns)
-                file.flush()
-                pa_csv.write_csv(pa.table(columns, self.columns), file.buffer, plain_rows())
-        except pa.ArrowInvalid:  # a comma, a quote or the end of a line in a cell
-            return False
-        return True
-
-    def _write_csv(self, writer: Any) -> None:
-        if any(map(is_bytes, self.data.schema.types)):
-            problem = f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can."
+    def _write_csv(self, path: Path) -> None:
+        if any(is_bytes(kind) for kind in self.data.schema.types):
             raise OutputNotWritable(
-                problem, party=self.party, hint="Name the output .parquet instead."
+                f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can.",
+                party=self.party,
+                hint="Name the output .parquet instead.",
             )
-        writer.writerow(self.columns)
         try:
-            for batch in self.data.to_batches(max_chunksize=65536):
-                writer.writerows(zip(*(column.to_pylist() for column in batch.columns)))
+            write_csv(self.data, path)
         except csv.Error as error:  # a NUL, which Parquet can hold
             raise OutputNotWritable(
                 f"{self.party}: a cell of {self.purpose} cannot be written as CSV.",
@@ -282,10 +244,6 @@ class Table:
                 hint="Name the output .parquet, or remove the NUL characters.",
                 detail=str(error),
             ) from None
-
-    def about(self, name: str, problem: str) -> str:
-        """A sentence for an error about one of the columns."""
-        return f"{self.party}: column {name!r} of {self.purpose} {problem}."
 
     def _is_numeric(self, name: str) -> bool:
         try:
@@ -295,106 +253,50 @@ class Table:
         return True
 
     def _column_numbers(self, name: str) -> npt.NDArray[np.float64]:
-        import numpy as np
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        column = self.data.column(name)
         try:
-            if is_text(column.type):
-                trimmed = pc.utf8_trim_whitespace(column)
-                column = _as_booleans(_without_missing(trimmed, trimmed))
-            column = column.cast(pa.float64(), safe=False)
+            return as_numbers(self.data.column(name))
         except pa.ArrowException as error:
-            raise BadColumnType(
-                self.about(name, "holds text"), party=self.party, detail=str(error)
-            ) from None
-        return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def _without_missing(column: pa.ChunkedArray, trimmed: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of text with null for every cell that means a missing one, told by its trimmed text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    missing = pc.is_in(trimmed, value_set=pa.array(MISSING_TEXT, type=column.type))
-    return pc.if_else(missing, pa.scalar(None, type=column.type), column)
-
-
-def _as_booleans(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of text as booleans if every cell is one: in Parquet they are numbers too."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    is_true, is_false = (
-        pc.is_in(column, value_set=pa.array(words, type=column.type))
-        for words in (_TRUE_TEXT, _FALSE_TEXT)
-    )
-    known = pc.or_(pc.is_null(column), pc.or_(is_true, is_false))
-    if column.null_count == len(column) or not pc.all(known).as_py():
-        return column
-    return pc.if_else(pc.is_null(column), pa.scalar(None, type=pa.bool_()), is_true)
-
-
-def _plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Cells as Python writes them, or None where Arrow cannot do that."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_integer(column.type):
-        return column
-    if pa.types.is_float64(column.type):
-        size = pc.abs(column)
-        tiny = pc.and_(pc.greater(size, 0.0), pc.less(size, 1e-4))
-        if pc.any(pc.or_(tiny, pc.greater_equal(size, 1e10))).as_py():  # Arrow's exponents
-            return None
-        text = column.cast(pa.string())
-        whole = pc.match_substring_regex(text, r"\A-?\d+\z")
-        return pc.if_else(whole, pc.binary_join_element_wise(text, ".0", ""), text)
-    return (
-        column
-        if is_text(column.type) and not pc.any(pc.match_substring(column, "\0")).as_py()
-        else None
-    )
-
-
-def _check_encoding(table: Table) -> None:
-    """Raise `UnreadableFile` for text that is not UTF-8, which Parquet can hold and pyarrow passes on."""
-    import pyarrow as pa
-
-    for name in filter(lambda name: is_text(table.data.column(name).type), table.columns):
-        try:
-            table.data.column(name).validate(full=True)
-        except pa.ArrowInvalid as error:
-            problem = table.about(name, "holds text that is not UTF-8")
-            raise UnreadableFile(problem, party=table.party, detail=str(error)) from None
+            problem = self.about(name, "holds text")
+            raise BadColumnType(problem, party=self.party, detail=str(error)) from None
 
 
 def _read_arrow(path: Path, party: str, purpose: str) -> pa.Table:
     import pyarrow as pa
 
-    read = read_parquet if path.suffix.lower() == ".parquet" else read_csv
     try:
-        empty = path.stat().st_size == 0
-        table = None if empty else read(path)
+        if path.stat().st_size == 0:
+            table = None
+        elif path.suffix.lower() == ".parquet":
+            table = read_parquet(path)
+        else:
+            table = read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
-        message = f"{party}: the file of {purpose} cannot be read as a table."
-        raise UnreadableFile(message, party=party, detail=str(error)) from None
+        problem = f"{party}: the file of {purpose} cannot be read as a table."
+        raise UnreadableFile(problem, party=party, detail=str(error)) from None
     if table is None or not table.column_names:
         raise EmptyInput(f"{party}: the file of {purpose} is empty.", party=party)
     return table
 
 
-def _all_whole(column: pa.ChunkedArray) -> bool:
-    """Whether all numbers of a float column are integers that it holds exactly."""
-    import pyarrow.compute as pc
+def _check_encoding(table: Table) -> None:
+    """Raise `UnreadableFile` for text of Parquet that is not UTF-8, which pyarrow passes on."""
+    import pyarrow as pa
 
-    whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
-    return pc.all(whole).as_py() is not False
+    for name in table.columns:
+        column = table.data.column(name)
+        if not is_text(column.type):
+            continue
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            problem = table.about(name, "holds text that is not UTF-8")
+            raise UnreadableFile(problem, party=table.party, detail=str(error)) from None
 
 
 def owners(names: Sequence[str], held: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Which party holds each of ``names``, in the order of ``names``: ``{party: [names]}``, parties sorted.
+    """Which party holds each of ``names``: ``{party: [names]}``, parties sorted, names in order.
 
     Raises:
         MissingColumn: no party has the column.

@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
 
 from secretflow_task.contract.errors import BadColumnType, EmptyColumn, NonFiniteValues, ValueRange
-from secretflow_task.data_loader.table import MISSING_TEXT, Table
+from secretflow_task.data_loader.cell_values import MISSING_TEXT
+from secretflow_task.data_loader.table import Table
 
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array

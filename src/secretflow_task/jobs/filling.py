@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from secretflow_task.contract.errors import BadColumnType
 from secretflow_task.data_loader.arrow_types import is_text
-from secretflow_task.data_loader.table import MISSING_TEXT, Table
+from secretflow_task.data_loader.cell_values import MISSING_TEXT
+from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import (
     INTEGER,
     Cell,
