@@ -7,8 +7,7 @@ from typing import Iterator
 import yaml
 
 from scripts.reference.markdown import code, table
-from secretflow_task.cli import files
-from secretflow_task.cli.describe import keys_of
+from secretflow_task.cli.tasks import example_of, keys_of
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
@@ -30,7 +29,7 @@ def page() -> str:
 
 
 def _section(name: str) -> Iterator[str]:
-    task, example = TaskDispatcher.get(name), files.example(name)
+    task, example = TaskDispatcher.get(name), example_of(name)
     yield f"## `{name}`\n"
     yield f"{task.summary}\n"
     yield from _keys(task)

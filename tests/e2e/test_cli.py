@@ -39,29 +39,6 @@ def _request_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [("tasks",), ("tasks", "psi", "--schema"), ("check", "FILE")])
-def test_the_light_commands_load_nothing_heavy(
-    arguments: tuple[str, ...], request_file: Path
-) -> None:
-    filled = [str(request_file) if word == "FILE" else word for word in arguments]
-    command = [sys.executable, "-X", "importtime", "-m", "secretflow_task", *filled]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
-    loaded = {
-        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
-    }
-    assert {"typer", "pydantic"} <= loaded
-    assert not loaded & {
-        "secretflow",
-        "jax",
-        "pandas",
-        "numpy",
-        "sklearn",
-        "celery",
-        "sqlalchemy",
-        "cryptography",
-    }
-
-
 def test_tasks_lists_every_type_with_its_summary() -> None:
     printed = sfworker("tasks").stdout
     for name in TaskDispatcher.list_supported_tasks():

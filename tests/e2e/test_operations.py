@@ -30,10 +30,10 @@ pytestmark = [
 GUIDES = ROOT / "docs/ops_guide"
 SEND = """
 import json, sys
-from secretflow_task.cli import files
+from secretflow_task.cli import environment
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import TaskRequest
-with Client(files.settings()) as client:
+with Client(environment.settings()) as client:
     client.submit(TaskRequest(sys.argv[1], sys.argv[1], json.loads(sys.argv[2])))
 """
 

@@ -1,8 +1,11 @@
-"""The command line."""
+"""The command line.
+
+This module declares the commands, and imports no more than their help needs. What a command needs is
+imported when it runs.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,10 +16,8 @@ from typing import Annotated, Optional
 import typer
 
 from secretflow_task import __version__
-from secretflow_task.cli import files
 from secretflow_task.cli.exits import Exit, guarded
 from secretflow_task.contract.messages import Status
-from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
 app = typer.Typer(
     name="sfworker",
@@ -56,10 +57,11 @@ def start() -> None:
         # Again with the plain main module: every job process imports the main module of its node.
         os.environ["_SFWORKER_NODE"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "secretflow_task", "start"])
+    from secretflow_task.cli import environment
     from secretflow_task.node.service import serve
 
-    settings = files.settings()
-    files.open_log(settings)
+    settings = environment.settings()
+    environment.open_log(settings)
     raise typer.Exit(serve(settings))
 
 
@@ -70,9 +72,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run one request on this machine, all its parties as processes here, without a broker."""
+    from secretflow_task.cli.files import read_request
     from secretflow_task.cli.local import run_here
 
-    raise typer.Exit(run_here(files.read_request(file), as_json))
+    raise typer.Exit(run_here(read_request(file), as_json))
 
 
 @app.command()
@@ -89,9 +92,10 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Send a request to the nodes through Redis."""
+    from secretflow_task.cli.files import read_request
     from secretflow_task.cli.remote import submit_and_follow
 
-    raise typer.Exit(submit_and_follow(files.read_request(file), queue, follow, timeout, as_json))
+    raise typer.Exit(submit_and_follow(read_request(file), queue, follow, timeout, as_json))
 
 
 @app.command()
@@ -122,10 +126,11 @@ def cancel(
 @guarded
 def listen() -> None:
     """Write the status events to a database until SIGTERM. SFWORKER_DATABASE_URL names it."""
+    from secretflow_task.cli import environment
     from secretflow_task.listener.task_status_listener import listen as serve_database
 
-    settings = files.settings()
-    files.open_log(settings)
+    settings = environment.settings()
+    environment.open_log(settings)
     serve_database(settings)
 
 
@@ -200,29 +205,29 @@ def tasks(
     ] = False,
 ) -> None:
     """List the task types, or show what one takes."""
-    from secretflow_task.cli import describe
+    if task_type is None and (schema or example):
+        raise typer.BadParameter("name a task type: sfworker tasks TYPE --schema")
+    from secretflow_task.cli.tasks import print_example, print_schema, print_task, print_tasks
 
     if task_type is None:
-        if schema or example:
-            raise typer.BadParameter("name a task type: sfworker tasks TYPE --schema")
-        describe.print_tasks()
-        return
-    task = TaskDispatcher.get(task_type)
-    if schema:
-        typer.echo(json.dumps(task.config.model_json_schema() if task.config else {}, indent=2))
+        print_tasks()
+    elif schema:
+        print_schema(task_type)
     elif example:
-        typer.echo(files.example(task_type), nl=False)
+        print_example(task_type)
     else:
-        describe.print_task(task)
+        print_task(task_type)
 
 
 @app.command()
 @guarded
 def check(file: RequestFile) -> None:
     """Validate a request without running it: what would be read and written, and who learns what."""
-    from secretflow_task.cli import describe
+    from secretflow_task.cli import environment
+    from secretflow_task.cli.check import print_plan
+    from secretflow_task.cli.files import read_request
 
-    describe.print_plan(files.read_request(file), files.settings())
+    print_plan(read_request(file), environment.settings())
 
 
 @app.command()
@@ -247,11 +252,15 @@ def doctor(
     ] = None,
 ) -> None:
     """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
+    from secretflow_task.cli import environment
     from secretflow_task.cli.doctor import examine
     from secretflow_task.cli.doctor_peer import examine_peer
 
-    settings = files.settings()
-    well = examine(settings) if peer is None else examine_peer(settings, peer)
+    settings = environment.settings()
+    if peer is None:
+        well = examine(settings)
+    else:
+        well = examine_peer(settings, peer)
     raise typer.Exit(Exit.OK if well else Exit.UNAVAILABLE)
 
 
@@ -269,11 +278,12 @@ def smoke(
     timeout: Timeout = 180.0,
 ) -> None:
     """Send the node a small intersection with a known answer. Linked parties do so each, with one id."""
+    from secretflow_task.cli import environment
     from secretflow_task.cli.smoke import Trial, run_smoke
 
     if execution_id and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", execution_id):
         raise typer.BadParameter("up to 64 letters, digits, _ and -", param_hint="--id")
-    settings = files.settings()
+    settings = environment.settings()
     trial = Trial.of(execution_id or f"smoke-{uuid.uuid4().hex[:12]}", settings, parties or ())
     raise typer.Exit(run_smoke(trial, settings, timeout))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from secretflow_task.cli.display import console
+from secretflow_task.cli.terminal import console
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import PARTY_NAME
 from secretflow_task.node.link.peer.certificates import make_certificate

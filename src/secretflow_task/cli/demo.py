@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 from rich.table import Table
 
 from secretflow_task.broker.embedded_redis import embedded_redis
-from secretflow_task.cli.display import ExecutionDisplay, console, print_outcome
+from secretflow_task.cli.display import ExecutionDisplay, print_outcome
 from secretflow_task.cli.exits import Exit
 from secretflow_task.client import Client
+from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.link.peer.certificates import make_certificate

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
+from secretflow_task.cli.terminal import console
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_config import STEP_PREFIX
 
-console = Console()
 _STYLES = {Status.RUNNING: "none", Status.SUCCESS: "green", Status.FAILURE: "red"}
 _SHOWN = 6  # of a longer list or mapping the table shows as many
 

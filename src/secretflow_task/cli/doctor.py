@@ -15,7 +15,7 @@ from redis import Redis, RedisError
 from rich.markup import escape
 from rich.table import Table
 
-from secretflow_task.cli.display import console
+from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.link.peer.dial import Dialler

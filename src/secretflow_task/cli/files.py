@@ -1,75 +1,17 @@
-"""Request files, examples and settings for the commands."""
+"""Request files."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from secretflow_task.cli.exits import complain
-from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import BadSetting, InvalidTaskConfig, MissingFile
+from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
 from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.utils import log
-
-
-def settings(secrets: Path = Path("/run/secrets")) -> Settings:
-    """The settings of this process, from its environment and from what a container engine puts into files.
-
-    Args:
-        secrets: may hold files such as ``sfworker_redis_url``.
-
-    Raises:
-        BadSetting: one is wrong; it names the variable.
-    """
-    _warn_of_misspelt_settings(secrets)
-    try:
-        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
-    except ValidationError as error:
-        problems = [
-            f"SFWORKER_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadSetting("; ".join(problems) + ".") from None
-    except (
-        SettingsError
-    ) as error:  # a file's; its text names the field, its cause might quote the secret
-        names = " ".join(
-            f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error))
-        )
-        reason = getattr(error.__cause__, "strerror", None) or "it is no text that can be read"
-        raise BadSetting(f"{names}: the file in {secrets}: {reason}.") from None
-
-
-def _warn_of_misspelt_settings(secrets: Path) -> None:
-    """Not an error: container platforms set variables of the same prefix for their own ends."""
-    known = [f"SFWORKER_{name.upper()}" for name in Settings.model_fields]
-    files = {str(path): path.name.upper() for path in secrets.glob("*")}
-    for given, name in sorted(({name: name for name in os.environ} | files).items()):
-        if name.startswith("SFWORKER_") and name not in known:
-            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
-                complain("UnknownSetting", f"{given} is ignored, did you mean {near}?")
-
-
-def open_log(chosen: Settings) -> None:
-    """Send this process's log where the settings say; raises `BadSetting` when it cannot be written there."""
-    handler = None
-    if chosen.log_file:
-        try:
-            handler = log.rotating_file(
-                chosen.log_file, chosen.log_file_bytes, chosen.log_file_count
-            )
-        except OSError as error:
-            raise BadSetting(f"SFWORKER_LOG_FILE: {error.strerror}.") from None
-    log.configure(chosen.log_level, chosen.log_json, handler)
 
 
 def read_request(path: Path) -> TaskRequest:
@@ -93,13 +35,6 @@ def read_request(path: Path) -> TaskRequest:
         )
     values.setdefault("task_request_id", "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64])
     return TaskRequest.from_arguments(values)
-
-
-def example(task_type: str) -> str:
-    """The example request of a task type, as YAML."""
-    return (resources.files("secretflow_task") / "examples" / f"{task_type}.yaml").read_text(
-        encoding="utf-8"
-    )
 
 
 def _load(path: Path) -> Any:

@@ -9,8 +9,9 @@ from typing import Any, Iterable
 from rich.markup import escape
 from rich.table import Table
 
-from secretflow_task.cli import files
-from secretflow_task.cli.display import console, describe_event, result_table
+from secretflow_task.cli import environment
+from secretflow_task.cli.display import describe_event, result_table
+from secretflow_task.cli.terminal import console
 from secretflow_task.contract.messages import Status
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.history import AtParty, Row, find, latest
@@ -18,7 +19,7 @@ from secretflow_task.listener.history import AtParty, Row, find, latest
 
 def print_jobs(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Print the executions that started last."""
-    with Database.of(files.settings(), read_only=True) as database:
+    with Database.of(environment.settings(), read_only=True) as database:
         rows = latest(database, limit, **wanted)
     if as_json:
         print(json.dumps([_plain(row) for row in rows], indent=2))
@@ -28,7 +29,7 @@ def print_jobs(limit: int, as_json: bool, **wanted: str | None) -> None:
 
 def print_execution(execution_id: str, as_json: bool) -> None:
     """Print all that is known of one execution."""
-    with Database.of(files.settings(), read_only=True) as database:
+    with Database.of(environment.settings(), read_only=True) as database:
         found = find(database, execution_id)
     if as_json:
         parties = {party: _plain(at.row) | {"events": _events(at)} for party, at in found.items()}

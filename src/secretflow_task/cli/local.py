@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-from secretflow_task.cli import files
-from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
+from secretflow_task.cli import environment
+from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
 from secretflow_task.cli.exits import Exit
+from secretflow_task.cli.terminal import console
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
 from secretflow_task.node.node import Node
@@ -17,7 +18,7 @@ def run_here(request: TaskRequest, as_json: bool) -> Exit:
     """Start a node for one new execution of ``request`` and show how it goes; returns the exit code."""
     request = request.renewed()
     plan = Plan.of(request)  # a wrong request is refused before the engine starts
-    settings = files.settings()
+    settings = environment.settings()
     own_state = settings.state_dir / "runs" / request.execution_id
     settings = settings.model_copy(update={"state_dir": own_state, "parties": tuple(plan.parties)})
     log.configure("ERROR")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
-from secretflow_task.cli import files
+from secretflow_task.cli import environment
 from secretflow_task.cli.tail import Tail
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, UnknownExecution
@@ -31,7 +31,7 @@ def print_logs(execution_id: str, party: str | None, follow: bool) -> None:
     Raises:
         UnknownExecution: nothing is known here of the execution, or the log of the party is not here.
     """
-    execution = _Execution.of(execution_id, files.settings())
+    execution = _Execution.of(execution_id, environment.settings())
     logs = execution.logs(party)
     for name, line in _lines(
         [(name, Tail(log)) for name, log in logs.items()], execution.runs, follow
@@ -51,7 +51,7 @@ def print_node_log(execution_id: str, follow: bool) -> None:
         UnknownExecution: nothing is known here of the execution.
         BadSetting: the node's log is in no file.
     """
-    settings = files.settings()
+    settings = environment.settings()
     execution = _Execution.of(execution_id, settings)
     if settings.log_file is None:
         raise BadSetting(

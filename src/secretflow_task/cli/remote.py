@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 
-from secretflow_task.cli import files
-from secretflow_task.cli.display import ExecutionDisplay, console, print_json, print_outcome
+from secretflow_task.cli import environment
+from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
 from secretflow_task.cli.exits import Exit, complain
+from secretflow_task.cli.terminal import console
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
@@ -23,7 +24,7 @@ def submit_and_follow(
     """Send a request as a new execution; returns the exit code."""
     request = request.renewed()
     Plan.of(request)  # what the node would refuse is refused here, at once
-    with Client(files.settings()) as client:
+    with Client(environment.settings()) as client:
         since = client.position()
         client.submit(request, queue)
     if not as_json:
@@ -38,7 +39,7 @@ def submit_and_follow(
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
     """Show an execution until it has ended at every party that reports; returns the exit code."""
     complain_at = time.monotonic() + _PATIENCE_SECONDS
-    with Client(files.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
+    with Client(environment.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
         for event in client.events(execution_id, since, timeout_seconds):
             if event is not None:
                 display.show(event)
@@ -52,7 +53,7 @@ def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_j
 
 def cancel_execution(execution_id: str) -> Exit:
     """Cancel an execution wherever it is; returns the exit code."""
-    with Client(files.settings()) as client:
+    with Client(environment.settings()) as client:
         was_running = client.cancel(execution_id)
     said = (
         "It was running and is being ended."

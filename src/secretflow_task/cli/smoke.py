@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from secretflow_task.cli.display import console, print_outcome
+from secretflow_task.cli.display import print_outcome
 from secretflow_task.cli.exits import Exit, complain
+from secretflow_task.cli.terminal import console
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting

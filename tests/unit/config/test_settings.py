@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from secretflow_task.cli import files
+from secretflow_task.cli import environment
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 
@@ -239,16 +239,17 @@ def test_a_secret_comes_from_a_file_unless_the_environment_has_it(
 ) -> None:
     (tmp_path / "sfworker_redis_url").write_text("redis://:hidden@redis:6379/0\n")
     (tmp_path / "redis.conf").write_text("of another program")
-    read = files.settings(tmp_path)
+    read = environment.settings(tmp_path)
     assert (
         read.redis_url.get_secret_value() == "redis://:hidden@redis:6379/0"
         and "hidden" not in repr(read)
     )
     assert (
-        files.settings(tmp_path / "none").redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+        environment.settings(tmp_path / "none").redis_url.get_secret_value()
+        == "redis://127.0.0.1:6379/0"
     )
     monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://other:6379/0")
-    assert files.settings(tmp_path).redis_url.get_secret_value() == "redis://other:6379/0"
+    assert environment.settings(tmp_path).redis_url.get_secret_value() == "redis://other:6379/0"
 
 
 @pytest.mark.parametrize("content", [b"redis://closed", b"\xff\xfe"])
@@ -265,7 +266,7 @@ def test_a_secret_that_cannot_be_read_is_a_bad_setting(
 
         monkeypatch.setattr(Path, "read_text", closed)  # root may read everything
     with pytest.raises(BadSetting, match=f"SFWORKER_REDIS_URL: .*{tmp_path}: .*{reason}"):
-        files.settings(tmp_path)
+        environment.settings(tmp_path)
 
 
 def test_a_misspelt_file_of_a_secret_is_told(
@@ -273,7 +274,7 @@ def test_a_misspelt_file_of_a_secret_is_told(
 ) -> None:
     for name in ("sfworker_redis_url", "sfworker_database_ur", "redis.conf"):
         (tmp_path / name).write_text("redis://hidden\n")
-    files.settings(tmp_path)
+    environment.settings(tmp_path)
     (said,) = capsys.readouterr().err.splitlines()
     assert (
         f"{tmp_path}/sfworker_database_ur is ignored, did you mean SFWORKER_DATABASE_URL?" in said

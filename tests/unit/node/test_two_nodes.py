@@ -10,7 +10,7 @@ from typing import Any, Iterator, Mapping
 
 import pytest
 
-from secretflow_task.cli.describe import print_plan
+from secretflow_task.cli.check import print_plan
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.job_spec import JobSpec

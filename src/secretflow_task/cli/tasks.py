@@ -1,22 +1,16 @@
-"""`sfworker tasks` and `sfworker check`: what a task takes, and what a request would do."""
+"""`sfworker tasks`: the task types, and what one takes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from importlib import resources
 from typing import Any, Iterator
 
 from rich.markup import escape
 from rich.table import Table
 
-from secretflow_task.cli.display import console
-from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import PathNotAllowed
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Plan
-from secretflow_task.contract.task_config import Use
+from secretflow_task.cli.terminal import console
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
-from secretflow_task.node.assignment import Assignment
 
 
 def print_tasks() -> None:
@@ -30,8 +24,9 @@ def print_tasks() -> None:
     )
 
 
-def print_task(task: Task) -> None:
+def print_task(task_type: str) -> None:
     """A table of the keys of a task's ``task_config``."""
+    task = TaskDispatcher.get(task_type)
     console.print(f"[bold]{task.task_type}[/]: {task.summary}")
     table = Table("key", "type", "default", "meaning")
     for key, kind, default, meaning in keys_of(task):
@@ -39,10 +34,34 @@ def print_task(task: Task) -> None:
     console.print(table)
 
 
+def print_schema(task_type: str) -> None:
+    """The JSON Schema of a task's ``task_config``."""
+    task = TaskDispatcher.get(task_type)
+    print(json.dumps(_schema(task), indent=2))
+
+
+def print_example(task_type: str) -> None:
+    """A request to start from, as YAML."""
+    task = TaskDispatcher.get(task_type)
+    print(example_of(task.task_type), end="")
+
+
+def example_of(task_type: str) -> str:
+    """The example request of a task type, as YAML."""
+    examples = resources.files("secretflow_task") / "examples"
+    return (examples / f"{task_type}.yaml").read_text(encoding="utf-8")
+
+
 def keys_of(task: Task) -> Iterator[tuple[str, str, str, str]]:
     """``(key, type, default, meaning)`` of every key of a task's ``task_config``, parts after their whole."""
-    schema = task.config.model_json_schema() if task.config else {}
+    schema = _schema(task)
     yield from _keys(schema, schema.get("$defs", {}), "")
+
+
+def _schema(task: Task) -> dict[str, Any]:
+    if task.config is None:
+        return {}
+    return task.config.model_json_schema()
 
 
 def _keys(
@@ -91,53 +110,3 @@ def _range(field: dict[str, Any]) -> str:
         "exclusiveMaximum": "below",
     }
     return "".join(f" {word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)
-
-
-def print_plan(request: TaskRequest, settings: Settings) -> None:
-    """Say what a request would do, and who would learn what; nothing is run.
-
-    Raises:
-        RequestError: what is wrong with it.
-    """
-    plan = Plan.of(request)
-    if settings.parties:  # as the node of these settings would run it
-        plan = Assignment.of(plan, settings, lambda party: True).plan
-    console.print(
-        f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}"
-    )
-    if plan.needs:
-        note = plan.protocol.note(plan.parties)
-        console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
-    table = Table("party", "does", "path", "here")
-    for use in plan.config.inputs():
-        there = _state(use, settings, "[yellow]missing[/]")
-        table.add_row(use.party, f"reads {use.purpose}", escape(use.path), there)
-    for use in plan.config.outputs() + plan.config.models():
-        there = _state(use, settings, "not yet")
-        table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), there)
-    console.print(table)
-    _print_reveals(plan)
-
-
-def _print_reveals(plan: Plan) -> None:
-    reveals = list(dict.fromkeys(plan.config.reveals()))
-    if not reveals:
-        console.print("No party learns anything about another's rows.")
-        return
-    table = Table("party", "learns")
-    for use in reveals:
-        columns = f" ({', '.join(use.columns)})" if use.columns else ""
-        table.add_row(use.party, escape(f"{use.purpose}{columns}"))
-    console.print(table)
-
-
-def _state(use: Use, settings: Settings, otherwise: str) -> str:
-    """Whether a path lies in the allowed folders of this machine, and exists there; ``otherwise`` if not."""
-    roots = tuple(Path(root) for root in settings.allowed_roots)
-    try:
-        path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(
-            use.path, use.purpose
-        )
-    except PathNotAllowed:
-        return "[red]not in an allowed folder[/]"
-    return "exists" if path.exists() else otherwise

@@ -1,0 +1,67 @@
+"""`sfworker check`: what a request would do, and who would learn what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from secretflow_task.cli.terminal import console
+from secretflow_task.config.settings import Settings
+from secretflow_task.contract.errors import PathNotAllowed
+from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.task_config import Use
+from secretflow_task.node.assignment import Assignment
+
+
+def print_plan(request: TaskRequest, settings: Settings) -> None:
+    """Say what a request would do, and who would learn what; nothing is run.
+
+    Raises:
+        RequestError: what is wrong with it.
+    """
+    plan = Plan.of(request)
+    if settings.parties:  # as the node of these settings would run it
+        plan = Assignment.of(plan, settings, lambda party: True).plan
+    console.print(
+        f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}"
+    )
+    if plan.needs:
+        note = plan.protocol.note(plan.parties)
+        console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
+    table = Table("party", "does", "path", "here")
+    for use in plan.config.inputs():
+        there = _state(use, settings, "[yellow]missing[/]")
+        table.add_row(use.party, f"reads {use.purpose}", escape(use.path), there)
+    for use in plan.config.outputs() + plan.config.models():
+        there = _state(use, settings, "not yet")
+        table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), there)
+    console.print(table)
+    _print_reveals(plan)
+
+
+def _print_reveals(plan: Plan) -> None:
+    reveals = list(dict.fromkeys(plan.config.reveals()))
+    if not reveals:
+        console.print("No party learns anything about another's rows.")
+        return
+    table = Table("party", "learns")
+    for use in reveals:
+        columns = f" ({', '.join(use.columns)})" if use.columns else ""
+        table.add_row(use.party, escape(f"{use.purpose}{columns}"))
+    console.print(table)
+
+
+def _state(use: Use, settings: Settings, otherwise: str) -> str:
+    """Whether a path lies in the allowed folders of this machine, and exists there; ``otherwise`` if not."""
+    roots = tuple(Path(root) for root in settings.allowed_roots)
+    try:
+        path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(
+            use.path, use.purpose
+        )
+    except PathNotAllowed:
+        return "[red]not in an allowed folder[/]"
+    return "exists" if path.exists() else otherwise

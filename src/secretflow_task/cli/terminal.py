@@ -1,0 +1,12 @@
+"""Where commands print to."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+console = Console()
+
+
+def print_text(text: str) -> None:
+    """Print a text that may hold brackets or long paths: no colours, no markup, no line breaks added."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,48 @@
+"""A command loads what it needs, so the light ones answer at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENGINE = {"secretflow", "spu", "jax", "pandas", "numpy", "sklearn", "pyarrow"}
+SERVICES = {"alembic", "celery", "cryptography", "kombu", "redis", "sqlalchemy"}
+SETTINGS = {"asyncio", "pydantic_settings", "structlog", "yaml"}
+MODELS = {"secretflow_task.contract.task_config"}
+
+# Where a command has parameters, typer itself loads pydantic.
+HELP = ENGINE | SERVICES | SETTINGS | MODELS
+EXAMPLE = "src/secretflow_task/examples/psi.yaml"
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("command", "needed", "never"),
+    [
+        ("--version", {"typer"}, HELP | {"pydantic", "rich"}),
+        ("--help", {"typer", "rich"}, HELP | {"pydantic"}),
+        ("start --help", {"typer", "rich"}, HELP),
+        ("tasks --help", {"typer", "rich"}, HELP),
+        ("tasks", {"rich"}, ENGINE | SERVICES | {"yaml", "pydantic_settings"}),
+        ("tasks psi", {"pydantic", "rich"}, ENGINE | SERVICES | {"yaml", "pydantic_settings"}),
+        ("tasks psi --schema", {"pydantic"}, ENGINE | SERVICES | {"pydantic_settings"}),
+        ("tasks psi --example", {"pydantic"}, ENGINE | SERVICES | {"pydantic_settings"}),
+        (
+            f"check {EXAMPLE}",
+            {"pydantic_settings", "rich", "yaml"},
+            ENGINE | SERVICES,
+        ),
+    ],
+)
+def test_a_command_loads_no_more_than_it_needs(
+    command: str, needed: set[str], never: set[str]
+) -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "secretflow_task", *command.split()]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    loaded = {*modules, *(module.partition(".")[0] for module in modules)}
+    assert needed <= loaded
+    assert loaded & never == set()
