@@ -9,7 +9,8 @@ from typing import Any
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import Identity, make_certificate
-from secretflow_task.node.link.peer.hub import Linked, PeerHub
+from secretflow_task.node.link.peer.hub import PeerHub
+from secretflow_task.node.link.peer.settlement import PeerSettlement
 from secretflow_task.node.ports import Ports, leased_ports
 
 PORTS = range(26000, 28000)
@@ -91,7 +92,7 @@ class Hubs:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def open(self, execution_id: str, party: str, **changes: Any) -> Linked:
+    def open(self, execution_id: str, party: str, **changes: Any) -> PeerSettlement:
         """Let a party take part in an execution of all of them."""
         fields = {
             "parties": tuple(sorted(self.identities)),

@@ -22,7 +22,7 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import make_certificate
-from secretflow_task.node.link.peer.hub import Linked
+from secretflow_task.node.link.peer.settlement import PeerSettlement
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import Unsettled
 from secretflow_task.testing import MemorySettlement
@@ -231,7 +231,7 @@ def test_a_node_that_goes_away_is_lost_at_once(hubs: Hubs) -> None:
         hubs.start("bob")
 
 
-def undecided(hubs: Hubs) -> tuple[Linked, Linked]:
+def undecided(hubs: Hubs) -> tuple[PeerSettlement, PeerSettlement]:
     """An execution for which bob has voted, and whose coordinator went away before it had decided."""
     alice, bob = hubs.open("e", "alice"), hubs.open("e", "bob")
     alice.join()

@@ -381,7 +381,7 @@ def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(
 def test_idle_strangers_do_not_keep_a_peer_out_for_long(
     hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secretflow_task.node.link.peer.hub._HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("secretflow_task.node.link.peer.acceptor._HANDSHAKE_SECONDS", 0.3)
     idle = [socket.create_connection(("127.0.0.1", hubs.ports["alice"])) for _ in range(100)]
     with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
         alice.join()

@@ -15,7 +15,7 @@ from typing import Iterator
 
 import pytest
 
-from secretflow_task.node.link.peer.hub import Linked
+from secretflow_task.node.link.peer.settlement import PeerSettlement
 from tests.contract.peers import Hubs
 
 
@@ -28,7 +28,7 @@ class Way:
         self.bob.join()
 
     @staticmethod
-    def _port(end: Linked, line: str) -> int:
+    def _port(end: PeerSettlement, line: str) -> int:
         return end.tunnels._ports.line(line)["bob"]
 
     @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping
 from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
 from secretflow_task.contract.messages import Status, TaskRequest
 from secretflow_task.contract.requests import Plan
-from secretflow_task.node.link.peer.coordinator import outcome_of, read_error
+from secretflow_task.node.link.peer.outcome import outcome_of, read_error
 from secretflow_task.node.link.peer.wire import Message
 from secretflow_task.node.store.event_store import EventStore, TakenExecution
 

@@ -1,6 +1,6 @@
 """Executions whose parties have fixed addresses, without a link between their nodes.
 
-Nobody tells this node how the others fare, so that it looks: a peer's port that was open and takes no
+Nobody tells this node how the others fare, so it looks: a peer's port that was open and takes no
 connections any more means that its job has ended. Each party settles for itself.
 """
 
@@ -35,23 +35,16 @@ class ProbedSettlement(LocalSettlement):
         self._thread.start()
 
     def _probe(self) -> None:
-        missed = dict.fromkeys(self._addresses, -1)  # -1: was never open
+        missed: dict[str, int] = {}  # of the ports that have been open once
         while not self._closed.wait(_PROBE_SECONDS):
             for party, address in self._addresses.items():
                 if _is_open(address):
                     missed[party] = 0
-                elif missed[party] >= 0:
+                elif party in missed:
                     missed[party] += 1
-                if missed[party] == _MISSED and not self._has_finished():
-                    self.fail(
-                        PeerLost(
-                            f"The process of {party} takes no connections any more.", party=party
-                        )
-                    )
-
-    def _has_finished(self) -> bool:
-        with self.mutex:
-            return len(self.finished) == len(self.links)
+                if missed.get(party) == _MISSED and not self.all_finished:
+                    message = f"The process of {party} takes no connections any more."
+                    self.fail(PeerLost(message, party=party))
 
     def close(self) -> None:
         """Look no more, and give back what the link holds."""

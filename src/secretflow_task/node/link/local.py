@@ -1,48 +1,20 @@
-"""The parties of an execution that one node hosts, and what links have in common."""
+"""What the parties of an execution share at the node that decides how it ends.
+
+A node that hosts all parties needs no more. Between nodes the coordinator in ``peer/`` keeps the same
+`LocalSettlement`, in which the other nodes have seats.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, Callable, Mapping
 
 from secretflow_task.contract.errors import WorkerError
 from secretflow_task.node.link.protocol import Facts
+from secretflow_task.node.link.signal import SignalledLink
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
-
-
-class Signal:
-    """A file that becomes readable when it is `set`, from any thread, until it is cleared."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def fileno(self) -> int:
-        """The file."""
-        return self._event
-
-    def set(self) -> None:
-        """Make it readable, unless it is closed."""
-        with self._mutex:
-            if self._event >= 0:
-                os.eventfd_write(self._event, 1)
-
-    def clear(self) -> None:
-        """Wait for the next `set`."""
-        try:
-            os.eventfd_read(self._event)
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        """Give back the file."""
-        with self._mutex:
-            event, self._event = self._event, -1
-        if event >= 0:
-            os.close(event)
 
 
 class LocalSettlement:
@@ -89,10 +61,10 @@ class LocalSettlement:
         """Note a party's vote, and decide when it was the last one."""
         with self.mutex:
             self.settled.add(party)
-            decides = (
-                len(self.settled) == len(self.links) and not self._deciding and self.failure is None
-            )
-            self._deciding |= decides
+            all_have_voted = len(self.settled) == len(self.links)
+            decides = all_have_voted and self.failure is None and not self._deciding
+            if decides:
+                self._deciding = True
         if decides:
             self._conclude()
         self.wake()
@@ -100,39 +72,26 @@ class LocalSettlement:
     def _conclude(self) -> None:
         try:
             self._decide()
-        except (
-            Exception
-        ) as error:  # pylint: disable=broad-exception-caught  # it must end in any case
+        except Exception as error:  # pylint: disable=broad-exception-caught
             log.exception("The success could not be written down.", action="decision_failed")
+            # It must end in any case.
+            failure = error if isinstance(error, WorkerError) else WorkerError()
             with self.mutex:
-                self.failure = error if isinstance(error, WorkerError) else WorkerError()
+                self.failure = failure
         else:
             with self.mutex:
                 self.succeeded = True
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether every party has its result ready."""
+        with self.mutex:
+            return len(self.finished) == len(self.links)
 
     def close(self) -> None:
         """Give back what the links hold."""
         for link in self.links.values():
             link.close()
-
-
-class SignalledLink:
-    """The part of a `PeerLink` that tells its supervisor of changes: whoever makes one sets `signal`."""
-
-    def __init__(self) -> None:
-        self.signal = Signal()
-
-    def fileno(self) -> int:
-        """A file that becomes readable when something has changed at a peer."""
-        return self.signal.fileno()
-
-    def clear(self) -> None:
-        """Make `fileno` wait for the next change."""
-        self.signal.clear()
-
-    def close(self) -> None:
-        """Give back the file."""
-        self.signal.close()
 
 
 class LocalLink(SignalledLink):
@@ -156,9 +115,13 @@ class LocalLink(SignalledLink):
 
     def agreed(self) -> Facts | None:
         """Every party's facts of the own current round, when all have offered theirs."""
+        if self._round < 0:
+            return None
         with self._settlement.mutex:
-            facts = self._settlement.rounds[self._round] if self._round >= 0 else {}
-            return dict(facts) if len(facts) == len(self._settlement.links) else None
+            facts = dict(self._settlement.rounds[self._round])
+        if len(facts) < len(self._settlement.links):
+            return None
+        return facts
 
     def fail(self, error: WorkerError) -> None:
         """End the execution in failure for all, unless it has ended already."""
@@ -173,8 +136,7 @@ class LocalLink(SignalledLink):
     @property
     def finished(self) -> bool:
         """Whether every party has finished."""
-        with self._settlement.mutex:
-            return len(self._settlement.finished) == len(self._settlement.links)
+        return self._settlement.all_finished
 
     def settle(self) -> None:
         """Say that the own outputs are in their places."""

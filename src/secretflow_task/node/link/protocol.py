@@ -1,7 +1,6 @@
-"""How the parties of one execution agree and settle, and the form of it for parties inside one node.
+"""What a link is: how the parties of one execution agree and settle.
 
-The form between nodes is in ``peer/``: its coordinator keeps the same `LocalSettlement`, in which the other
-nodes have seats.
+Its forms: ``local`` for the parties of one node, ``peer/`` between nodes, ``fixed`` for fixed addresses.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Protocol
 
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.utils.log import get_logger
 
-log = get_logger()
 Facts = dict[str, dict[str, Any]]
 
 

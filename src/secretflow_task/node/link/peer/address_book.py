@@ -1,7 +1,8 @@
-"""The address book: where the other parties' nodes are reached, and by which certificates they are known."""
+"""The address book: where the other parties' nodes are reached, and what certificates they show."""
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from secretflow_task.contract.task_config import PartyName, Strict, parse
 from secretflow_task.node.link.peer.certificates import certificates_in, fingerprint
 
 _HINT = "Each party of SFWORKER_PEERS_FILE has host, port, certificate and fingerprints."
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 _ROTATION = 2  # certificates of one party: the present one, and the next
 
 
@@ -36,12 +38,13 @@ class PeerEntry(Strict):
     @field_validator("fingerprints")
     @classmethod
     def _plain(cls, value: list[str]) -> list[str]:
-        texts = [text.lower().removeprefix("sha256:").replace(":", "") for text in value]
-        if not all(len(text) == 64 and set(text) <= set("0123456789abcdef") for text in texts):
-            raise ValueError(
-                "a fingerprint has 64 hexadecimal digits, as `sfworker certs` prints it"
-            )
-        return texts
+        plain = [text.lower().removeprefix("sha256:").replace(":", "") for text in value]
+        for text in plain:
+            if not _FINGERPRINT.fullmatch(text):
+                raise ValueError(
+                    "a fingerprint has 64 hexadecimal digits, as `sfworker certs` prints it"
+                )
+        return plain
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _entries(value: Any) -> dict[str, PeerEntry]:
             for party, entry in named.items()
         }
     except ValidationError:
-        raise BadSetting("The address book is no mapping of party names.", hint=_HINT) from None
+        raise BadSetting("The address book is not a mapping of party names.", hint=_HINT) from None
     except InvalidTaskConfig as error:
         raise BadSetting(error.message, hint=_HINT) from None
 
@@ -115,10 +118,10 @@ def _peer(party: str, entry: PeerEntry, folder: Path) -> Peer:
         ) from None
     if not 1 <= len(found) <= _ROTATION:
         raise BadSetting(f"The certificate file of {party} must hold one or two certificates.")
-    strangers = [fingerprint(der) for der in found if fingerprint(der) not in entry.fingerprints]
-    if strangers:
-        raise BadSetting(
-            f"The certificate file of {party} has the fingerprint {strangers[0]}, which is not listed.",
-            hint=f"Ask {party} for its fingerprint by telephone; list it only if it is this one.",
-        )
+    for digest in map(fingerprint, found):
+        if digest not in entry.fingerprints:
+            raise BadSetting(
+                f"The certificate file of {party} has the fingerprint {digest}, which is not listed.",
+                hint=f"Ask {party} for its fingerprint by telephone; list it only if it is this one.",
+            )
     return Peer(party, entry.host, entry.port, tuple(found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any, Mapping
 from secretflow_task import __version__
 from secretflow_task.contract.errors import ClockSkew, RequestMismatch, VersionMismatch, WorkerError
 from secretflow_task.contract.requests import Plan
+from secretflow_task.node.link.peer.tokens import new_token
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class Agenda:
     @staticmethod
     def of(plan: Plan, hosted: list[str]) -> Agenda:
         """The agenda of a validated request."""
-        protocol = json.dumps(asdict(plan.protocol), sort_keys=True)
-        params = dict(plan.request.params)
         return Agenda(
-            plan.request.execution_id, tuple(plan.parties), tuple(hosted), _digest(params), protocol
+            plan.request.execution_id,
+            tuple(plan.parties),
+            tuple(hosted),
+            _digest(plan.request.params),
+            json.dumps(asdict(plan.protocol), sort_keys=True),
         )
 
     @property
@@ -53,7 +55,7 @@ class Agenda:
         return tuple(party for party in self.parties if party not in self.hosted)
 
     def join(self) -> dict[str, Any]:
-        """What a node says of itself when it joins; another each time, so that a repeated one is known."""
+        """What a node says of itself when it joins; each has a nonce, so a repeated one is recognised."""
         return {
             "kind": "join",
             "execution": self.execution_id,
@@ -63,21 +65,26 @@ class Agenda:
             "protocol": self.protocol,
             "versions": versions(),
             "clock": time.time(),
-            "nonce": secrets.token_hex(16),
+            "nonce": new_token(),
         }
 
     def difference(
         self, theirs: Mapping[str, Any], clock_limit_seconds: float
     ) -> WorkerError | None:
         """Why a node that joins with ``theirs`` cannot take part."""
-        names = f"{self.hosted[0]} and {', '.join(sorted(set(map(str, theirs['from']))))}"
+        their_parties = ", ".join(sorted(set(map(str, theirs["from"]))))
+        names = f"{self.hosted[0]} and {their_parties}"
         if theirs["versions"] != versions():
             return VersionMismatch(f"The nodes of {names} run different versions.")
         apart = abs(float(theirs["clock"]) - time.time())
-        if not apart <= clock_limit_seconds:
+        if not apart <= clock_limit_seconds:  # also if it is not a number
             return ClockSkew(f"The clocks of the nodes of {names} differ by {apart:.0f} s.")
-        own = (list(self.parties), self.digest, self.protocol)
-        if (theirs["parties"], theirs["digest"], theirs["protocol"]) != own:
+        same_request = (
+            theirs["parties"] == list(self.parties)
+            and theirs["digest"] == self.digest
+            and theirs["protocol"] == self.protocol
+        )
+        if not same_request:
             return RequestMismatch(f"The nodes of {names} received different requests.")
         return None
 
@@ -92,10 +99,11 @@ def versions() -> dict[str, str]:
     return {"worker": __version__, "secretflow": engine}
 
 
-def _digest(params: dict[str, Any]) -> str:
+def _digest(params: Mapping[str, Any]) -> str:
+    same_for_all = dict(params)
     init = params.get("sf_init_config")
     if isinstance(init, Mapping):
-        params["sf_init_config"] = {
-            key: value for key, value in init.items() if key != "self_party"
-        }
-    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+        same_for_all["sf_init_config"] = dict(init)
+        same_for_all["sf_init_config"].pop("self_party", None)
+    text = json.dumps(same_for_all, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -47,14 +47,15 @@ def make_certificate(party: str, folder: Path, days: int = 825) -> tuple[Identit
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
+    encoding = serialization.Encoding
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = Identity(folder / f"{party}.crt", folder / f"{party}.key")
     _write_new(identity.key, private, 0o600)
-    _write_new(identity.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    return identity, fingerprint(certificate.public_bytes(serialization.Encoding.DER))
+    _write_new(identity.certificate, certificate.public_bytes(encoding.PEM), 0o644)
+    return identity, fingerprint(certificate.public_bytes(encoding.DER))
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
@@ -71,7 +72,7 @@ def expiry(identity: Identity) -> datetime.datetime:
 
 
 def certificates_in(text: str) -> list[bytes]:
-    """The certificates of a PEM file, in DER; raises `ValueError` for what is none."""
+    """The certificates of a PEM file, in DER; raises `ValueError` for one that is broken."""
     return [ssl.PEM_cert_to_DER_cert(found) for found in _CERTIFICATE.findall(text)]
 
 
@@ -90,9 +91,8 @@ def tls_context(identity: Identity, trusted: str, *, server: bool) -> ssl.SSLCon
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the certificate itself is pinned, whatever host shows it
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= (
-        ssl.VERIFY_X509_PARTIAL_CHAIN
-    )  # pinned without the authority that signed it
+    # A pinned certificate counts without the authority that signed it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_cert_chain(identity.certificate, identity.key)
     context.load_verify_locations(cadata=trusted)
     if server:

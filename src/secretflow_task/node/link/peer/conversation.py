@@ -49,24 +49,25 @@ class _Silence(Exception):
 
 async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
     """Carry messages both ways until the end is known or the peer is lost, and close the connection."""
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    news = asyncio.Event()
 
     def changed() -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(news.set)
 
+    lost = PeerLost(f"The link to the node of {peer} broke.", party=peer)
     end.watch(changed)
     try:
         await _Conversation(wire, end, pace, news).run()
     except Garbled:
         end.lost(PeerRefused(f"The node of {peer} said something that makes no sense.", party=peer))
     except (WireClosed, _Silence):
-        end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
-    except (
-        Exception
-    ):  # pylint: disable=broad-exception-caught  # nobody else would say that it ended
+        end.lost(lost)
+    except Exception:  # pylint: disable=broad-exception-caught
+        # Nobody else would say that it ended.
         log.exception("A conversation with a peer failed.", action="conversation_failed", peer=peer)
-        end.lost(PeerLost(f"The link to the node of {peer} broke.", party=peer))
+        end.lost(lost)
     finally:
         for message in end.take():  # for a peer that was only stopped, and reads it later
             wire.send(message)

@@ -48,8 +48,10 @@ class Dialler:
 
     def renew(self, other: Dialler) -> None:
         """Become like another: what runs goes on with the new address book and certificates."""
-        self.book, self.expiry = other.book, other.expiry
-        self.accepting, self._context = other.accepting, other._context
+        self.book = other.book
+        self.expiry = other.expiry
+        self.accepting = other.accepting
+        self._context = other._context
 
     async def dial(self, party: str) -> Wire:
         """Connect to the node of a party.
@@ -75,7 +77,8 @@ class Dialler:
         return wire
 
     async def _connect(self, party: str) -> Wire:
-        addresses, port = await self._look_up(party), self.book.peers[party].port
+        addresses = await self._look_up(party)
+        port = self.book.peers[party].port
         for address in addresses:
             try:
                 _, wire = await asyncio.get_running_loop().create_connection(
@@ -105,7 +108,7 @@ class Dialler:
 
         Raises:
             WireClosed: the peer closed the connection without a word.
-            Garbled: the answer is none.
+            Garbled: the answer is not a message.
         """
         wire = await self.dial(party)
         try:
@@ -120,8 +123,9 @@ class Dialler:
 
     def hung_up(self, party: str) -> WorkerError:
         """What it means that a peer closed a connection without a word: TLS tells us no more of it."""
-        expired = self.expiry < datetime.now(timezone.utc)
-        reason = "it has expired" if expired else "it is not in its address book"
+        reason = "it is not in its address book"
+        if self.expiry < datetime.now(timezone.utc):
+            reason = "it has expired"
         message = f"The node of {party} refuses the certificate of this node: {reason}."
         return PeerRefused(message, party=party)
 

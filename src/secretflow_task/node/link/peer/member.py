@@ -1,4 +1,4 @@
-"""An execution that another node coordinates: what is known of it here, and what its parties have to say."""
+"""An execution that another node coordinates: what is known of it, and what its parties have to say."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from secretflow_task.contract.errors import (
     SettlementUnknown,
     WorkerError,
 )
-from secretflow_task.node.link.local import SignalledLink
 from secretflow_task.node.link.peer.agenda import Agenda
-from secretflow_task.node.link.peer.coordinator import is_token, read_error
+from secretflow_task.node.link.peer.outcome import read_error
+from secretflow_task.node.link.peer.tokens import is_token
 from secretflow_task.node.link.peer.wire import Garbled, Message
 from secretflow_task.node.link.protocol import Facts, PeerLink, Unsettled
+from secretflow_task.node.link.signal import SignalledLink
 
 _LOOK_SECONDS = 0.5
 
@@ -36,8 +37,15 @@ class Member:
         session: what the coordinator names the execution by, to those who take part.
     """
 
-    def __init__(self, agenda: Agenda, patience_seconds: float, join_seconds: float) -> None:
+    def __init__(
+        self,
+        agenda: Agenda,
+        patience_seconds: float,
+        join_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.agenda = agenda
+        self._clock = clock
         self._patience_seconds = patience_seconds
         self._join_seconds = join_seconds
         self.session: str | None = None
@@ -83,16 +91,19 @@ class Member:
 
     def introduction(self) -> Message:
         """What the coordinator is told first."""
+        join = self.agenda.join()
         with self.mutex:
-            refuses = {"refuses": self._asked.to_dict()} if self._asked else {}
-        return self.agenda.join() | refuses
+            if self._asked:
+                join["refuses"] = self._asked.to_dict()
+        return join
 
     def attach(self, session: str) -> None:
         """The coordinator has let the parties in; raises `ValueError` for what cannot be a session."""
         if not is_token(session):
             raise ValueError("no session")
         with self.mutex:
-            self.session, self._attached = session, True
+            self.session = session
+            self._attached = True
 
     def say(self, kind: str, **fields: Any) -> None:
         """Tell the coordinator something."""
@@ -121,9 +132,10 @@ class Member:
         if kind == "joined":
             self._joined = True
         elif kind == "agreed":
-            self.rounds.append(
-                {str(party): dict(facts) for party, facts in message["facts"].items()}
-            )
+            agreed: Facts = {}
+            for party, facts in message["facts"].items():
+                agreed[str(party)] = dict(facts)
+            self.rounds.append(agreed)
         elif kind == "finished":
             self.all_finished = True
         elif kind == "failed":
@@ -134,24 +146,24 @@ class Member:
             raise Garbled("no such message")
 
     def learn(self, outcome: Message) -> None:
-        """Take the coordinator's answer to how the execution ended; raises `Garbled` when it is none."""
-        try:
-            failed = outcome["status"] == "FAILURE"
-            error = read_error(outcome["error"]) if failed else SettlementUnknown()
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise Garbled from problem
-        if outcome["status"] in ("FAILURE", "UNKNOWN"):
-            self.give_up(error)
-        elif outcome["status"] == "SUCCESS":
+        """Take the coordinator's answer to how the execution ended, one that `checked_outcome` let pass."""
+        status = outcome["status"]
+        if status == "FAILURE":
+            self.give_up(read_error(outcome["error"]))
+        elif status == "UNKNOWN":
+            self.give_up(SettlementUnknown())
+        elif status == "SUCCESS":
             with self.mutex:
-                self.succeeded = self._is_uncertain()
+                if self._is_uncertain():
+                    self.succeeded = True
             self._wake()
 
     def fail(self, error: WorkerError) -> None:
         """Ask for the end; without the coordinator it is one, unless the parties have voted."""
         with self.mutex:
             if self._asked is None:
-                self._asked, self._asked_at = error, time.monotonic()
+                self._asked = error
+                self._asked_at = self._clock()
                 self._unsent.append({"kind": "fail", "error": error.to_dict()})
             if not self._attached and not self._is_uncertain() and not self.succeeded:
                 self.failure = self.failure or self._asked
@@ -188,15 +200,18 @@ class Member:
 
     def left_alone(self) -> None:
         """Nobody here speaks with the coordinator any more."""
+        coordinator = self.agenda.coordinator
+        unknown: WorkerError = PeerLost(party=coordinator)
         with self.mutex:
-            uncertain, party = self._is_uncertain(), self.agenda.coordinator
-            if not self.succeeded and not (self._abandoned and uncertain):
-                unknown = SettlementUnknown(party=party) if uncertain else PeerLost(party=party)
+            if self._is_uncertain():
+                unknown = SettlementUnknown(party=coordinator)
+            stays_open = self._abandoned and self._is_uncertain()
+            if not self.succeeded and not stays_open:
                 self.failure = self.failure or self._asked or unknown
         self._wake()
 
     def ended(self) -> WorkerError | None:
-        """The failure, if it is one; raises `Unsettled` when nobody will say any more."""
+        """The failure, if it ended in one; raises `Unsettled` when this node will not learn the end."""
         with self.mutex:
             if self._abandoned and self._is_uncertain():
                 raise Unsettled
@@ -210,21 +225,23 @@ class Member:
 
     def _is_ignored(self) -> bool:
         """Whether the parties may end without an answer: nothing can succeed without their votes."""
-        asked_long_ago = time.monotonic() - self._asked_at > self._patience_seconds
-        open_ = self.failure is None and not self.succeeded and not self._is_uncertain()
-        return self._asked is not None and asked_long_ago and open_
+        if self._asked is None or self.failure or self.succeeded or self._is_uncertain():
+            return False
+        return self._clock() - self._asked_at > self._patience_seconds
 
     def join(self) -> None:
         """Wait until every party's node takes part."""
-        deadline = time.monotonic() + self._join_seconds
-        while (failure := self.ended()) is None:
+        deadline = self._clock() + self._join_seconds
+        while True:
+            failure = self.ended()
+            if failure:
+                raise failure
             with self._changed:
                 if self._joined:
                     return
                 self._changed.wait(_LOOK_SECONDS)
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 self.fail(PeerUnreachable("The other parties did not join in time."))
-        raise failure
 
     def _wake(self) -> None:
         with self._changed:
@@ -243,48 +260,51 @@ class Member:
 class MemberLink(SignalledLink):
     """`PeerLink` of a party at a node that does not decide."""
 
-    def __init__(self, execution: Member, party: str) -> None:
+    def __init__(self, member: Member, party: str) -> None:
         super().__init__()
-        self._execution = execution
+        self._member = member
         self._party = party
         self._round = -1
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Say that the own party is prepared for its next round."""
         self._round += 1
-        self._execution.say("offer", party=self._party, facts=dict(facts))
+        self._member.say("offer", party=self._party, facts=dict(facts))
 
     def agreed(self) -> Facts | None:
         """Every party's facts of the own current round, when all have offered theirs."""
-        with self._execution.mutex:
-            rounds = self._execution.rounds
-            return dict(rounds[self._round]) if 0 <= self._round < len(rounds) else None
+        if self._round < 0:
+            return None
+        with self._member.mutex:
+            if self._round >= len(self._member.rounds):
+                return None
+            return dict(self._member.rounds[self._round])
 
     def fail(self, error: WorkerError) -> None:
         """End the execution in failure for all, or ask for it."""
-        self._execution.fail(error)
+        self._member.fail(error)
 
     def finish(self) -> None:
         """Say that the own party has its result ready."""
-        self._execution.say("finish", party=self._party)
+        self._member.say("finish", party=self._party)
 
     @property
     def finished(self) -> bool:
         """Whether every party has finished."""
-        with self._execution.mutex:
-            return self._execution.all_finished
+        with self._member.mutex:
+            return self._member.all_finished
 
     def settle(self) -> None:
         """Say that the own outputs are in their places."""
-        self._execution.settle(self._party)
+        self._member.settle(self._party)
 
     @property
     def failed(self) -> WorkerError | None:
         """The failure in which the execution ended."""
-        return self._execution.ended()
+        return self._member.ended()
 
     @property
     def succeeded(self) -> bool:
         """Whether the coordinator has said so."""
-        with self._execution.mutex:
-            return self._execution.succeeded
+        with self._member.mutex:
+            return self._member.succeeded

@@ -1,4 +1,4 @@
-"""How a node takes part in an execution that another coordinates: it dials, listens, and asks for the end."""
+"""How a node takes part in an execution that another coordinates: it dials, listens, asks for the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from secretflow_task.contract.errors import PeerUnreachable, SettlementUnknown, WorkerError
 from secretflow_task.node.link.peer.conversation import Pace, converse
-from secretflow_task.node.link.peer.coordinator import checked_outcome, read_error
 from secretflow_task.node.link.peer.dial import Dialler
 from secretflow_task.node.link.peer.member import Member
+from secretflow_task.node.link.peer.outcome import checked_outcome, read_error
 from secretflow_task.node.link.peer.wire import Garbled, Message, Wire, WireClosed
 from secretflow_task.utils.log import get_logger
 
@@ -47,35 +47,39 @@ async def _take_part(member: Member, dialler: Dialler, pace: Pace, deadlines: De
         return
     await converse(wire, member, coordinator, pace)
     if member.uncertain:
-        log.warning(
-            "The decision is not known; the coordinator is asked for it.",
-            action="settlement_waits",
-            execution_id=member.agenda.execution_id,
-        )
-    deadline = time.monotonic() + deadlines.settle_seconds
-    while member.uncertain and time.monotonic() < deadline:
-        outcome = await ask(dialler, coordinator, member.agenda.execution_id)
+        await _ask_for_the_decision(member, dialler, deadlines.settle_seconds)
+
+
+async def _ask_for_the_decision(member: Member, dialler: Dialler, seconds: float) -> None:
+    coordinator, execution_id = member.agenda.coordinator, member.agenda.execution_id
+    log.warning(
+        "The decision is not known; the coordinator is asked for it.",
+        action="settlement_waits",
+        execution_id=execution_id,
+    )
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        outcome = await ask(dialler, coordinator, execution_id)
         if outcome:
             member.learn(outcome)
-        if member.uncertain:
-            await asyncio.sleep(_ASK_SECONDS)
-    if member.uncertain:
-        member.give_up(SettlementUnknown(party=coordinator))
+        if not member.uncertain:
+            return
+        await asyncio.sleep(_ASK_SECONDS)
+    member.give_up(SettlementUnknown(party=coordinator))
 
 
 async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None:
     """The connection on which the coordinator has let the parties in, or None: the end is known instead."""
     coordinator = member.agenda.coordinator
-    deadline, pause = time.monotonic() + seconds, _FIRST_RETRY_SECONDS
+    deadline = time.monotonic() + seconds
+    pause = _FIRST_RETRY_SECONDS
     problem: WorkerError = PeerUnreachable(party=coordinator)
     while time.monotonic() < deadline:
         try:
-            wire, answer = await dialler.request(coordinator, member.introduction)
-            if answer["kind"] == "welcome":
-                member.attach(answer["session"])
+            wire = await _knock(member, dialler)
+            if wire:
                 return wire
-            await wire.close()
-            _refusal(member, answer)
+            problem = _not_yet(coordinator, seconds)
         except PeerUnreachable as error:
             problem = error
         except WorkerError as error:
@@ -85,11 +89,31 @@ async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None
             problem = dialler.hung_up(coordinator)
         except (Garbled, KeyError, TypeError, ValueError, AttributeError):
             pass  # what is at that address may be replaced by a node
-        else:
-            problem = _not_yet(coordinator, seconds)
         await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(2 * pause, _RETRY_SECONDS)
     member.give_up(problem)
+    return None
+
+
+async def _knock(member: Member, dialler: Dialler) -> Wire | None:
+    """The connection if the coordinator lets the parties in; None if it does not know of the execution yet.
+
+    Raises:
+        WorkerError: it refuses, the execution has ended, or there is no way to it.
+        WireClosed: it hung up.
+        Garbled, KeyError, TypeError, ValueError, AttributeError: its answer makes no sense.
+    """
+    wire, answer = await dialler.request(member.agenda.coordinator, member.introduction)
+    if answer["kind"] == "welcome":
+        member.attach(answer["session"])
+        return wire
+    await wire.close()
+    if answer["kind"] == "refused":
+        raise read_error(answer["error"])
+    if answer["kind"] == "outcome":
+        if answer["status"] == "FAILURE":
+            raise read_error(answer["error"])
+        raise SettlementUnknown()
     return None
 
 
@@ -101,22 +125,11 @@ def _not_yet(coordinator: str, seconds: float) -> WorkerError:
     )
 
 
-def _refusal(member: Member, answer: Message) -> None:
-    """Raise what the coordinator says instead of letting the parties in, unless it only says: later."""
-    if answer["kind"] == "refused":
-        raise read_error(answer["error"])
-    if answer["kind"] == "outcome" and answer["status"] == "FAILURE":
-        raise read_error(answer["error"])
-    if answer["kind"] == "outcome":
-        member.learn({"status": "UNKNOWN"})
-
-
 async def ask(dialler: Dialler, party: str, execution_id: str) -> Message | None:
     """What a party's node knows of how an execution ended; None when it cannot be asked."""
+    question = {"kind": "ask", "execution": execution_id}
     try:
-        wire, answer = await dialler.request(
-            party, lambda: {"kind": "ask", "execution": execution_id}
-        )
+        wire, answer = await dialler.request(party, lambda: question)
         await wire.close()
     except (WorkerError, WireClosed, Garbled):
         return None

@@ -1,4 +1,4 @@
-"""The ways of one execution's SecretFlow traffic: loopback ports that stand for those of the peers' jobs."""
+"""The ways of one execution's traffic: loopback ports that stand for those of the peers' jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import hmac
 import time
 from functools import partial
-from typing import Any, Callable, Coroutine
+from typing import Callable
 
 from secretflow_task.contract.errors import PortUnavailable, WorkerError
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.dial import Dialler
+from secretflow_task.node.link.peer.tasks import Tasks
 from secretflow_task.node.link.peer.tunnel import LocalSide, Tunnel
 from secretflow_task.node.link.peer.wire import Message, Wire
 from secretflow_task.node.ports import Ports
@@ -19,6 +20,7 @@ from secretflow_task.utils.log import get_logger
 log = get_logger()
 
 _LOOPBACK = "127.0.0.1"
+_LINES = ("fed", "spu")  # SecretFlow's two connections between two jobs
 _LISTENING_SECONDS = 30.0  # a peer's job may reach us before our own listens
 _RETRY_SECONDS = 0.02
 _LOOK_SECONDS = 0.1
@@ -41,30 +43,27 @@ class Tunnels:
         self._session = session
         self._servers: list[asyncio.AbstractServer] = []
         self._tunnels: set[Tunnel] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closing = False
 
     async def open(self) -> None:
         """Listen in place of the peers' jobs; raises `PortUnavailable`."""
-        loop = asyncio.get_running_loop()
         try:
             for party in self._agenda.strangers:
-                for line in ("fed", "spu"):
-                    accept = partial(self._accepted, party, line)
-                    port = self._ports.line(line)[party]
-                    server = await loop.create_server(partial(LocalSide, accept), _LOOPBACK, port)
-                    self._servers.append(server)
+                for line in _LINES:
+                    await self._listen(party, line)
         except OSError:
             await self.close()
             raise PortUnavailable() from None
 
-    def _accepted(self, party: str, line: str, local: LocalSide) -> None:
-        self._start(self._carry(party, line, local))
+    async def _listen(self, party: str, line: str) -> None:
+        port = self._ports.line(line)[party]
+        make_side = partial(LocalSide, partial(self._accepted, party, line))
+        server = await asyncio.get_running_loop().create_server(make_side, _LOOPBACK, port)
+        self._servers.append(server)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _accepted(self, party: str, line: str, local: LocalSide) -> None:
+        self._tasks.start(self._carry(party, line, local))
 
     async def _carry(self, party: str, line: str, local: LocalSide) -> None:
         """Open the way for a connection of an own job to that of ``party``."""
@@ -74,46 +73,48 @@ class Tunnels:
             log.debug("A connection cannot be carried.", action="tunnel_failed", code=error.code)
             local.reset()
             return
-        wire.send(
-            {
-                "kind": "channel",
-                "execution": self._agenda.execution_id,
-                "session": self._session(),
-                "to": party,
-                "line": line,
-            }
-        )
+        header = {
+            "kind": "channel",
+            "execution": self._agenda.execution_id,
+            "session": self._session(),
+            "to": party,
+            "line": line,
+        }
+        wire.send(header)
         self._join(local, wire)
 
     def admits(self, header: Message) -> bool:
         """Whether a peer's channel belongs to this execution and leads to a party here."""
         session = self._session()
-        return (
-            not self._closing
-            and session is not None
-            and hmac.compare_digest(session.encode(), str(header.get("session")).encode())
-            and header.get("to") in self._agenda.hosted
-            and header.get("line") in ("fed", "spu")
-        )
+        if self._closing or session is None:
+            return False
+        if not hmac.compare_digest(session.encode(), str(header.get("session")).encode()):
+            return False
+        return header.get("to") in self._agenda.hosted and header.get("line") in _LINES
 
     async def serve(self, wire: Wire, header: Message) -> None:
         """Lead a peer's channel to the own job."""
         port = self._ports.line(str(header["line"]))[str(header["to"])]
-        deadline = time.monotonic() + _LISTENING_SECONDS
         wire.pause()
+        local = await self._connect(port, wire)
+        if local is None:
+            wire.transport.abort()
+            return
+        self._join(local, wire)
+        await wire.closed.wait()
+
+    async def _connect(self, port: int, wire: Wire) -> LocalSide | None:
+        """A connection to the own job; None when it does not listen in time or nobody waits any more."""
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + _LISTENING_SECONDS
         while not self._closing and not wire.closed.is_set() and time.monotonic() < deadline:
             try:
-                connecting = asyncio.get_running_loop().create_connection(
-                    LocalSide, _LOOPBACK, port
-                )
-                _, local = await connecting
+                _, local = await loop.create_connection(LocalSide, _LOOPBACK, port)
             except OSError:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                self._join(local, wire)
-                await wire.closed.wait()
-                return
-        wire.transport.abort()
+                return local
+        return None
 
     def _join(self, local: LocalSide, wire: Wire) -> None:
         tunnel = Tunnel(local, wire)
@@ -121,7 +122,7 @@ class Tunnels:
             tunnel.abort()
             return
         self._tunnels.add(tunnel)
-        self._start(self._forget(tunnel))
+        self._tasks.start(self._forget(tunnel))
         tunnel.start()
 
     async def _forget(self, tunnel: Tunnel) -> None:
@@ -143,5 +144,4 @@ class Tunnels:
         finally:
             for tunnel in list(self._tunnels):
                 tunnel.abort()
-            for task in list(self._tasks):
-                task.cancel()
+            self._tasks.cancel()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 from contextlib import suppress
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 Message = Mapping[str, Any]
 
@@ -20,7 +21,7 @@ class WireClosed(Exception):
 
 
 class Garbled(Exception):
-    """What came is no message of ours."""
+    """What came is not a message of ours."""
 
 
 class Wire(asyncio.Protocol):
@@ -95,15 +96,18 @@ class Wire(asyncio.Protocol):
             WireClosed: there is none; its cause is what broke the connection.
             Garbled: what came cannot be one; nothing that follows can be read either.
         """
-        while (frame := self._cut()) is None:
+        while True:
+            frame = self._cut()
+            if frame is not None:
+                return _message(frame)
             if self._ended:
                 raise WireClosed from self._problem
             self._news.clear()
             self.resume()
             await self._news.wait()
-        return _message(frame)
 
     def _cut(self) -> bytes | None:
+        """The bytes of the next message, once they are all here."""
         if len(self._buffer) < LENGTH.size:
             return None
         end = LENGTH.size + int(LENGTH.unpack_from(self._buffer)[0])
@@ -138,7 +142,8 @@ class Wire(asyncio.Protocol):
     def take_over(self, heir: asyncio.Protocol) -> None:
         """Give everything that comes from now on, and what has come after the last message, to ``heir``."""
         self._heir = heir
-        waiting, self._buffer = bytes(self._buffer), bytearray()
+        waiting = bytes(self._buffer)
+        self._buffer.clear()
         if waiting:
             heir.data_received(waiting)
         if self._ended:
@@ -154,8 +159,8 @@ class Wire(asyncio.Protocol):
 
     def certificate(self) -> bytes | None:
         """The peer's certificate, in DER."""
-        found: Callable[..., bytes | None] = self.transport.get_extra_info("ssl_object").getpeercert
-        return found(binary_form=True)
+        tls: ssl.SSLObject = self.transport.get_extra_info("ssl_object")
+        return tls.getpeercert(binary_form=True)
 
 
 def _message(frame: bytes) -> Message:

@@ -1,0 +1,136 @@
+"""Connections that come in: from their handshake to the first message, which says what they want."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Awaitable, Callable, Mapping
+
+from secretflow_task.contract.errors import BadSetting, PeerRefused, WorkerError
+from secretflow_task.node.link.peer.dial import Dialler
+from secretflow_task.node.link.peer.refusals import Refusals
+from secretflow_task.node.link.peer.tasks import Tasks
+from secretflow_task.node.link.peer.wire import Garbled, Message, Wire, WireClosed
+
+Handler = Callable[[Wire, frozenset[str], Message], Awaitable[None]]
+
+_HANDSHAKE_SECONDS = 10.0  # for TLS, and again for the first message
+_STRANGERS = 256  # connections that have said nothing yet; beyond that the oldest are closed
+_HEADER_BYTES = 65_536
+_RETRY_SECONDS = 0.1
+
+
+class Acceptor:
+    """Lets in who shows a certificate of the address book, and hands over to who serves what he wants.
+
+    Args:
+        handlers: for each kind of first message, what serves it: told the wire, the parties that the
+            certificate stands for, and the message. It raises `WorkerError` to refuse.
+        tasks: hold the connections.
+    """
+
+    def __init__(
+        self, dialler: Dialler, handlers: Mapping[str, Handler], refusals: Refusals, tasks: Tasks
+    ) -> None:
+        self._dialler = dialler
+        self._handlers = handlers
+        self._refusals = refusals
+        self._tasks = tasks
+        self._strangers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Serve all who come, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listener)
+            except OSError:  # such as too many open files
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if len(self._strangers) >= _STRANGERS:
+                oldest = next(iter(self._strangers))
+                oldest.cancel()
+            task = self._tasks.start(self._serve(connection, str(address[0])))
+            self._strangers[task] = None
+
+    async def _serve(self, connection: socket.socket, address: str) -> None:
+        """One connection of somebody, from its handshake to its end."""
+        wire = Wire(_HEADER_BYTES)
+        try:
+            header = await self._header(connection, wire, address)
+        finally:
+            task = asyncio.current_task()
+            if task:
+                self._strangers.pop(task, None)
+        if header is None:
+            return
+        parties = self._dialler.book.parties_of(wire.certificate())
+        problem: str | None = None
+        try:
+            await self._handle(wire, parties, header)
+        except WorkerError as error:
+            problem = error.message
+            wire.send({"kind": "refused", "error": error.to_dict()})
+        except (WireClosed, Garbled, KeyError, TypeError, ValueError):
+            problem = f"no proper {header['kind']}"
+        if problem:
+            names = ", ".join(sorted(parties))
+            self._refusals.note(address, f"{names}: {problem}", header["kind"] == "join")
+        await wire.close()
+
+    async def _handle(self, wire: Wire, parties: frozenset[str], header: Message) -> None:
+        handler = self._handlers.get(header["kind"])
+        if handler is None or not parties:
+            raise PeerRefused("This node does not know what that is.")
+        await handler(wire, parties, header)
+
+    async def _header(self, connection: socket.socket, wire: Wire, address: str) -> Message | None:
+        """The first message; None, and the connection is closed, when there is none."""
+        accepting = asyncio.get_running_loop().connect_accepted_socket(
+            lambda: wire,
+            connection,
+            ssl=self._dialler.accepting,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        )
+        try:
+            await asyncio.wait_for(accepting, _HANDSHAKE_SECONDS + 1)
+            return await asyncio.wait_for(wire.receive(), _HANDSHAKE_SECONDS)
+        except asyncio.CancelledError as error:
+            self._turn_away(connection, wire, address, error)
+            raise
+        except (OSError, asyncio.TimeoutError, WireClosed, Garbled) as error:
+            self._turn_away(connection, wire, address, error)
+            return None
+
+    def _turn_away(
+        self, connection: socket.socket, wire: Wire, address: str, error: BaseException
+    ) -> None:
+        connection.close()
+        if hasattr(wire, "transport"):
+            wire.transport.abort()
+        self._refusals.note(address, _why(error), may_be_a_join=True)
+
+
+def listen(address: str) -> socket.socket:
+    """The socket of ``host:port``; raises `BadSetting`."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET
+    if "[" in host:
+        family = socket.AF_INET6
+    try:
+        listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=128)
+    except (OSError, OverflowError):
+        raise BadSetting(f"SFWORKER_PEER_LISTEN: {address} cannot be listened on.") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _why(error: BaseException) -> str:
+    """What was wrong with a connection, for the log."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate refused: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"no proper TLS: {cause.reason}"
+    return type(cause).__name__
