@@ -18,7 +18,7 @@ _MISSED = 3  # probes in a row
 
 
 class ProbedSettlement(LocalSettlement):
-    """`LocalSettlement` of the hosted party, which fails when a peer's port closes before it has finished.
+    """`LocalSettlement` of the hosted party; fails when a peer's port closes before all is done.
 
     Args:
         addresses: ``{party: host:port}`` of the peers.

@@ -1,7 +1,7 @@
 """What the parties of an execution share at the node that decides how it ends.
 
-A node that hosts all parties needs no more. Between nodes the coordinator in ``peer/`` keeps the same
-`LocalSettlement`, in which the other nodes have seats.
+A node that hosts all parties needs no more. Between nodes the coordinator in ``peer/`` keeps the
+same `LocalSettlement`, in which the other nodes have seats.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LocalSettlement:
     """The shared state of an execution, at the node that decides how it ends.
 
     Args:
-        decide: called once when all parties have settled, before anyone hears of the success; if it raises
-            `WorkerError`, that is the end.
+        decide: called once when all parties have settled, before anyone hears of the success; if it
+            raises `WorkerError`, that is the end.
 
     Attributes:
         watchers: called after every change, from any thread.

@@ -1,6 +1,7 @@
 """What a link is: how the parties of one execution agree and settle.
 
-Its forms: ``local`` for the parties of one node, ``peer/`` between nodes, ``fixed`` for fixed addresses.
+Its forms: ``local`` for the parties of one node, ``peer/`` between nodes, ``fixed`` for fixed
+addresses.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ Facts = dict[str, dict[str, Any]]
 class PeerLink(Protocol):
     """One party's end of the link between the parties of an execution.
 
-    Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when all have,
-    `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every party. Between
-    nodes they follow only when the coordinating node has heard and answered.
+    Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when all
+    have, `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every
+    party. Between nodes they follow only when the coordinating node has heard and answered.
     """
 
     def offer(self, facts: Mapping[str, Any]) -> None:
@@ -40,7 +41,7 @@ class PeerLink(Protocol):
         """Whether every party has finished, so that outputs may be moved to their places."""
 
     def settle(self) -> None:
-        """Say that the own outputs are in their places; they stay there unless the execution fails."""
+        """Say that the own outputs are in place; they stay there unless the execution fails."""
 
     @property
     def failed(self) -> WorkerError | None:

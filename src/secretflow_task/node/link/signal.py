@@ -38,7 +38,7 @@ class Signal:
 
 
 class SignalledLink:
-    """The part of a `PeerLink` that tells its supervisor of changes: whoever makes one sets `signal`."""
+    """What wakes the supervisor in a `PeerLink`: whoever changes something sets `signal`."""
 
     def __init__(self) -> None:
         self.signal = Signal()

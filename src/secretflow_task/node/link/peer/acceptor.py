@@ -1,4 +1,4 @@
-"""Connections that come in: from their handshake to the first message, which says what they want."""
+"""Connections that come in, from the handshake to the first message, which says what they want."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _RETRY_SECONDS = 0.1
 
 
 class Acceptor:
-    """Lets in who shows a certificate of the address book, and hands over to who serves what he wants.
+    """Lets in the nodes of the address book; a handler serves what each asks for.
 
     Args:
-        handlers: for each kind of first message, what serves it: told the wire, the parties that the
-            certificate stands for, and the message. It raises `WorkerError` to refuse.
+        handlers: by the kind of the first message. Each is given the wire, the parties that the
+            certificate stands for, and the message; it raises `WorkerError` to refuse.
         tasks: hold the connections.
     """
 

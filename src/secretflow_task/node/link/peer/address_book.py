@@ -32,7 +32,8 @@ class PeerEntry(Strict):
     fingerprints: list[str] = Field(
         min_length=1,
         max_length=_ROTATION,
-        description="SHA-256 of each certificate, as the party told it by another way than the file.",
+        description="SHA-256 of each certificate, as the party told it by another way"
+        " than the file.",
     )
 
     @field_validator("fingerprints")
@@ -121,7 +122,9 @@ def _peer(party: str, entry: PeerEntry, folder: Path) -> Peer:
     for digest in map(fingerprint, found):
         if digest not in entry.fingerprints:
             raise BadSetting(
-                f"The certificate file of {party} has the fingerprint {digest}, which is not listed.",
-                hint=f"Ask {party} for its fingerprint by telephone; list it only if it is this one.",
+                f"The certificate file of {party} has the fingerprint {digest},"
+                " which is not listed.",
+                hint=f"Ask {party} for its fingerprint by telephone;"
+                " list it only if it is this one.",
             )
     return Peer(party, entry.host, entry.port, tuple(found))

@@ -55,7 +55,7 @@ class Agenda:
         return tuple(party for party in self.parties if party not in self.hosted)
 
     def join(self) -> dict[str, Any]:
-        """What a node says of itself when it joins; each has a nonce, so a repeated one is recognised."""
+        """What a node says of itself when it joins; a repeated one is known by its nonce."""
         return {
             "kind": "join",
             "execution": self.execution_id,

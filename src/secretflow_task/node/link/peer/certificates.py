@@ -1,4 +1,4 @@
-"""Certificates of nodes: made here without an authority, known to the peers by their fingerprints."""
+"""Certificates of nodes: made without an authority, known to the peers by their fingerprints."""
 
 from __future__ import annotations
 

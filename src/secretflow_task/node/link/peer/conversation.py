@@ -48,7 +48,7 @@ class _Silence(Exception):
 
 
 async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
-    """Carry messages both ways until the end is known or the peer is lost, and close the connection."""
+    """Carry messages both ways until the end is known or the peer is lost, then close the wire."""
     loop = asyncio.get_running_loop()
     news = asyncio.Event()
 

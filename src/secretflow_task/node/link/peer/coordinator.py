@@ -62,7 +62,7 @@ class Coordinator:
         """Give the parties of a node their seat.
 
         Raises:
-            WorkerError: the node cannot take part; if it is who it says, the execution fails so for all.
+            WorkerError: the node cannot take part; if it is a party of the execution, that fails.
             Garbled: it is not a proper join.
         """
         try:
@@ -97,7 +97,7 @@ class Coordinator:
         return seat
 
     def join(self) -> None:
-        """Wait until every party's node has its seat; raises `WorkerError` when the execution has failed."""
+        """Wait until every party's node has its seat; raises `WorkerError` if it fails."""
         absent = self._wait_for_seats()
         if absent:
             self._shared.fail(self._absence(absent[0]))

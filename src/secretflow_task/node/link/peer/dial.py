@@ -32,7 +32,8 @@ class Dialler:
             self._context = tls_context(identity, book.trusted(), server=False)
         except (OSError, ValueError, ssl.SSLError):
             raise BadSetting(
-                "SFWORKER_PEER_CERTIFICATE or SFWORKER_PEER_KEY cannot be read, or do not fit together."
+                "SFWORKER_PEER_CERTIFICATE or SFWORKER_PEER_KEY cannot be read,"
+                " or do not fit together."
             ) from None
 
     @staticmethod
@@ -40,8 +41,10 @@ class Dialler:
         """The one that the settings describe; raises `BadSetting`."""
         if not (settings.peers_file and settings.peer_certificate and settings.peer_key):
             raise BadSetting(
-                "SFWORKER_PEERS_FILE, SFWORKER_PEER_CERTIFICATE and SFWORKER_PEER_KEY are needed for a peer.",
-                hint="docs/ops_guide/peer_link.md has the steps; `sfworker certs` makes the certificate.",
+                "SFWORKER_PEERS_FILE, SFWORKER_PEER_CERTIFICATE and SFWORKER_PEER_KEY"
+                " are needed for a peer.",
+                hint="docs/ops_guide/peer_link.md has the steps;"
+                " `sfworker certs` makes the certificate.",
             )
         identity = Identity(settings.peer_certificate, settings.peer_key)
         return Dialler(AddressBook.read(settings.peers_file), identity)
@@ -63,8 +66,11 @@ class Dialler:
         try:
             wire = await asyncio.wait_for(self._connect(party), _CONNECT_SECONDS)
         except ssl.SSLCertVerificationError as error:
-            message = f"The certificate of the node at {party}'s address is refused: {error.verify_message}."
-            raise PeerRefused(message, party=party) from None
+            raise PeerRefused(
+                f"The certificate of the node at {party}'s address is refused:"
+                f" {error.verify_message}.",
+                party=party,
+            ) from None
         except (OSError, asyncio.TimeoutError) as error:
             raise PeerUnreachable(
                 f"The node of {party} cannot be reached ({type(error).__name__}).", party=party
@@ -96,7 +102,7 @@ class Dialler:
         raise ConnectionError
 
     async def _look_up(self, party: str) -> list[str]:
-        """The addresses of a party's host: one question at a time, so that no party holds up the others."""
+        """The addresses of a party's host; one look-up at a time, so none holds up the others."""
         if party not in self._lookups:
             task = asyncio.get_running_loop().create_task(_resolved(self.book.peers[party].host))
             task.add_done_callback(lambda _task: self._lookups.pop(party))
@@ -122,7 +128,7 @@ class Dialler:
             raise
 
     def hung_up(self, party: str) -> WorkerError:
-        """What it means that a peer closed a connection without a word: TLS tells us no more of it."""
+        """Why a peer closes a connection without a word: TLS does not tell us more."""
         reason = "it is not in its address book"
         if self.expiry < datetime.now(timezone.utc):
             reason = "it has expired"

@@ -1,4 +1,4 @@
-"""An execution that another node coordinates: what is known of it, and what its parties have to say."""
+"""An execution that another node coordinates: what is known of it here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _LOOK_SECONDS = 0.5
 class Member:
     """The hosted parties' end of an execution whose coordinator is elsewhere.
 
-    While the coordinator can be reached it alone says how the execution ends. When it cannot, the parties
-    fail by themselves, unless all of them have voted: then they wait for its decision.
+    While the coordinator can be reached it alone says how the execution ends. When it cannot, the
+    parties fail by themselves, unless all of them have voted: then they wait for its decision.
 
     Args:
-        patience_seconds: how long a party that has not voted waits for the answer when it asks for the end.
+        patience_seconds: how long a party that has not voted waits for the answer when it asks for
+            the end.
         join_seconds: how long the parties wait at most for the others.
 
     Attributes:
@@ -98,7 +99,7 @@ class Member:
         return join
 
     def attach(self, session: str) -> None:
-        """The coordinator has let the parties in; raises `ValueError` for what cannot be a session."""
+        """The coordinator has let the parties in; raises `ValueError` if that is not a session."""
         if not is_token(session):
             raise ValueError("no session")
         with self.mutex:
@@ -146,7 +147,7 @@ class Member:
             raise Garbled("no such message")
 
     def learn(self, outcome: Message) -> None:
-        """Take the coordinator's answer to how the execution ended, one that `checked_outcome` let pass."""
+        """Take the coordinator's answer to how it ended, as `checked_outcome` gives it."""
         status = outcome["status"]
         if status == "FAILURE":
             self.give_up(read_error(outcome["error"]))
@@ -211,7 +212,7 @@ class Member:
         self._wake()
 
     def ended(self) -> WorkerError | None:
-        """The failure, if it ended in one; raises `Unsettled` when this node will not learn the end."""
+        """The failure, if any; raises `Unsettled` when this node will not learn the end."""
         with self.mutex:
             if self._abandoned and self._is_uncertain():
                 raise Unsettled
@@ -224,7 +225,7 @@ class Member:
         return failure
 
     def _is_ignored(self) -> bool:
-        """Whether the parties may end without an answer: nothing can succeed without their votes."""
+        """Whether the parties may end without an answer; without their votes all fail."""
         if self._asked is None or self.failure or self.succeeded or self._is_uncertain():
             return False
         return self._clock() - self._asked_at > self._patience_seconds

@@ -1,4 +1,4 @@
-"""How a node takes part in an execution that another coordinates: it dials, listens, asks for the end."""
+"""How a node takes part in an execution that another coordinates: it joins, listens, asks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def _ask_for_the_decision(member: Member, dialler: Dialler, seconds: float
 
 
 async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None:
-    """The connection on which the coordinator has let the parties in, or None: the end is known instead."""
+    """The connection on which the coordinator has let the parties in; None if the end is known."""
     coordinator = member.agenda.coordinator
     deadline = time.monotonic() + seconds
     pause = _FIRST_RETRY_SECONDS
@@ -96,7 +96,7 @@ async def _join(member: Member, dialler: Dialler, seconds: float) -> Wire | None
 
 
 async def _knock(member: Member, dialler: Dialler) -> Wire | None:
-    """The connection if the coordinator lets the parties in; None if it does not know of the execution yet.
+    """The connection if the coordinator lets the parties in; None if it knows of no execution yet.
 
     Raises:
         WorkerError: it refuses, the execution has ended, or there is no way to it.

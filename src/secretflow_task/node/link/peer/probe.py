@@ -1,4 +1,4 @@
-"""How the way between two nodes is: what `sfworker doctor --peer` measures, and what the peer answers."""
+"""How good the way to a peer is: what `sfworker doctor --peer` measures, and the peer's answers."""
 
 from __future__ import annotations
 

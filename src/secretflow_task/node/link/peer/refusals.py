@@ -57,7 +57,7 @@ class Refusals:
         self._addresses[party] = addresses
 
     def may_concern(self, party: str) -> bool:
-        """Whether a join, as it may have been, was refused lately from an address of a party's node."""
+        """Whether what was refused lately may have been a join of a party's node."""
         since = self._clock() - self._kept_seconds
         for address in self._addresses.get(party, ()):
             if address in self._last and self._last[address] > since:

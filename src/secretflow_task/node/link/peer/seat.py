@@ -11,7 +11,7 @@ from secretflow_task.node.link.peer.wire import Garbled, Message
 
 
 class Seat:
-    """The parties of another node: says for them what they say, and tells them what all must know."""
+    """The parties of another node: acts on what they say, and tells them what all must know."""
 
     done = False  # the member closes the conversation, when it has heard the end
 

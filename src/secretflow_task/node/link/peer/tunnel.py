@@ -1,8 +1,8 @@
-"""SecretFlow's connections inside TLS: bytes between a loopback connection and the wire to a peer's node.
+"""SecretFlow's connections inside TLS: bytes between a loopback connection and the wire to a peer.
 
-On the wire each piece has its length in front; a length of 0 is the end of what one side sends, while the
-other may go on. A connection that breaks without it breaks at the other node too: what was cut off must not
-look like a whole message. Who cannot take more bytes makes the other side wait.
+On the wire each piece has its length in front; a length of 0 is the end of what one side sends,
+while the other may go on. A connection that breaks without it breaks at the other node too: what was
+cut off must not look like a whole message. A side that cannot take more bytes makes the other wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class LocalSide(asyncio.Protocol):
-    """The loopback connection; what comes before it has its tunnel waits, and the rest is not read."""
+    """The loopback connection; the first piece waits for its tunnel, the rest is not read."""
 
     def __init__(self, accepted: Callable[[LocalSide], None] | None = None) -> None:
         self._accepted = accepted
@@ -41,7 +41,8 @@ class LocalSide(asyncio.Protocol):
             self.tunnel.send(data)
         else:
             self.early.append(data)
-            self.transport.pause_reading()  # not sooner: asyncio starts to read after `connection_made`
+            # Not sooner: asyncio starts to read after `connection_made`.
+            self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         """Called by asyncio; keeps the connection for what the peer still sends."""

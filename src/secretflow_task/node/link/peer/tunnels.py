@@ -104,7 +104,7 @@ class Tunnels:
         await wire.closed.wait()
 
     async def _connect(self, port: int, wire: Wire) -> LocalSide | None:
-        """A connection to the own job; None when it does not listen in time or nobody waits any more."""
+        """A connection to the own job; None if it does not listen while somebody waits."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + _LISTENING_SECONDS
         while not self._closing and not wire.closed.is_set() and time.monotonic() < deadline:

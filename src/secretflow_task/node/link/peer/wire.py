@@ -140,7 +140,7 @@ class Wire(asyncio.Protocol):
             self.transport.resume_reading()
 
     def take_over(self, heir: asyncio.Protocol) -> None:
-        """Give everything that comes from now on, and what has come after the last message, to ``heir``."""
+        """Give everything that has come after the last message, and that will come, to ``heir``."""
         self._heir = heir
         waiting = bytes(self._buffer)
         self._buffer.clear()
