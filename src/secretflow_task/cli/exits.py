@@ -79,4 +79,9 @@ _UNAVAILABLE: dict[str, tuple[str, str]] = {
         "Run the command as a user who may read and write there, such as that of the node.",
     ),
     "StoreInUse": ("", "Stop the other node, or set SFWORKER_STATE_DIR."),
+    "StoreTooNew": ("", "The upgrade page of the operations guide shows how, and what that loses."),
+    "StoreUnusable": (
+        "",
+        "It is as it was. Make room, or bring back a backup of the state folder.",
+    ),
 }

@@ -17,7 +17,7 @@ from uuid import uuid4
 from secretflow_task.contract.errors import OutputNotWritable
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.publisher import Unsent
-from secretflow_task.node.store.schema import SCHEMA
+from secretflow_task.node.store.migrations import open_store
 
 _KEPT_SECONDS = 600.0  # how long a sent event is kept, for a Redis that comes back without it
 _REMEMBERED_SECONDS = 30 * 24 * 3600.0  # how long a finished execution is known
@@ -67,11 +67,11 @@ class EventStore:
         self._next_held = _FIRST_HELD
         self._sent: set[int] = set()
         self.dropped = 0
-        self._db = sqlite3.connect(
-            folder / "node.sqlite", isolation_level=None, check_same_thread=False
-        )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.executescript(SCHEMA)
+        try:
+            self._db = open_store(folder / "node.sqlite")
+        except BaseException:
+            os.close(self._lock_handle)
+            raise
         self._db.execute(
             "INSERT INTO node SELECT ? WHERE NOT EXISTS (SELECT * FROM node)", (uuid4().hex,)
         )
