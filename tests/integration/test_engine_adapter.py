@@ -1,4 +1,4 @@
-"""Every bend of SecretFlow: what it does with it, and without, which tells when it is no longer needed."""
+"""Every bend of SecretFlow: what it does with and without it, which tells when to drop it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_importing_it_starts_a_backend_that_forked_children_hang_on(
     stock: dict[str, Any], bench: Bench
 ) -> None:
     assert stock["backend_started"] is True
-    script = "from secretflow_task import engine_adapter as a; a.preload(); print(a.is_preloaded())"
+    script = "from secretflow_task.engine import adapter as a; a.preload(); print(a.is_preloaded())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True
     )

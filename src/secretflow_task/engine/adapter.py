@@ -1,9 +1,8 @@
 """Every place where we bend SecretFlow 1.14.0b0.
 
-SecretFlow is pinned; nothing outside this module and ``jobs/`` knows its internals. Each bend says what
-breaks without it, and has a test in ``tests/integration/test_engine_adapter.py`` that fails when a release no
-longer needs it.
-Importing this module imports nothing of the engine.
+SecretFlow is pinned; nothing outside this module and ``jobs/`` knows its internals. Each bend says
+what breaks without it, and has a test in ``tests/integration/test_engine_adapter.py`` that fails
+when a release no longer needs it. Importing this module imports nothing of the engine.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
-# SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet, and a dead
-# peer is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
+# SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet,
+# and a dead peer is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
 LINK_RETRIES = {
     "max_retry": 20,
     "retry_interval_ms": 20,
@@ -47,8 +46,9 @@ MESSAGE_OPTIONS = {
     },
 }
 
-# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few names and
-# lets all others through, so that a peer can run code here; nothing reads its ``serializing_allowed_list``.
+# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few
+# names and lets all others through, so that a peer can run code here; nothing reads its
+# ``serializing_allowed_list``.
 ALLOWED_CLASSES = frozenset(
     {
         "builtins.slice",
@@ -80,8 +80,9 @@ ALLOWED_CLASSES = frozenset(
 def preload() -> None:
     """Import the engine without initialising JAX's backend, for the template process.
 
-    ``sml.gaussian_process._gpc`` makes a ``jnp.array`` at import, which starts JAX's CPU backend; a child
-    that is forked afterwards hangs on the first array that is large enough for the backend's thread pool.
+    ``sml.gaussian_process._gpc`` makes a ``jnp.array`` at import, which starts JAX's CPU backend; a
+    child that is forked afterwards hangs on the first array that is large enough for the backend's
+    thread pool.
 
     Raises:
         RuntimeError: the backend was started all the same.
@@ -113,9 +114,8 @@ def is_preloaded() -> bool:
 
 def install() -> None:
     """Bend SecretFlow in this process; call it once, before `secretflow.init`."""
-    os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = (
-        "1"  # else every error ends the process with os._exit(1), unreported
-    )
+    # Without it every error ends the process with os._exit(1), unreported.
+    os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = "1"
     _listen_on_loopback()
     _refuse_foreign_classes()
     _keep_error_texts_home()
@@ -124,7 +124,7 @@ def install() -> None:
 
 
 def keep_running_on_error() -> None:
-    """Call after `secretflow.init`: its SIGINT handler ends the process before an error can be reported."""
+    """Call after `secretflow.init`: its SIGINT handler ends the process before it can report."""
     signal.signal(signal.SIGINT, lambda *_: None)
 
 
@@ -134,9 +134,8 @@ def without_beaver_cache(model: Any) -> Any:
     With the cache ``sig_type='real'`` on SEMI2K gives random weights of about 1e30, with no error.
     """
     check = type(model)._pre_check  # pylint: disable=protected-access
-    itself: Any = weakref.proxy(
-        model
-    )  # a cycle would keep the training data until the garbage collector comes
+    # A cycle would keep the training data until the garbage collector comes.
+    itself: Any = weakref.proxy(model)
 
     def check_then_disable(*args: Any, **kwargs: Any) -> None:
         check(itself, *args, **kwargs)
@@ -149,7 +148,8 @@ def without_beaver_cache(model: Any) -> Any:
 def train_on_every_row() -> None:
     """Let ``SSRegression`` use the last, short batch, which it drops.
 
-    A short batch of m rows takes m/batch_size of a step, so that every row has the same weight in an epoch.
+    A short batch of m rows takes m/batch_size of a step, so that every row has the same weight in
+    an epoch.
     """
     from secretflow.ml.linear.ss_sgd import model as ss_sgd
 
@@ -194,9 +194,9 @@ def train_on_every_row() -> None:
 def use_exact_sigmoid_in_trees() -> None:
     """Let SS-XGB compute its gradients with the logistic function.
 
-    Its approximation is twice as steep at 0, so that trees take steps about twice as large as XGBoost's and
-    probabilities are not calibrated. The exponential is raised from an eighth, where SPU's is precise, and
-    the score is kept where it cannot overflow.
+    Its approximation is twice as steep at 0, so that trees take steps about twice as large as
+    XGBoost's and probabilities are not calibrated. The exponential is raised from an eighth, where
+    SPU's is precise, and the score is kept where it cannot overflow.
     """
     from secretflow.ml.boost.ss_xgb_v.core import node_split
 
@@ -213,9 +213,10 @@ def _sigmoid(score: Any) -> Any:
 
 
 def wait_without_programs() -> None:
-    """SS-XGB waits after each step by compiling, sending and running a program that returns nothing.
+    """SS-XGB waits after each step: it compiles, sends and runs a program that returns nothing.
 
-    That takes a tenth of the time of a small training. The names of shares come when the shares are there.
+    That takes a tenth of the time of a small training. The names of shares come when the shares are
+    there.
     """
     from secretflow.ml.boost.ss_xgb_v import booster
 
@@ -228,10 +229,15 @@ def _wait(objects: Any) -> None:
     from secretflow import distributed
     from secretflow.device.device.spu import SPUObject
 
-    leaves = jax.tree_util.tree_leaves(objects)
-    shares = [leaf for leaf in leaves if isinstance(leaf, SPUObject)]
-    sf.wait([leaf for leaf in leaves if not isinstance(leaf, SPUObject)])
-    distributed.get([name for share in shares for name in share.shares_name])
+    names = []
+    others = []
+    for leaf in jax.tree_util.tree_leaves(objects):
+        if isinstance(leaf, SPUObject):
+            names.extend(leaf.shares_name)
+        else:
+            others.append(leaf)
+    sf.wait(others)
+    distributed.get(names)
 
 
 def hide_gains_of_splits() -> None:
@@ -252,7 +258,7 @@ def hide_gains_of_splits() -> None:
 
 
 def _listen_on_loopback() -> None:
-    """SecretFlow's gRPC server listens on all interfaces whatever ``listen_addr`` says, and trusts anyone."""
+    """SecretFlow's gRPC server listens on all interfaces, whatever ``listen_addr`` says."""
     import grpc
     from secretflow.distributed.fed import api
     from secretflow.distributed.fed.proxy.grpc import fed_pb2_grpc
@@ -264,9 +270,7 @@ def _listen_on_loopback() -> None:
         def _start_server(self) -> None:
             server = grpc.server(ThreadPoolExecutor(max_workers=8), options=self._grpc_options)
             fed_pb2_grpc.add_SfFedProxyServicer_to_server(self, server)
-            server.add_insecure_port(
-                self._listen_addr
-            )  # raises RuntimeError when the port is taken
+            server.add_insecure_port(self._listen_addr)  # RuntimeError when the port is taken
             server.start()
             self._server = server
 
@@ -277,9 +281,10 @@ def _refuse_foreign_classes() -> None:
     from secretflow.utils import secure_pickle
 
     def find_class(self: Any, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in ALLOWED_CLASSES:
+        class_name = f"{module}.{name}"
+        if class_name not in ALLOWED_CLASSES:
             raise pickle.UnpicklingError(
-                f"a message names a class that is not allowed: {module}.{name}"
+                f"a message names a class that is not allowed: {class_name}"
             )
         return pickle.Unpickler.find_class(self, module, name)
 
@@ -313,9 +318,10 @@ def _retry_links_fast() -> None:
 def _forget_shares_without_a_message() -> None:
     """A share that Python forgets is deleted by a call that takes the next message number.
 
-    When the garbage collector finds it, that is at another moment at every party: their numbers part, and
-    they wait for each other for ever. If it comes while a call is being submitted, that call waits for
-    itself. Here a share is deleted later, by its own party alone and without a number.
+    When the garbage collector finds it, that is at another moment at every party: their numbers
+    part, and they wait for each other for ever. If it comes while a call is being submitted, that
+    call waits for itself. Here a share is deleted later, by its own party alone and without a
+    number.
     """
     from secretflow.data.core.partition import Partition
     from secretflow.device.device.spu import SPUObject
@@ -329,8 +335,10 @@ def _forget_shares_without_a_message() -> None:
             forgotten.append((self.device, self.shares_name))
 
     def delete_forgotten() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         context = get_global_context(assert_none=False)
-        if context is None or threading.current_thread() is not threading.main_thread():
+        if context is None:
             return
         while forgotten:
             device, names = forgotten.popleft()
@@ -352,8 +360,7 @@ def _call_without_number(method: Any, argument: Any) -> Callable[[], Any]:
     holder = method._fed_call_holder  # pylint: disable=protected-access
 
     def call() -> Any:
-        return holder._task_impl(
-            *holder.resolve_dependencies(argument)
-        )  # pylint: disable=protected-access
+        dependencies = holder.resolve_dependencies(argument)
+        return holder._task_impl(*dependencies)  # pylint: disable=protected-access
 
     return call

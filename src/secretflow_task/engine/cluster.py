@@ -1,4 +1,4 @@
-"""The cluster of one execution: SecretFlow's session from `secretflow.init` to its closing barrier."""
+"""The cluster of one execution: SecretFlow from `secretflow.init` to its closing barrier."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def cluster(
 
     Without ``listening`` each party listens where it is reached, and is waited for 30 s.
 
-    After an error the session is lost and `secretflow.shutdown` would hang or end the process,
-    so that nothing is closed: the process must end itself at once.
+    After an error the session is lost and `secretflow.shutdown` would hang or end the process, so
+    nothing is closed: the process must end itself at once.
 
     Raises:
         PortUnavailable: the own port is taken.
@@ -32,11 +32,13 @@ def cluster(
     import secretflow as sf
 
     engine_adapter.install()
-    members = {
-        party: {"address": address, "listen_addr": address} for party, address in addresses.items()
-    }
+    members = {}
+    for party, address in addresses.items():
+        members[party] = {"address": address, "listen_addr": address}
+    patience_seconds = _PATIENCE_SECONDS
     if listening:
         members[self_party]["listen_addr"] = listening.fed
+        patience_seconds = listening.patience_seconds
     try:
         sf.init(
             cluster_config={"parties": members, "self_party": self_party},
@@ -48,7 +50,6 @@ def cluster(
     except RuntimeError as error:
         raise PortUnavailable(party=self_party, detail=str(error)) from None
     engine_adapter.keep_running_on_error()
-    patience_seconds = listening.patience_seconds if listening else _PATIENCE_SECONDS
     for party, address in addresses.items():
         if party != self_party:
             _wait_for(party, address, patience_seconds)
@@ -57,7 +58,7 @@ def cluster(
 
 
 def _wait_for(party: str, address: str, patience_seconds: float) -> None:
-    """SecretFlow does not wait for its peers: a first message to an absent one would fail after a minute."""
+    """Wait until a peer listens: SecretFlow's message to an absent one fails after a minute."""
     host, port = address.rsplit(":", 1)
     deadline = time.monotonic() + patience_seconds
     while True:

@@ -1,11 +1,11 @@
-"""Model folders: each party's own shares or parameters, and a manifest that says what they belong to."""
+"""Model folders: each party's own shares or parameters, and a manifest that says whose they are."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -19,7 +19,7 @@ class Manifest:
     """What a model is. Everything but ``party`` and ``files`` is the same at every party.
 
     Attributes:
-        model_id: names the training that made it; the folders of all parties must have the same one.
+        model_id: names the training that made it; all parties' folders must have the same one.
         features: ``{party: [columns]}`` in the order of the weights, parties sorted.
         party: whose part it is, as `save_manifest` was told.
         files: SHA-256 of each of the own party's files.
@@ -39,9 +39,8 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 of the part that all parties share."""
-        shared = {
-            key: value for key, value in asdict(self).items() if key not in ("party", "files")
-        }
+        shared = asdict(self)
+        del shared["party"], shared["files"]
         return _sha256(json.dumps(shared, sort_keys=True).encode())
 
     def check_use(
@@ -63,10 +62,11 @@ class Manifest:
 
 
 def save_manifest(folder: Path, manifest: Manifest, party: str) -> None:
-    """Write the manifest over all files of the folder, which are the ``party``'s part of the model."""
+    """Write the manifest of the ``party``'s part of a model, which is all files of the folder."""
     files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
-    fields = asdict(manifest) | {"party": party, "files": files}
-    text = json.dumps(fields | {"digest": _digest(fields)}, indent=2, ensure_ascii=False)
+    fields = asdict(replace(manifest, party=party, files=files))
+    signed = {**fields, "digest": _digest(fields)}
+    text = json.dumps(signed, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -76,30 +76,31 @@ def load_manifest(folder: Path, party: str) -> Manifest:
     Raises:
         MissingFile: there is no model in the folder.
         ModelDamaged: the manifest or a file is not what training wrote.
-        ModelMismatch: it is another party's part; with its shares the numbers would be wrong, silently.
+        ModelMismatch: it is another party's part, whose shares would give wrong numbers silently.
     """
     if not (folder / MANIFEST).is_file():
         raise MissingFile(f"{party}: model_path holds no model.", party=party, detail=str(folder))
     damaged = ModelDamaged(f"{party}: the model's manifest was changed.", party=party)
     try:
         fields = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-        if fields.pop("digest") != _digest(fields):
-            raise damaged
+        written_digest = fields.pop("digest")
+        digest = _digest(fields)
         manifest = Manifest(**fields)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None
+    if written_digest != digest:
+        raise damaged
     if manifest.party != party:
         raise ModelMismatch(
             f"{party}: model_path holds another party's part of the model.",
             party=party,
             hint="Put each party's part back into the folder of that party.",
         )
-    for name, digest in manifest.files.items():
+    for name, file_digest in manifest.files.items():
         path = folder / name
-        if not path.is_file() or _sha256(path.read_bytes()) != digest:
-            raise ModelDamaged(
-                f"{party}: a file of the model was changed or is missing.", party=party
-            )
+        if not path.is_file() or _sha256(path.read_bytes()) != file_digest:
+            problem = f"{party}: a file of the model was changed or is missing."
+            raise ModelDamaged(problem, party=party)
     return manifest
 
 
@@ -118,4 +119,6 @@ def _sha256(data: bytes) -> str:
 
 
 def _text(value: Any) -> str:
-    return " and ".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " and ".join(value)
+    return str(value)

@@ -13,8 +13,8 @@ _sink: Sink | None = None  # pylint: disable=invalid-name  # a job process sets 
 
 
 def bind_status_sink(sink: Sink | None) -> None:
-    """Set where `_publish_status` sends to in this process; a job process has one sink for its whole life."""
-    global _sink  # pylint: disable=global-statement  # one process is one job: nothing to share it with
+    """Set where `_publish_status` sends to in this process, which is one job with one sink."""
+    global _sink  # pylint: disable=global-statement
     _sink = sink
 
 

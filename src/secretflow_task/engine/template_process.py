@@ -11,7 +11,8 @@ from secretflow_task.engine import job_process  # noqa: F401  # pylint: disable=
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-# `kill %1` signals the whole process group. The node lets its jobs end first, which need the template.
+# `kill %1` signals the whole process group. The node lets its jobs end first, which need the
+# template.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
