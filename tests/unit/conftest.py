@@ -48,7 +48,7 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
     """The registry of task types; what a test registers is gone afterwards."""
-    TaskDispatcher.list_supported_tasks()
+    TaskDispatcher.load_bodies()
     own = dict(TaskDispatcher.TASK_REGISTRY)
     monkeypatch.setattr(TaskDispatcher, "TASK_REGISTRY", own)
     return own

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Iterable, Iterator, Literal, Mapping, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from secretflow_task.contract.errors import InvalidTaskConfig
@@ -68,6 +68,17 @@ SavesModel = Annotated[PathText | PartyPaths, PathRole("save")]
 Report = Annotated[PathText, PathRole("write")]
 PartyColumns = dict[PartyName, list[str]]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if not names:
+        raise ValueError("name one column or more, or leave it out")
+    if len(set(names)) < len(names):
+        raise ValueError("a column is named twice")
+    return names
+
+
+ColumnNames = Annotated[list[str], AfterValidator(_distinct)]
 
 
 def check_same_parties(**fields: Iterable[str]) -> None:

@@ -1,10 +1,14 @@
-"""The registry of task types, and the way from a ``task_type`` to its function."""
+"""The registry of task types, and the way from a ``task_type`` to its function.
+
+Every process knows what the task types declare (`jobs.declared`); a job process imports their bodies too, by name.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import dataclass
+import pkgutil
+from dataclasses import dataclass, replace
 from typing import Any, Callable, ClassVar, Mapping
 
 from secretflow_task.contract.errors import DeviceInitError, InvalidTaskConfig, UnknownTaskType
@@ -16,23 +20,29 @@ PrepareFunction = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What a task type declares.
+    """A task type: what it declares and, in a job process, its body.
 
     Attributes:
         task_type: its name in requests.
-        function: ``(devices, config) -> result`` of the own party.
+        function: ``(devices, config) -> result`` of the own party; None until the body is imported.
         config: the model that its ``task_config`` must fit; None takes any mapping.
         needs: the devices besides the PYUs, of ``spu`` and ``heu``.
         prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers, first of all.
         own_cluster: the task brings its own cluster; none is made for it.
+        summary: one sentence that says what it does.
+        family: which of the task types belong together.
+        body: the module that registers the function.
     """
 
     task_type: str
-    function: TaskFunction
+    function: TaskFunction | None = None
     config: type[TaskConfig] | None = None
     needs: tuple[str, ...] = ()
     prepare: PrepareFunction | None = None
     own_cluster: bool = False
+    summary: str = ""
+    family: str = ""
+    body: str = ""
 
     def parse(self, task_config: Any) -> Any:
         """Validate a ``task_config`` (with or without its ``task_type``); a parsed one is returned as it is.
@@ -47,16 +57,28 @@ class Task:
         values = {key: value for key, value in task_config.items() if key != "task_type"}
         return parse(self.config, values, self.task_type)
 
-    @property
-    def summary(self) -> str:
-        """The first sentence of the function's docstring."""
-        return (self.function.__doc__ or "").strip().split("\n")[0]
-
 
 class TaskDispatcher:
     """Routes a task type to its function."""
 
     TASK_REGISTRY: ClassVar[dict[str, Task]] = {}
+
+    @classmethod
+    def declare(
+        cls,
+        task_type: str,
+        config: type[TaskConfig],
+        *,
+        summary: str,
+        family: str,
+        body: str,
+        needs: tuple[str, ...] = (),
+    ) -> None:
+        """Make a task type known; `register_task` in the module ``body`` gives it its function."""
+        cls._refuse_taken(task_type)
+        cls.TASK_REGISTRY[task_type] = Task(
+            task_type, config=config, needs=needs, summary=summary, family=family, body=body
+        )
 
     @classmethod
     def register_task(
@@ -68,31 +90,51 @@ class TaskDispatcher:
         prepare: PrepareFunction | None = None,
         own_cluster: bool = False,
     ) -> Callable[[TaskFunction], TaskFunction]:
-        """Register the decorated function as ``task_type``; `ValueError` if the name is taken."""
+        """Register the decorated function as ``task_type``; `ValueError` if the name is taken.
+
+        A task type that is declared has its config and devices from there; any other has those given here.
+        """
 
         def register(function: TaskFunction) -> TaskFunction:
-            if task_type in cls.TASK_REGISTRY:
-                raise ValueError(f"task type {task_type!r} is registered already")
-            cls.TASK_REGISTRY[task_type] = Task(
-                task_type, function, config, needs, prepare, own_cluster
-            )
+            declared = cls.TASK_REGISTRY.get(task_type)
+            if declared and declared.body == function.__module__ and not declared.function:
+                task = replace(declared, function=function, prepare=prepare)
+            else:
+                cls._refuse_taken(task_type)
+                summary = (function.__doc__ or "").strip().partition("\n")[0]
+                task = Task(task_type, function, config, needs, prepare, own_cluster, summary)
+            cls.TASK_REGISTRY[task_type] = task
             return function
 
         return register
 
     @classmethod
     def get(cls, task_type: str) -> Task:
-        """The task of that name.
+        """The task of that name, with what it declares.
 
         Raises:
             UnknownTaskType: there is none; the message names the nearest.
         """
-        cls._load()
+        cls._declare_all()
         if task_type not in cls.TASK_REGISTRY:
             near = difflib.get_close_matches(task_type, cls.TASK_REGISTRY, n=1)
             guess = f" Did you mean {near[0]!r}?" if near else ""
             raise UnknownTaskType(f"There is no task type {task_type!r}.{guess}")
         return cls.TASK_REGISTRY[task_type]
+
+    @classmethod
+    def with_body(cls, task_type: str) -> Task:
+        """The task of that name with its function, whose module is imported if need be."""
+        task = cls.get(task_type)
+        if task.function is None:
+            importlib.import_module(task.body)
+        return cls.TASK_REGISTRY[task_type]
+
+    @classmethod
+    def load_bodies(cls) -> None:
+        """Import the body of every task type, as a job's template does."""
+        for task_type in cls.list_supported_tasks():
+            cls.with_body(task_type)
 
     @classmethod
     def dispatch(cls, task_type: str, devices: Any, task_config: Any) -> dict[str, Any]:
@@ -105,7 +147,8 @@ class TaskDispatcher:
             UnknownTaskType, InvalidTaskConfig, DeviceInitError: before anything runs.
             WorkerError: what the task raises.
         """
-        task = cls.get(task_type)
+        task = cls.with_body(task_type)
+        assert task.function is not None
         config = task.parse(task_config)
         lacking = [name for name in getattr(config, "needs", task.needs) if name not in devices]
         if lacking:
@@ -121,10 +164,17 @@ class TaskDispatcher:
     @classmethod
     def list_supported_tasks(cls) -> list[str]:
         """The names of all task types, sorted."""
-        cls._load()
+        cls._declare_all()
         return sorted(cls.TASK_REGISTRY)
 
+    @classmethod
+    def _refuse_taken(cls, task_type: str) -> None:
+        if task_type in cls.TASK_REGISTRY:
+            raise ValueError(f"task type {task_type!r} is registered already")
+
     @staticmethod
-    def _load() -> None:
-        # By name: the jobs import this module to register themselves.
-        importlib.import_module("secretflow_task.jobs")
+    def _declare_all() -> None:
+        # By name: the declarations import this module to make themselves known.
+        declared = importlib.import_module("secretflow_task.jobs.declared")
+        for module in pkgutil.iter_modules(declared.__path__, f"{declared.__name__}."):
+            importlib.import_module(module.name)

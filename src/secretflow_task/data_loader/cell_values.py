@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from secretflow_task.contract.cells import MISSING_TEXT
 from secretflow_task.data_loader.arrow_types import is_text
 
 if TYPE_CHECKING:
@@ -11,28 +12,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-# What pandas reads as missing too, so that a file means the same here and in a notebook.
-MISSING_TEXT = (
-    "",
-    "NA",
-    "N/A",
-    "NaN",
-    "nan",
-    "NULL",
-    "null",
-    "None",
-    "<NA>",
-    "n/a",
-    "#N/A",
-    "#NA",
-    "#N/A N/A",
-    "-NaN",
-    "-nan",
-    "1.#IND",
-    "1.#QNAN",
-    "-1.#IND",
-    "-1.#QNAN",
-)
 _TRUE_TEXT = ("True", "TRUE", "true")
 _FALSE_TEXT = ("False", "FALSE", "false")
 

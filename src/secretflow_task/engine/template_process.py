@@ -17,7 +17,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 engine_adapter.preload()
-TaskDispatcher.list_supported_tasks()  # imports the jobs
+TaskDispatcher.load_bodies()
 # A job's collector would walk, and so copy, the engine's whole heap at every shutdown.
 gc.collect()
 gc.freeze()

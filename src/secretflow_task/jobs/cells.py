@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
 
+from secretflow_task.contract.cells import MISSING_TEXT
 from secretflow_task.contract.errors import BadColumnType, EmptyColumn, NonFiniteValues, ValueRange
-from secretflow_task.data_loader.cell_values import MISSING_TEXT
 from secretflow_task.data_loader.table import Table
 
 if TYPE_CHECKING:

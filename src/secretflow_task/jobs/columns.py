@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Callable, Collection, Mapping, Sequence
-
-from pydantic import AfterValidator
+from typing import Any, Callable, Collection, Mapping, Sequence, TYPE_CHECKING
 
 from secretflow_task.contract.errors import (
     AmbiguousColumn,
@@ -26,15 +24,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-def _distinct(names: list[str]) -> list[str]:
-    if not names:
-        raise ValueError("name one column or more, or leave it out")
-    if len(set(names)) < len(names):
-        raise ValueError("a column is named twice")
-    return names
-
-
-ColumnNames = Annotated[list[str], AfterValidator(_distinct)]
 Facts = Mapping[str, Mapping[str, Any]]
 
 

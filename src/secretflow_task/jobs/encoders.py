@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Collection, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any, Collection
 
 from secretflow_task.contract.errors import (
     ConstantColumn,
@@ -15,8 +13,12 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import UNSEEN, Cell, cells, empty_column, raw_cells
-from secretflow_task.jobs.columns import ColumnNames
-from secretflow_task.jobs.transformation import Fitted, TransformConfig
+from secretflow_task.jobs.declared.transformation import (
+    EncoderConfig,
+    LabelEncoderConfig,
+    OnehotEncoderConfig,
+)
+from secretflow_task.jobs.transformation import Fitted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,48 +29,9 @@ _MOST_OUTPUTS = 1000  # columns that one column becomes
 _RARE = "_infrequent_sklearn"
 
 
-class EncoderConfig(TransformConfig):
-    """The part that the encoders' ``task_config`` has."""
-
-    columns: ColumnNames | None = Field(
-        None, description="What to encode; every text column but ids and label if absent."
-    )
-
-    def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
-        """The text columns: a number may be a category, but only the request can know."""
-        return table.text_columns(left_out)
-
-
-class LabelEncoderConfig(EncoderConfig):
-    """``task_config`` of `label_encoder`."""
-
-
-class OnehotEncoderConfig(EncoderConfig):
-    """``task_config`` of `onehot_encoder`; the options are scikit-learn's."""
-
-    drop: Literal["first", "if_binary"] | None = Field(
-        None,
-        description="Leave out the first category's column: of every column, or of binary ones.",
-    )
-    min_frequency: int | float | None = Field(
-        None,
-        description="Rarer categories share a column: a number of rows, or below 1 a share of them.",
-    )
-    max_categories: int | None = Field(
-        None, ge=1, description="At most so many columns of each column."
-    )
-    handle_unknown: Literal["error", "ignore", "infrequent_if_exist"] = Field(
-        "error", description="What a category is that is new to a fitted encoder."
-    )
-
-    @model_validator(mode="after")
-    def _frequency(self) -> OnehotEncoderConfig:
-        least = self.min_frequency
-        if least is not None and (least < 1 if isinstance(least, int) else not 0 < least < 1):
-            raise ValueError(
-                "min_frequency must be a number of rows from 1 or a share between 0 and 1"
-            )
-        return self
+def text_columns(_config: EncoderConfig, table: Table, left_out: Collection[str]) -> list[str]:
+    """What is encoded where the request names no columns: a number may be a category, but only it can know."""
+    return table.text_columns(left_out)
 
 
 def fit_labels(table: Table, name: str, _config: LabelEncoderConfig) -> Fitted:

@@ -8,69 +8,20 @@ anyway.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Mapping
-
-from pydantic import Field, model_validator
+from typing import Any, Callable, Mapping, TYPE_CHECKING
 
 from secretflow_task.contract.errors import BadLabel, RowCountMismatch, TooFewRows
-from secretflow_task.contract.task_config import ColumnAt, TaskConfig, Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.jobs.declared.evaluation import (
+    BiclassificationEvalConfig,
+    EvaluationConfig,
+    RegressionEvalConfig,
+)
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-
-
-class EvaluationConfig(TaskConfig):
-    """What the requests of all evaluations have in common."""
-
-    figures: ClassVar[str]
-
-    label: ColumnAt = Field(description="The true values: {party, path, column}.")
-    prediction: ColumnAt = Field(
-        description="The predictions, at the same party: {party, path, column}."
-    )
-    bucket_size: int = Field(
-        10, ge=2, le=1000, description="Rows of the tables, or bins of the histogram."
-    )
-    share: bool = Field(False, description="Show the figures (no table) to all parties.")
-
-    @model_validator(mode="after")
-    def _one_party(self) -> EvaluationConfig:
-        if self.label.party != self.prediction.party:
-            raise ValueError(
-                "prediction must lie at the label's party: make it the receiver of the prediction"
-            )
-        return self
-
-    def reveals(self) -> list[Use]:
-        """Nothing, or the figures to the other parties if they are shared."""
-        what = f"{self.figures} and the other figures of the evaluation"
-        return [Use("every other party", "", (self.label.column,), what)] if self.share else []
-
-
-class BiclassificationEvalConfig(EvaluationConfig):
-    """``task_config`` of `biclassification_eval`."""
-
-    figures = "AUC, KS"
-
-    label: ColumnAt = Field(description="The true label, 0 or 1: {party, path, column}.")
-    prediction: ColumnAt = Field(
-        description="The predicted score, at the same party: {party, path, column}."
-    )
-    bucket_size: int = Field(
-        10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables."
-    )
-    threshold: float = Field(0.5, description="Scores from here on count as predicted 1.")
-
-
-class RegressionEvalConfig(EvaluationConfig):
-    """``task_config`` of `regression_eval`."""
-
-    figures = "MSE, R2"
-
-    bucket_size: int = Field(10, ge=2, le=1000, description="Bins of the residuals' histogram.")
 
 
 @dataclass(frozen=True)
@@ -130,9 +81,7 @@ def _check_values(run: Run, _config: RegressionEvalConfig, own: EvaluationInput)
         raise TooFewRows(f"{run.party}: an evaluation needs two rows or more.", party=run.party)
 
 
-@TaskDispatcher.register_task(
-    "biclassification_eval", config=BiclassificationEvalConfig, prepare=prepare_biclassification
-)
+@TaskDispatcher.register_task("biclassification_eval", prepare=prepare_biclassification)
 def execute_biclassification_eval(
     devices: Devices, task_config: BiclassificationEvalConfig
 ) -> dict[str, Any]:
@@ -145,9 +94,7 @@ def execute_biclassification_eval(
     return _result(devices, task_config, figures, rows=len(own.label), tables=tables)
 
 
-@TaskDispatcher.register_task(
-    "regression_eval", config=RegressionEvalConfig, prepare=prepare_regression
-)
+@TaskDispatcher.register_task("regression_eval", prepare=prepare_regression)
 def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig) -> dict[str, Any]:
     """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the residuals."""
     own: EvaluationInput | None = devices.run.inputs

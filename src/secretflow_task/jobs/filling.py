@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, Literal, Union
-
-from pydantic import Field, model_validator
+from typing import Any, Collection
 
 from secretflow_task.contract.errors import BadColumnType
 from secretflow_task.data_loader.arrow_types import is_text
-from secretflow_task.data_loader.cell_values import MISSING_TEXT
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import (
     INTEGER,
@@ -19,63 +16,17 @@ from secretflow_task.jobs.cells import (
     present_numbers,
     raw_cells,
 )
-from secretflow_task.jobs.columns import ColumnNames
-from secretflow_task.jobs.transformation import Fitted, TransformConfig
-
-Fill = Union[int, float, str]
+from secretflow_task.jobs.declared.transformation import Fill, FillnaConfig
+from secretflow_task.jobs.transformation import Fitted
 
 
-class FillnaConfig(TransformConfig):
-    """``task_config`` of `fillna`."""
-
-    columns: ColumnNames | None = Field(
-        None,
-        description="What to fill; if absent, all but ids and label: columns of numbers for mean, median or "
-        "a number, of text for a text, any for most_frequent.",
-    )
-    strategy: Literal["constant", "mean", "median", "most_frequent"] = Field(
-        "mean", description="What an empty cell gets."
-    )
-    fill_value: Fill | dict[str, Fill] | None = Field(
-        None, description="For constant: one value for all columns, or {column: value}."
-    )
-
-    @model_validator(mode="after")
-    def _value(self) -> FillnaConfig:
-        if (self.strategy == "constant") != (self.fill_value is not None):
-            raise ValueError("fill_value goes with strategy constant and with no other")
-        each = self.fill_value
-        if isinstance(each, dict) and not each:
-            raise ValueError("fill_value names no column")
-        if isinstance(each, dict) and self.columns is not None and set(self.columns) != set(each):
-            raise ValueError("columns and fill_value must name the same columns")
-        if any(text.strip() in MISSING_TEXT for text in self._fills() if isinstance(text, str)):
-            raise ValueError("fill_value must not be a text that stands for an empty cell")
-        return self
-
-    def wanted(self) -> list[str] | None:
-        """The columns, which the values to fill with may name too."""
-        return self.columns or (
-            list(self.fill_value) if isinstance(self.fill_value, dict) else None
-        )
-
-    def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
-        """The columns that can be filled so."""
-        if self.strategy == "most_frequent":
-            return [name for name in table.columns if name not in left_out]
-        text = isinstance(self.fill_value, str)
-        return table.text_columns(left_out) if text else table.numeric_columns(left_out)
-
-    def fill_of(self, name: str) -> Fill:
-        """The constant of a column."""
-        value = self.fill_value[name] if isinstance(self.fill_value, dict) else self.fill_value
-        assert value is not None
-        return value
-
-    def _fills(self) -> list[Fill]:
-        if isinstance(self.fill_value, dict):
-            return list(self.fill_value.values())
-        return [] if self.fill_value is None else [self.fill_value]
+def fillable_columns(config: FillnaConfig, table: Table, left_out: Collection[str]) -> list[str]:
+    """What can be filled as the request says, where it names no columns."""
+    if config.strategy == "most_frequent":
+        return [name for name in table.columns if name not in left_out]
+    if isinstance(config.fill_value, str):
+        return table.text_columns(left_out)
+    return table.numeric_columns(left_out)
 
 
 def fit_fill(table: Table, name: str, config: FillnaConfig) -> Fitted:

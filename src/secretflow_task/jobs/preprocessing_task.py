@@ -6,40 +6,34 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
 from secretflow_task.contract.errors import TooFewRows
-from secretflow_task.contract.task_config import (
-    Reads,
-    Share,
-    Strict,
-    TaskConfig,
-    Use,
-    Writes,
-    check_same_parties,
-)
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import cells
 from secretflow_task.jobs.columns import check_rows
-from secretflow_task.jobs.encoders import (
+from secretflow_task.jobs.declared.splitting import TrainTestSplitConfig
+from secretflow_task.jobs.declared.transformation import (
+    BinningConfig,
+    FillnaConfig,
     LabelEncoderConfig,
+    MinMaxScalerConfig,
     OnehotEncoderConfig,
+    StandardScalerConfig,
+)
+from secretflow_task.jobs.encoders import (
     encode_labels,
     encode_onehot,
     fit_labels,
     fit_onehot,
+    text_columns,
 )
-from secretflow_task.jobs.filling import FillnaConfig, fill, fit_fill, missing_count
+from secretflow_task.jobs.filling import fill, fillable_columns, fit_fill, missing_count
 from secretflow_task.jobs.transformation import (
     Transformed,
     prepare_transformation,
     write_transformed,
 )
 from secretflow_task.jobs.transformers import (
-    BinningConfig,
-    MinMaxScalerConfig,
-    StandardScalerConfig,
     bin_counts,
     bin_index,
     fit_bins,
@@ -53,46 +47,6 @@ if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
-
-
-class StratifyBy(Strict):
-    """The label whose shares both parts keep."""
-
-    party: str = Field(description="Who has the label.")
-    column: str = Field(description="Its name.")
-
-
-class TrainTestSplitConfig(TaskConfig):
-    """``task_config`` of `train_test_split`."""
-
-    input_data: Reads = Field(description="The aligned table of each party.")
-    train_data: Writes = Field(description="Where each party writes its training rows.")
-    test_data: Writes = Field(description="Where each party writes its test rows.")
-    train_size: Share = Field(0.8, description="Share of the rows that train_data gets.")
-    seed: int = Field(
-        0, ge=0, lt=2**32, description="The same seed and tables give the same split."
-    )
-    stratify: StratifyBy | None = Field(
-        None, description="Keep the shares of this label in both parts."
-    )
-
-    @model_validator(mode="after")
-    def _same_parties(self) -> TrainTestSplitConfig:
-        check_same_parties(
-            input_data=self.input_data, train_data=self.train_data, test_data=self.test_data
-        )
-        if self.stratify and self.stratify.party not in self.input_data:
-            raise ValueError(f"stratify.party is {self.stratify.party}, who is not in input_data")
-        return self
-
-    def reveals(self) -> list[Use]:
-        """The row count, and with ``stratify`` a choice of rows that depends on the label."""
-        uses = [Use(party, "", (), "number of rows") for party in self.parties()]
-        if self.stratify is None:
-            return uses
-        what = "which rows are for training, drawn in private within the groups of the label"
-        others = [party for party in self.parties() if party != self.stratify.party]
-        return uses + [Use(party, "", (self.stratify.column,), what) for party in others]
 
 
 @dataclass(frozen=True)
@@ -119,9 +73,7 @@ def prepare_split(run: Run, config: TrainTestSplitConfig) -> SplitInput:
     return SplitInput(table, chosen)
 
 
-@TaskDispatcher.register_task(
-    "train_test_split", config=TrainTestSplitConfig, prepare=prepare_split
-)
+@TaskDispatcher.register_task("train_test_split", prepare=prepare_split)
 def execute_train_test_split(devices: Devices, task_config: TrainTestSplitConfig) -> dict[str, Any]:
     """Split aligned tables into the same training and test rows at every party."""
     run, config = devices.run, task_config
@@ -196,9 +148,7 @@ def _groups(table: Table, column: str) -> Array:
 
 
 @TaskDispatcher.register_task(
-    "standard_scaler",
-    config=StandardScalerConfig,
-    prepare=prepare_transformation("standard_scaler", fit_standard, standardize),
+    "standard_scaler", prepare=prepare_transformation("standard_scaler", fit_standard, standardize)
 )
 def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig) -> dict[str, Any]:
     """Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its owner."""
@@ -206,9 +156,7 @@ def execute_standard_scaler(devices: Devices, task_config: StandardScalerConfig)
 
 
 @TaskDispatcher.register_task(
-    "min_max_scaler",
-    config=MinMaxScalerConfig,
-    prepare=prepare_transformation("min_max_scaler", fit_min_max, scale_to_range),
+    "min_max_scaler", prepare=prepare_transformation("min_max_scaler", fit_min_max, scale_to_range)
 )
 def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) -> dict[str, Any]:
     """Scale columns to a range, as scikit-learn does, each at its owner."""
@@ -217,8 +165,7 @@ def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) ->
 
 @TaskDispatcher.register_task(
     "label_encoder",
-    config=LabelEncoderConfig,
-    prepare=prepare_transformation("label_encoder", fit_labels, encode_labels),
+    prepare=prepare_transformation("label_encoder", fit_labels, encode_labels, text_columns),
 )
 def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> dict[str, Any]:
     """Replace categories by their place in sorted order, as scikit-learn does, each column at its owner."""
@@ -229,8 +176,7 @@ def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> 
 
 @TaskDispatcher.register_task(
     "onehot_encoder",
-    config=OnehotEncoderConfig,
-    prepare=prepare_transformation("onehot_encoder", fit_onehot, encode_onehot),
+    prepare=prepare_transformation("onehot_encoder", fit_onehot, encode_onehot, text_columns),
 )
 def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -> dict[str, Any]:
     """Replace a column by one of 0 and 1 for each category, as scikit-learn does, at its owner."""
@@ -240,7 +186,7 @@ def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -
 
 
 @TaskDispatcher.register_task(
-    "binning", config=BinningConfig, prepare=prepare_transformation("binning", fit_bins, bin_index)
+    "binning", prepare=prepare_transformation("binning", fit_bins, bin_index)
 )
 def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, Any]:
     """Replace numbers by the index of their bin, with the bins of pandas, each column at its owner."""
@@ -250,7 +196,7 @@ def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, A
 
 
 @TaskDispatcher.register_task(
-    "fillna", config=FillnaConfig, prepare=prepare_transformation("fillna", fit_fill, fill)
+    "fillna", prepare=prepare_transformation("fillna", fit_fill, fill, fillable_columns)
 )
 def execute_fillna(devices: Devices, task_config: FillnaConfig) -> dict[str, Any]:
     """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its owner."""

@@ -14,24 +14,14 @@ import secrets
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence
+from typing import Any, Mapping, Sequence, TYPE_CHECKING
 from urllib.parse import quote
 
-from pydantic import Field, field_validator, model_validator
-
 from secretflow_task.contract.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
-from secretflow_task.contract.task_config import (
-    PartyColumns,
-    PartyName,
-    Reads,
-    TaskConfig,
-    Use,
-    Writes,
-    check_same_parties,
-)
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.csv_file import plain_rows
 from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.declared.psi import PsiConfig
 from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
 from secretflow_task.utils.log import get_logger
 
@@ -44,13 +34,6 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-# Names of older releases, and what runs instead.
-_OLDER_PROTOCOLS = {
-    "ECDH_PSI_2PC": "ECDH",
-    "KKRT_PSI_2PC": "KKRT",
-    "BC22_PSI_2PC": "RR22",  # BC22 is gone from SecretFlow
-    "ECDH_PSI_3PC": "ECDH",
-}
 _CURVES = {
     "25519": "CURVE_25519",
     "fourq": "CURVE_FOURQ",
@@ -66,98 +49,6 @@ _JOINS = {
     "full": "JOIN_TYPE_FULL_JOIN",
     "difference": "JOIN_TYPE_DIFFERENCE",
 }
-
-
-class PsiConfig(TaskConfig):
-    """``task_config`` of `psi`."""
-
-    keys: PartyColumns = Field(
-        description="The columns to join on, in matching order: {party: [columns]}."
-    )
-    input_paths: Reads = Field(description="The table of each party.")
-    output_paths: Writes = Field(description="Where each party that gets rows writes its own.")
-    receiver: PartyName = Field(description="The party that gets the rows in any case.")
-    protocol: Literal["RR22", "ECDH", "KKRT"] | None = Field(
-        None,
-        description="RR22 for two parties and ECDH for more unless set; older names are accepted.",
-    )
-    broadcast_result: bool = Field(True, description="Whether the other parties get the rows too.")
-    join: Literal["inner", "left", "right", "full", "difference"] = Field(
-        "inner",
-        description="Which rows are kept; left keeps all of the receiver's, right all of the other party's.",
-    )
-    curve: Literal["25519", "fourq", "sm2", "secp256k1"] = Field(
-        "fourq", description="Elliptic curve of ECDH."
-    )
-    allow_duplicates: bool = Field(False, description="Join every pair of rows with equal keys.")
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _current_name(cls, value: Any) -> Any:
-        name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
-        if name == "BC22_PSI_2PC":
-            log.warning(
-                "SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced"
-            )
-        return _OLDER_PROTOCOLS.get(name, name) if isinstance(name, str) else name
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> PsiConfig:
-        parties = set(self.input_paths)
-        getters = parties if self.broadcast_result else {self.receiver}
-        if len(parties) < 2:
-            raise ValueError(
-                f"input_paths names {' '.join(parties)} only; psi takes two parties or more"
-            )
-        check_same_parties(keys=self.keys, input_paths=parties)
-        if len({len(columns) for columns in self.keys.values()}) > 1 or not all(self.keys.values()):
-            raise ValueError(
-                "keys must name the same number of columns, one or more, for every party"
-            )
-        if any(len(set(columns)) < len(columns) for columns in self.keys.values()):
-            raise ValueError("keys must not name a column twice")
-        if self.receiver not in parties:
-            raise ValueError(f"receiver is {self.receiver}, who is not in input_paths")
-        if not getters <= set(self.output_paths) <= parties:
-            raise ValueError(
-                f"output_paths must name {' and '.join(sorted(getters))}, who get the rows"
-            )
-        if len(parties) > 2 and (self.join != "inner" or self.protocol not in (None, "ECDH")):
-            raise ValueError("with three or more parties join must be inner and protocol ECDH")
-        if len(parties) > 2 and self.allow_duplicates:
-            raise ValueError(
-                "with three or more parties the keys must be unique: leave allow_duplicates out"
-            )
-        if self.join != "inner" and not self.broadcast_result:
-            raise ValueError(
-                "a join other than inner gives rows to both parties: leave broadcast_result true"
-            )
-        return self
-
-    @property
-    def getters(self) -> list[str]:
-        """The parties that get rows, sorted."""
-        return sorted(self.input_paths) if self.broadcast_result else [self.receiver]
-
-    @property
-    def used_protocol(self) -> str:
-        """The PSI protocol that runs."""
-        return self.protocol or ("RR22" if len(self.input_paths) == 2 else "ECDH")
-
-    def outputs(self) -> list[Use]:
-        """The files that the task writes: only for the parties that get rows."""
-        return [use for use in super().outputs() if use.party in self.getters]
-
-    def reveals(self) -> list[Use]:
-        """Which of its rows are common, and how many, to every party that gets rows; all count the keys."""
-        counted = "how many keys each of the others has"
-        what = "which of its own rows the other parties have too, and their number"
-        if self.join != "inner":
-            what += "; the number of the other party's rows without a match"
-        if self.allow_duplicates:
-            what += "; how often the other party has each of its keys"
-        uses = [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
-        return uses + [Use(party, "", (), counted) for party in self.parties()]
 
 
 @dataclass(frozen=True)
@@ -180,7 +71,7 @@ def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
     return PsiInput(table, keys)
 
 
-@TaskDispatcher.register_task("psi", config=PsiConfig, needs=("spu",), prepare=prepare_psi)
+@TaskDispatcher.register_task("psi", prepare=prepare_psi)
 def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
     """Find the rows that the parties have in common, without showing each other the rest."""
     run, config = devices.run, task_config

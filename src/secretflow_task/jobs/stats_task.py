@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Collection, Iterator
 
-from pydantic import Field
-
 from secretflow_task.contract.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
 from secretflow_task.contract.requests import Protocol
-from secretflow_task.contract.task_config import PartyColumns, Reads, Report, TaskConfig, Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.arrow_types import is_text
 from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.columns import ColumnNames, Features, agree_on_features, own_features
+from secretflow_task.jobs.columns import Features, agree_on_features, own_features
+from secretflow_task.jobs.declared.statistics import (
+    CorrelationConfig,
+    StatisticsConfig,
+    TableStatisticsConfig,
+    VifConfig,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,27 +32,6 @@ _COLLINEAR = 1e-5  # eigenvalues below cannot be told from 0 in fixed-point numb
 _INVOLVED = 1e-4  # a column's share in a collinear combination
 
 
-class StatisticsConfig(TaskConfig):
-    """The part that every ``task_config`` of this module has."""
-
-    input_data: Reads = Field(description="The table of each party.")
-    columns: ColumnNames | None = Field(
-        None, description="Which columns; every numeric column but ids and label if absent."
-    )
-    ids: PartyColumns | None = Field(
-        None, description="Columns that are left out: {party: [columns]}."
-    )
-    output_report: Report | None = Field(
-        None, description="Where each party writes its result as JSON."
-    )
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count to all."""
-        return [
-            Use(party, "", (), "names of the columns, number of rows") for party in self.parties()
-        ]
-
-
 def reported(run: Run, config: StatisticsConfig, content: dict[str, Any]) -> dict[str, Any]:
     """The content with, where it is asked for, the path of the report that it is written to."""
     if config.output_report is None or run.party not in config.input_data:
@@ -58,21 +40,6 @@ def reported(run: Run, config: StatisticsConfig, content: dict[str, Any]) -> dic
         **content,
         "output_report": {run.party: run.write_report(content, config.output_report)},
     }
-
-
-class TableStatisticsConfig(StatisticsConfig):
-    """``task_config`` of `table_statistics`."""
-
-    columns: ColumnNames | None = Field(None, description="Which columns; all but ids if absent.")
-    share: bool = Field(False, description="Show all statistics to all parties.")
-
-    def reveals(self) -> list[Use]:
-        """Column names, and with ``share`` the statistics."""
-        names = tuple(self.columns or ())
-        if self.share:
-            everyone = [*self.parties(), "every other party"]
-            return [Use(party, "", names, "all statistics of all columns") for party in everyone]
-        return [Use(party, "", names, "names of the columns") for party in self.parties()]
 
 
 @dataclass(frozen=True)
@@ -112,9 +79,7 @@ def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
     return own
 
 
-@TaskDispatcher.register_task(
-    "table_statistics", config=TableStatisticsConfig, prepare=prepare_statistics
-)
+@TaskDispatcher.register_task("table_statistics", prepare=prepare_statistics)
 def execute_table_statistics(
     devices: Devices, task_config: TableStatisticsConfig
 ) -> dict[str, Any]:
@@ -230,25 +195,6 @@ def _datatype_of_numbers(cells: pa.ChunkedArray) -> str | None:
     return next((str(kind) for kind in kinds if fits(whole, kind)), "float64")
 
 
-class CorrelationConfig(StatisticsConfig):
-    """``task_config`` of `pearson_correlation`."""
-
-    def reveals(self) -> list[Use]:
-        """The matrix, to all."""
-        what = "the correlation of every two columns, of all parties"
-        return super().reveals() + [Use(party, "", (), what) for party in self.parties()]
-
-
-class VifConfig(CorrelationConfig):
-    """``task_config`` of `vif`."""
-
-    def reveals(self) -> list[Use]:
-        """What it is computed from, and the result."""
-        return super().reveals() + [
-            Use(party, "", (), "the VIF of every column") for party in self.parties()
-        ]
-
-
 def prepare_correlation(run: Run, config: CorrelationConfig) -> Features:
     """Read the own columns and bring them to unit length.
 
@@ -358,9 +304,7 @@ def row_chunks(rows: int, columns: int) -> Iterator[tuple[float, slice]]:
         yield first / rows, slice(first, min(first + size, rows))
 
 
-@TaskDispatcher.register_task(
-    "pearson_correlation", config=CorrelationConfig, needs=("spu",), prepare=prepare_correlation
-)
+@TaskDispatcher.register_task("pearson_correlation", prepare=prepare_correlation)
 def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig) -> dict[str, Any]:
     """Correlate all columns of all parties; every party learns the whole matrix."""
     run = devices.run
@@ -371,7 +315,7 @@ def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig
     return {**reported(run, task_config, content), "columns_used": own.names[run.party]}
 
 
-@TaskDispatcher.register_task("vif", config=VifConfig, needs=("spu",), prepare=prepare_correlation)
+@TaskDispatcher.register_task("vif", prepare=prepare_correlation)
 def execute_vif(devices: Devices, task_config: VifConfig) -> dict[str, Any]:
     """Find by variance inflation factors which columns the others, of all parties, already tell."""
     run = devices.run

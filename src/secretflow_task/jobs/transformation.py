@@ -8,20 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping
 
-from pydantic import Field, model_validator
-
-from secretflow_task.contract.task_config import (
-    LoadsModel,
-    PartyColumns,
-    Reads,
-    SavesModel,
-    TaskConfig,
-    Use,
-    Writes,
-    check_same_parties,
-)
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.model_store import (
     Manifest,
@@ -29,7 +18,8 @@ from secretflow_task.engine.model_store import (
     load_manifest,
     save_manifest,
 )
-from secretflow_task.jobs.columns import ColumnNames, agree_on_features, check_rows, own_features
+from secretflow_task.jobs.columns import agree_on_features, check_rows, own_features
+from secretflow_task.jobs.declared.transformation import TransformConfig
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
@@ -38,54 +28,6 @@ if TYPE_CHECKING:
 Fitted = dict[str, Any]
 _PARAMETERS = "parameters.json"
 _MOST_SHOWN = 1000  # of a column's fitted values, in a result
-
-
-class TransformConfig(TaskConfig):
-    """The part that every transformation's ``task_config`` has."""
-
-    input_data: Reads = Field(description="The table of each party.")
-    output_data: Writes = Field(description="Where each party writes its transformed table.")
-    columns: ColumnNames | None = Field(
-        None, description="What to transform; every numeric column but ids and label if absent."
-    )
-    ids: PartyColumns | None = Field(
-        None, description="Columns that are left as they are: {party: [columns]}."
-    )
-    label: str | None = Field(None, description="A label column, which is left as it is.")
-    model_output: SavesModel | None = Field(None, description="Where to save what was fitted.")
-    model_path: LoadsModel | None = Field(
-        None, description="Apply what was fitted before instead of fitting."
-    )
-
-    @model_validator(mode="after")
-    def _fits_or_applies(self) -> TransformConfig:
-        check_same_parties(input_data=self.input_data, output_data=self.output_data)
-        fitted = {"columns", "model_output", *self.options()} & self.model_fields_set
-        if self.model_path and fitted:
-            raise ValueError(
-                f"model_path goes without {' and '.join(sorted(fitted))}, which the model has"
-            )
-        if not (self.wanted() or self.ids or self.label or self.model_path):
-            raise ValueError("give columns, or ids or label so that they are not transformed")
-        return self
-
-    def wanted(self) -> list[str] | None:
-        """The columns that the request names, in one way or another."""
-        return self.columns
-
-    def of_kind(self, table: Table, left_out: Collection[str]) -> list[str]:
-        """The columns of a table that are transformed when the request names none."""
-        return table.numeric_columns(left_out)
-
-    def options(self) -> dict[str, Any]:
-        """The keys that say how to fit."""
-        common = TransformConfig.model_json_schema()["properties"]
-        return {name: value for name, value in self if name not in common}
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count; what is fitted stays with the owner of the column."""
-        what = "names of the transformed columns, number of rows"
-        return [Use(party, "", (), what) for party in self.parties()]
 
 
 @dataclass(frozen=True)
@@ -108,16 +50,23 @@ class Transformed:
         return {name: describe(name) for name in self.fitted}
 
 
+def numeric_columns(_config: TransformConfig, table: Table, left_out: Collection[str]) -> list[str]:
+    """What most transformations transform where the request names no columns."""
+    return table.numeric_columns(left_out)
+
+
 def prepare_transformation(
     task_type: str,
     fit: Callable[[Table, str, Any], Fitted],
     apply: Callable[[Table, str, Fitted], Mapping[str, Any]],
+    of_kind: Callable[[Any, Table, Collection[str]], list[str]] = numeric_columns,
 ) -> Callable[[Run, TransformConfig], Transformed]:
     """Makes the ``prepare`` of a transformation.
 
     Args:
         fit: ``(table, column, config) -> fitted``, which must be JSON and all that ``apply`` needs.
         apply: ``(table, column, fitted) -> {column: values}``, which take the column's place.
+        of_kind: ``(config, table, columns to leave out) -> columns``, where the request names none.
     """
 
     def applied(table: Table, fitted: Mapping[str, Fitted]) -> Table:
@@ -133,7 +82,8 @@ def prepare_transformation(
             manifest, fitted = _load(run, config.model_path, task_type)
             after = applied(table, fitted)
             return Transformed(table, after, _agree_on_model(run, manifest, table), fitted)
-        own = own_features(table, config.wanted(), config.ids, config.label, config.of_kind)
+        usual = partial(of_kind, config)
+        own = own_features(table, config.wanted(), config.ids, config.label, usual)
         fitted = {name: fit(table, name, config) for name in own}
         after = applied(table, fitted)
         names, _ = agree_on_features(run, own, config.wanted(), rows=table.rows)

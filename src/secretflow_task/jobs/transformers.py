@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import ConstantColumn
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers, present_numbers
-from secretflow_task.jobs.transformation import Fitted, TransformConfig
+from secretflow_task.jobs.declared.transformation import (
+    BinningConfig,
+    MinMaxScalerConfig,
+    StandardScalerConfig,
+)
+from secretflow_task.jobs.transformation import Fitted
 
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
-
-
-class StandardScalerConfig(TransformConfig):
-    """``task_config`` of `standard_scaler`."""
-
-    with_mean: bool = Field(True, description="Subtract the mean.")
-    with_std: bool = Field(True, description="Divide by the standard deviation.")
-
-
-class MinMaxScalerConfig(TransformConfig):
-    """``task_config`` of `min_max_scaler`."""
-
-    feature_range: list[float] = Field(
-        [0.0, 1.0],
-        min_length=2,
-        max_length=2,
-        description="What the least and the greatest value become.",
-    )
-
-    @model_validator(mode="after")
-    def _rises(self) -> MinMaxScalerConfig:
-        if not self.feature_range[0] < self.feature_range[1]:
-            raise ValueError("feature_range must rise")
-        return self
-
-
-class BinningConfig(TransformConfig):
-    """``task_config`` of `binning`."""
-
-    method: Literal["quantile", "equal_width", "custom"] = Field(
-        "quantile",
-        description="Bins of as many rows each, of the same width, or between own split points.",
-    )
-    n_bins: int = Field(
-        10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide."
-    )
-    split_points: dict[str, list[float]] | None = Field(
-        None,
-        description="For custom: {column: [points]}, rising; a value on a point is in the lower bin.",
-    )
-
-    @model_validator(mode="after")
-    def _points(self) -> BinningConfig:
-        custom, given = self.method == "custom", self.split_points
-        if custom != bool(given):
-            raise ValueError("split_points go with method custom and with no other")
-        if custom and "n_bins" in self.model_fields_set:
-            raise ValueError("n_bins follows from split_points")
-        if given and self.columns is not None and set(self.columns) != set(given):
-            raise ValueError("columns and split_points must name the same columns")
-        for name, points in (given or {}).items():
-            if not points or any(low >= high for low, high in zip(points, points[1:])):
-                raise ValueError(f"split_points of {name!r} must be one or more and rise")
-        return self
-
-    def wanted(self) -> list[str] | None:
-        """The columns, which split points name too."""
-        return self.columns or (list(self.split_points) if self.split_points else None)
 
 
 def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitted:

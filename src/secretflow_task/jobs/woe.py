@@ -8,14 +8,15 @@ they were merged, these are right.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Sequence
+from typing import Any, Sequence, TYPE_CHECKING
+
+from secretflow_task.jobs.declared.woe import Method
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-Method = Literal["quantile", "eq_range", "chimerge"]
 FIRST_BINS = 100  # that chimerge starts from
 _CHI_LIMIT = (
     2.705543454095404  # neighbours further apart differ with p < 0.1 (one degree of freedom)

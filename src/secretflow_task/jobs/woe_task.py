@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
 from secretflow_task.contract.errors import (
     BadLabel,
     ConstantColumn,
@@ -19,7 +17,6 @@ from secretflow_task.contract.errors import (
     TooFewRows,
     TooManyCategories,
 )
-from secretflow_task.contract.task_config import PartyName, Use, Writes, check_same_parties
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers
@@ -29,8 +26,9 @@ from secretflow_task.jobs.columns import (
     own_features,
     reveal_to,
 )
-from secretflow_task.jobs.stats_task import StatisticsConfig, reported, row_chunks
-from secretflow_task.jobs.woe import Bins, Method, category_bins, merged, numeric_bins, woe_and_iv
+from secretflow_task.jobs.declared.woe import WoeConfig
+from secretflow_task.jobs.stats_task import reported, row_chunks
+from secretflow_task.jobs.woe import Bins, category_bins, merged, numeric_bins, woe_and_iv
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
@@ -42,65 +40,6 @@ _MOST_BINS = 1000  # of a column
 _ROWS_PER_BIN = (
     5  # with as many bins as rows, counts of positives would be equations for every label
 )
-
-
-class WoeConfig(StatisticsConfig):
-    """``task_config`` of `woe_iv`."""
-
-    output_data: Writes | None = Field(
-        None,
-        description="Where each party writes its table with the WOE in the place of the cells.",
-    )
-    label: str = Field(description="The label column.")
-    label_party: PartyName | None = Field(
-        None, description="Who holds the label; needed if several parties have it."
-    )
-    positive_value: str | int | float | None = Field(
-        None,
-        description="The label's value that counts, all others are negative; absent: 1, the other 0.",
-    )
-    method: Method = Field(
-        "quantile",
-        description="Equal counts, equal widths, or neighbours joined while they are similar.",
-    )
-    n_bins: int = Field(
-        10, ge=2, le=100, description="Bins of a number column, besides missing cells."
-    )
-    min_bin_rows: int = Field(
-        5,
-        ge=1,
-        description="Smaller bins join their neighbour: they would tell labels of single rows.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> WoeConfig:
-        if self.output_data is not None:
-            check_same_parties(input_data=self.input_data, output_data=self.output_data)
-        if self.label in (self.columns or ()):
-            raise ValueError("columns must not name the label")
-        return self
-
-    def reveals(self) -> list[Use]:
-        """Bins' numbers to all, positive rows of a bin to the bin's owner, IV to the label's party."""
-        bins = (
-            "of up to 100 bins that are joined later"
-            if self.method == "chimerge"
-            else "of every bin"
-        )
-        return [
-            *super().reveals(),
-            *(
-                Use(party, "", (), "how many bins the columns of a party have")
-                for party in self.parties()
-            ),
-            Use(
-                "owner of a column",
-                "",
-                (self.label,),
-                f"how many rows {bins} of the column are positive",
-            ),
-            Use(self.label_party or "label party", "", (), "the information value of every column"),
-        ]
 
 
 @dataclass(frozen=True)
@@ -257,7 +196,7 @@ def own_label(table: Table, config: WoeConfig) -> Array:
     return positive.astype(np.int32)
 
 
-@TaskDispatcher.register_task("woe_iv", config=WoeConfig, needs=("spu",), prepare=prepare_woe)
+@TaskDispatcher.register_task("woe_iv", prepare=prepare_woe)
 def execute_woe_iv(devices: Devices, task_config: WoeConfig) -> dict[str, Any]:
     """Weigh columns by any party's label: WOE per bin to a column's owner, IV to the label's party."""
     run, config = devices.run, task_config

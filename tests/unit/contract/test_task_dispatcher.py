@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def echo(devices: Any, task_config: Any) -> dict[str, Any]:
 
 def test_register_without_keywords_takes_any_mapping(registry: Registry) -> None:
     assert TaskDispatcher.register_task("echo")(echo) is echo
-    assert registry["echo"] == Task("echo", echo)
+    assert registry["echo"] == Task("echo", echo, summary="Return what it was given.")
     devices = {"alice": object(), "bob": object()}
     config = {"task_type": "echo", "anything": [1, 2]}
     assert TaskDispatcher.dispatch("echo", devices, config) == {
@@ -208,21 +209,52 @@ def test_list_is_sorted_and_has_all_tasks_of_this_release(registry: Registry) ->
 
 @pytest.mark.parametrize(("task_type", "function"), PLAN_FUNCTIONS.items())
 def test_functions_have_the_names_of_the_plan(task_type: str, function: str) -> None:
-    assert TaskDispatcher.get(task_type).function.__name__ == function
+    assert TaskDispatcher.with_body(task_type).function.__name__ == function
 
 
 @pytest.mark.parametrize("task_type", TaskDispatcher.list_supported_tasks())
 def test_every_task_says_what_it_does_and_what_it_takes(task_type: str) -> None:
-    task = TaskDispatcher.get(task_type)
+    task = TaskDispatcher.with_body(task_type)
     assert task.summary.endswith(".") and len(task.summary) > 20
     assert task.config is not None and task.prepare is not None
     described = {name for name, field in task.config.model_fields.items() if field.description}
     assert described == set(task.config.model_fields)
 
 
-def test_the_summary_is_the_first_line_of_the_docstring() -> None:
-    assert Task("echo", echo).summary == "Return what it was given."
-    assert Task("print", lambda devices, config: {}).summary == ""
+def test_without_a_declaration_the_summary_is_the_first_line_of_the_docstring(
+    registry: Registry,
+) -> None:
+    TaskDispatcher.register_task("echo")(echo)
+    TaskDispatcher.register_task("silent")(lambda devices, config: {})
+    assert registry["echo"].summary == "Return what it was given."
+    assert registry["silent"].summary == ""
+
+
+def test_a_declaration_gets_its_body_from_the_module_that_it_names(registry: Registry) -> None:
+    TaskDispatcher.declare(
+        "echo", EchoConfig, summary="Echoes.", family="tests", body=__name__, needs=("spu",)
+    )
+    declared = registry["echo"]
+    assert declared.function is None
+    TaskDispatcher.register_task("echo", prepare=print)(echo)
+    assert registry["echo"] == replace(declared, function=echo, prepare=print)
+    with pytest.raises(ValueError, match="'echo' is registered already"):
+        TaskDispatcher.register_task("echo")(echo)
+
+
+def test_a_declared_name_is_not_free_for_another_module(registry: Registry) -> None:
+    TaskDispatcher.declare("echo", EchoConfig, summary="Echoes.", family="tests", body="elsewhere")
+    with pytest.raises(ValueError, match="'echo' is registered already"):
+        TaskDispatcher.register_task("echo")(echo)
+    with pytest.raises(ValueError, match="'echo' is registered already"):
+        TaskDispatcher.declare("echo", EchoConfig, summary="", family="", body="")
+
+
+@pytest.mark.parametrize("task_type", TaskDispatcher.list_supported_tasks())
+def test_a_body_says_what_its_declaration_says(task_type: str) -> None:
+    task = TaskDispatcher.with_body(task_type)
+    assert (task.function.__doc__ or "").partition("\n")[0] == task.summary
+    assert task.function.__module__ == task.body
 
 
 @pytest.mark.parametrize("task_type", PLAN_REQUESTS)

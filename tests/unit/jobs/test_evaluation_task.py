@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from sklearn import metrics
 
 from secretflow_task.contract.errors import (
@@ -24,9 +23,11 @@ from secretflow_task.contract.errors import (
     ValueRange,
 )
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.evaluation_task import (
+from secretflow_task.jobs.declared.evaluation import (
     BiclassificationEvalConfig,
     RegressionEvalConfig,
+)
+from secretflow_task.jobs.evaluation_task import (
     biclassification_figures,
     biclassification_tables,
     prepare_biclassification,

@@ -27,8 +27,9 @@ from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.devices import Devices
 from secretflow_task.engine.model_store import load_manifest
 from secretflow_task.engine.run import Run
-from secretflow_task.jobs.preprocessing_task import TrainTestSplitConfig, prepare_split
-from secretflow_task.jobs.transformers import StandardScalerConfig
+from secretflow_task.jobs.declared.splitting import TrainTestSplitConfig
+from secretflow_task.jobs.declared.transformation import StandardScalerConfig
+from secretflow_task.jobs.preprocessing_task import prepare_split
 from secretflow_task.testing import MemoryChannel
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from secretflow_task.contract.errors import (
     DuplicateKeys,
@@ -21,7 +20,8 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.task_config import Use, parse
 from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.psi_task import PsiConfig, alignment_digest, encode_keys, prepare_psi
+from secretflow_task.jobs.declared.psi import PsiConfig
+from secretflow_task.jobs.psi_task import alignment_digest, encode_keys, prepare_psi
 from tests.data.tables import AWKWARD_KEYS
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PLAN_REQUESTS

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from secretflow_task.contract.errors import (
     BadColumnType,
@@ -29,6 +28,7 @@ from secretflow_task.contract.requests import Protocol
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.declared.woe import Method, WoeConfig
 from secretflow_task.jobs.stats_task import (
     fixed_point_length,
     inflation_factors,
@@ -37,8 +37,8 @@ from secretflow_task.jobs.stats_task import (
     text_statistics,
     unit_columns,
 )
-from secretflow_task.jobs.woe import Method, category_bins, merged, numeric_bins, woe_and_iv
-from secretflow_task.jobs.woe_task import WoeConfig, bins_of, own_label
+from secretflow_task.jobs.woe import category_bins, merged, numeric_bins, woe_and_iv
+from secretflow_task.jobs.woe_task import bins_of, own_label
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS
 

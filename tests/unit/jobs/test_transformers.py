@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -33,20 +32,25 @@ from secretflow_task.contract.errors import (
 from secretflow_task.contract.task_config import parse
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers
-from secretflow_task.jobs.encoders import (
+from secretflow_task.jobs.declared.transformation import (
+    BinningConfig,
+    FillnaConfig,
     LabelEncoderConfig,
+    MinMaxScalerConfig,
     OnehotEncoderConfig,
+    StandardScalerConfig,
+    TransformConfig,
+)
+from secretflow_task.jobs.encoders import (
+    text_columns,
     encode_labels,
     encode_onehot,
     fit_labels,
     fit_onehot,
 )
-from secretflow_task.jobs.filling import FillnaConfig, fill, fit_fill, missing_count
-from secretflow_task.jobs.transformation import TransformConfig
+from secretflow_task.jobs.filling import fillable_columns, fill, fit_fill, missing_count
+from secretflow_task.jobs.transformation import numeric_columns
 from secretflow_task.jobs.transformers import (
-    BinningConfig,
-    MinMaxScalerConfig,
-    StandardScalerConfig,
     bin_counts,
     bin_index,
     fit_bins,
@@ -637,24 +641,27 @@ FRAME = Table(
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "expected"),
+    ("of_kind", "kind", "values", "expected"),
     [
-        (MinMaxScalerConfig, {}, ["n", "e"]),
-        (LabelEncoderConfig, {}, ["t"]),
-        (OnehotEncoderConfig, {}, ["t"]),
-        (BinningConfig, {}, ["n", "e"]),
-        (FillnaConfig, {}, ["n", "e"]),
-        (FillnaConfig, {"strategy": "most_frequent"}, ["n", "t", "e"]),
-        (FillnaConfig, {"strategy": "constant", "fill_value": 0}, ["n", "e"]),
-        (FillnaConfig, {"strategy": "constant", "fill_value": "0"}, ["t"]),
+        (numeric_columns, MinMaxScalerConfig, {}, ["n", "e"]),
+        (text_columns, LabelEncoderConfig, {}, ["t"]),
+        (text_columns, OnehotEncoderConfig, {}, ["t"]),
+        (numeric_columns, BinningConfig, {}, ["n", "e"]),
+        (fillable_columns, FillnaConfig, {}, ["n", "e"]),
+        (fillable_columns, FillnaConfig, {"strategy": "most_frequent"}, ["n", "t", "e"]),
+        (fillable_columns, FillnaConfig, {"strategy": "constant", "fill_value": 0}, ["n", "e"]),
+        (fillable_columns, FillnaConfig, {"strategy": "constant", "fill_value": "0"}, ["t"]),
     ],
 )
 def test_without_a_list_each_task_takes_columns_of_its_kind(
-    kind: type[TransformConfig], values: Any, expected: list[str]
+    of_kind: Callable[..., list[str]],
+    kind: type[TransformConfig],
+    values: Any,
+    expected: list[str],
 ) -> None:
     config = parse(kind, {**PATHS, "ids": {"alice": ["id"]}, "label": "y", **values}, "t")
     assert config.wanted() is None
-    assert config.of_kind(FRAME, {"id", "y"}) == expected
+    assert of_kind(config, FRAME, {"id", "y"}) == expected
 
 
 def test_values_and_points_name_their_columns() -> None:

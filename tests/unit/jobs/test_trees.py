@@ -13,14 +13,10 @@ import pytest
 from secretflow_task.contract.errors import BadLabel, InvalidTaskConfig, ValueRange
 from secretflow_task.contract.requests import HeuConfig, Protocol
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.ml_task.sgb import SgbConfig, prepare_sgb
-from secretflow_task.jobs.ml_task.trees import (
-    TreeParams,
-    named_splits,
-    numbered_splits,
-    probabilities,
-)
-from secretflow_task.jobs.ml_task.xgb import SsXgbConfig, prepare_xgb
+from secretflow_task.jobs.declared.trees import SgbConfig, SsXgbConfig, TreeParams
+from secretflow_task.jobs.ml_task.sgb import prepare_sgb
+from secretflow_task.jobs.ml_task.trees import named_splits, numbered_splits, probabilities
+from secretflow_task.jobs.ml_task.xgb import prepare_xgb
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS
 

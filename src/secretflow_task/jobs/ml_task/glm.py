@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Iterator, Literal
-
-from pydantic import Field, model_validator
+from typing import Any, Iterator, TYPE_CHECKING
 
 from secretflow_task.contract.errors import (
     BadLabel,
@@ -15,15 +13,16 @@ from secretflow_task.contract.errors import (
     LinkMismatch,
     ValueRange,
 )
-from secretflow_task.contract.task_config import PartyName, Strict, Use
+from secretflow_task.contract.task_config import PartyName
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.data_loader.table import owners
 from secretflow_task.engine.model_store import Manifest
 from secretflow_task.jobs.columns import check_fits_shares, reveal_to
+from secretflow_task.jobs.declared.glm import SsGlmConfig, SsGlmParams
+from secretflow_task.jobs.declared.learning import PredictConfig
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.prediction import (
     TARGET,
-    PredictConfig,
     PredictionInput,
     prepare_prediction,
     unstandardised,
@@ -31,7 +30,6 @@ from secretflow_task.jobs.ml_task.prediction import (
 )
 from secretflow_task.jobs.ml_task.training import (
     OwnPart,
-    TrainingConfig,
     TrainingInput,
     agree_on_training,
     check_binary,
@@ -46,18 +44,7 @@ if TYPE_CHECKING:
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array, Features
 
-Dist = Literal["Bernoulli", "Poisson", "Gamma", "Tweedie", "Normal"]
-Link = Literal["Logit", "Log", "Identity", "Reciprocal"]
 
-# The first link of a distribution is its default.
-LINKS: dict[str, tuple[Link, ...]] = {
-    "Bernoulli": ("Logit",),
-    "Poisson": ("Log", "Identity"),
-    "Gamma": ("Log", "Reciprocal", "Identity"),
-    "Tweedie": ("Log",),
-    "Normal": ("Identity", "Log", "Reciprocal"),
-}
-_POWERS = {"Bernoulli": 1.0, "Poisson": 1.0, "Gamma": 2.0, "Normal": 0.0}
 _WEIGHTS, _SCALES = "weights", "scales"
 _CELLS = 4_000_000  # of the feature matrix, in one program on shares
 _BOUNDS = {"FM64": (8.0, 2.0**-8), "FM128": (16.0, 2.0**-12)}  # Family.bound and Family.floor
@@ -65,57 +52,9 @@ _LARGEST = {"FM64": 1e3, "FM128": 1e6}  # a scaled label; below exp(bound), wher
 _FM64_ROWS, _FM64_LABEL = 2**18, 3e4  # 1/rows must be exact, and predictions must not overflow
 
 
-class SsGlmParams(Strict):
-    """``params`` of `ss_glm`."""
-
-    dist: Dist = Field(description="Distribution of the label.")
-    link: Link | None = Field(
-        None, description="Link function; the usual one of the distribution if absent."
-    )
-    tweedie_power: float = Field(
-        1.5, ge=1, le=2, description="Power of Tweedie's variance: 1 is Poisson, 2 is Gamma."
-    )
-    optimizer: Literal["irls", "sgd"] = Field(
-        "irls", description="Fisher scoring, or gradient descent."
-    )
-    epochs: int = Field(20, ge=1, le=10_000, description="At most so many passes over the rows.")
-    tol: float = Field(
-        1e-4,
-        ge=0,
-        lt=1,
-        description="Stop when no coefficient of a standardised feature moves by more; 0 never stops.",
-    )
-    l2_lambda: float = Field(
-        0.0,
-        ge=0,
-        description="Ridge penalty: l2_lambda/2 times the squared coefficients, without the intercept, "
-        "is added to half the deviance.",
-    )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="Step size of sgd.")
-    batch_size: int = Field(
-        128, ge=1, description="Rows per step of sgd; at most the number of rows is used."
-    )
-    offset: str | None = Field(None, description="Column that is added to the linear predictor.")
-    weight: str | None = Field(None, description="Column with the weight of each row, over 0.")
-
-    @model_validator(mode="after")
-    def _link_of_dist(self) -> SsGlmParams:
-        if self.link and self.link not in LINKS[self.dist]:
-            raise ValueError(f"the links of {self.dist} are {', '.join(LINKS[self.dist])}")
-        if self.offset is not None and self.offset == self.weight:
-            raise ValueError("offset and weight must be two columns")
-        return self
-
-    @property
-    def link_name(self) -> Link:
-        """The link that is used."""
-        return self.link or LINKS[self.dist][0]
-
-    def family(self, field: str) -> irls.Family:
-        """Distribution and link, with the bounds that the field's numbers need."""
-        return irls.Family(
-            _POWERS.get(self.dist, self.tweedie_power), self.link_name, *_BOUNDS[field]
-        )
+def family_of(params: SsGlmParams, field: str) -> irls.Family:
+    """Distribution and link, with the bounds that the field's numbers need."""
+    return irls.Family(params.power, params.link_name, *_BOUNDS[field])
 
 
 class GlmModel(SsGlmParams):
@@ -126,39 +65,6 @@ class GlmModel(SsGlmParams):
     """
 
     offset_party: PartyName | None = None
-
-
-class SsGlmConfig(TrainingConfig):
-    """``task_config`` of `ss_glm`."""
-
-    params: SsGlmParams = Field(description="The algorithm's own parameters.")
-
-    @property
-    def extra(self) -> list[str]:
-        """The columns for offset and weight, which are no features."""
-        return [name for name in (self.params.offset, self.params.weight) if name is not None]
-
-    @model_validator(mode="after")
-    def _extra_is_no_feature(self) -> SsGlmConfig:
-        if {self.label, *(self.features or ())}.intersection(self.extra):
-            raise ValueError(
-                "params.offset and params.weight must be neither features nor the label"
-            )
-        return self
-
-    def reveals(self) -> list[Use]:
-        """Names, row count and how training went to all; X'WX stays on shares."""
-        went = "who holds the columns of params.offset and params.weight" if self.extra else ""
-        texts = [
-            "whether the features are linearly dependent, after how many epochs training stopped",
-            went,
-        ]
-        if self.params.family("FM128").positive:
-            texts.append("whether a row's mean leaves the range of the link")
-        return [
-            *super().reveals(),
-            *(Use(party, "", (), text) for text in texts if text for party in self.parties()),
-        ]
 
 
 @dataclass(frozen=True)
@@ -289,7 +195,7 @@ def check_numbers(
         raise ValueRange(f"{table.party}: {problem} for {field}.", party=table.party, hint=hint)
 
 
-@TaskDispatcher.register_task("ss_glm", config=SsGlmConfig, needs=("spu",), prepare=prepare_glm)
+@TaskDispatcher.register_task("ss_glm", prepare=prepare_glm)
 def execute_ss_glm(devices: Devices, task_config: SsGlmConfig) -> dict[str, Any]:
     """Train a generalised linear model on secret shares; no party ever holds the whole model."""
     run, config, params = devices.run, task_config, task_config.params
@@ -344,7 +250,7 @@ def training_rows(
 ) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
     """The training's input as shares, in parts, each with what the label party starts from."""
     own: GlmInput = devices.run.inputs
-    label_party, family = own.label_party or "", params.family(devices.run.protocol.field)
+    label_party, family = own.label_party or "", family_of(params, devices.run.protocol.field)
     start = (None, None) if own.label is None else irls.start(family, own.label)
     offset = scaled_offset(params, (own.extra or {}).get(params.offset or ""), own.target)
     weight = (own.extra or {}).get(params.weight or "")
@@ -382,7 +288,7 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
     if not params.l2_lambda:
         return None
     own: GlmInput = devices.run.inputs
-    family = params.family(devices.run.protocol.field)
+    family = family_of(params, devices.run.protocol.field)
     variance = np.ones(0) if own.scales is None else own.scales[1] ** 2
     parts = [
         share(devices, party, np.minimum(params.l2_lambda / variance, 2.0**20).reshape(-1, 1))
@@ -447,7 +353,7 @@ def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -
     """
     import secretflow as sf
 
-    family = params.family(devices.run.protocol.field)
+    family = family_of(params, devices.run.protocol.field)
     if not family.positive or b is None:
         return
     spu = devices["spu"]
@@ -459,7 +365,7 @@ def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -
 def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by Fisher scoring, and ``[settled, sound]``, all as shares."""
     field, rows = devices.run.protocol.field, devices.run.inputs.table.rows
-    family, totals = params.family(field), None
+    family, totals = family_of(params, field), None
 
     def add(totals: Any, part: irls.Rows, start: Any, b: Any) -> tuple[Any, Any]:
         more = irls.start_sums(part, *start) if b is None else irls.sums(family, part, b)
@@ -478,7 +384,7 @@ def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: 
 
 def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by gradient descent, and ``[settled, sound]``, all as shares."""
-    family, rows = params.family(devices.run.protocol.field), devices.run.inputs.table.rows
+    family, rows = family_of(params, devices.run.protocol.field), devices.run.inputs.table.rows
 
     def descend(part: irls.Rows, b: Any, penalty: Any) -> Any:
         size = min(params.batch_size, rows)
@@ -525,8 +431,6 @@ def check_new_rows(own: PredictionInput, field: str) -> None:
 
 @TaskDispatcher.register_task(
     "ss_glm_predict",
-    config=PredictConfig,
-    needs=("spu",),
     prepare=prepare_prediction(
         "ss_glm", features_on_shares=False, further=_offset_column, check=check_new_rows
     ),
@@ -549,7 +453,7 @@ def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict
 
 def _predicted(devices: Devices, own: PredictionInput, model: GlmModel, b: Any, rows: slice) -> Any:
     """The means of some rows, on the scale of the scaled label, as shares."""
-    family = model.family(devices.run.protocol.field)
+    family = family_of(model, devices.run.protocol.field)
     x, offset = design(devices, own, standardised_features(own), rows), None
     if model.offset_party:
         is_mine = own.further is not None and own.further.shape[1]

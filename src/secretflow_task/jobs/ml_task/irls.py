@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
+from secretflow_task.jobs.declared.glm import is_positive
+
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
 
@@ -43,7 +45,7 @@ class Family:
     @property
     def positive(self) -> bool:
         """Whether the linear predictor must be over 0 because the mean is."""
-        return self.link == "Reciprocal" or (self.link == "Identity" and self.power > 0)
+        return is_positive(self.link, self.power)
 
     @property
     def label_scale(self) -> float:

@@ -9,32 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import FeatureRange, TooFewRows, ValueRange
-from secretflow_task.contract.task_config import (
-    PartyColumns,
-    PartyName,
-    PathRole,
-    PathText,
-    Reads,
-    SavesModel,
-    Strict,
-    TaskConfig,
-    Use,
-)
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.columns import (
-    ColumnNames,
-    Features,
-    agree_on_features,
-    own_features,
-    reveal_to,
-)
+from secretflow_task.jobs.columns import Features, agree_on_features, own_features, reveal_to
+from secretflow_task.jobs.declared.kmeans import KmeansPredictConfig, SsKmeansConfig, SsKmeansParams
 from secretflow_task.jobs.ml_task.prediction import (
-    PredictConfig,
     PredictionInput,
     prepare_prediction,
     write_column,
@@ -54,74 +35,6 @@ _CENTERS, _MEANS = "centers", "means"
 # Powers of two: what products of two numbers of a field must stay below, the least deviation whose square is
 # resolved, and the rows whose inverse is.
 _LIMITS = {"FM64": (27, -8, 18), "FM128": (75, -12, 26)}
-
-
-class SsKmeansParams(Strict):
-    """``params`` of `ss_kmeans`."""
-
-    n_clusters: int = Field(8, ge=2, le=1000, description="Number of clusters.")
-    init: Literal["k-means++", "random"] = Field(
-        "k-means++", description="How the first centres are drawn."
-    )
-    n_init: int = Field(3, ge=1, le=100, description="Number of starts, of which the best is kept.")
-    max_iter: int = Field(20, ge=1, le=1000, description="At most so many iterations of a start.")
-    tol: float = Field(
-        1e-4,
-        ge=0,
-        lt=1,
-        description="Stop when the centres' squared moves are below this share of the mean variance.",
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="The same seed draws the same first centres.")
-
-
-class SsKmeansConfig(TaskConfig):
-    """``task_config`` of `ss_kmeans`."""
-
-    feature_key = "features"
-
-    train_data: Reads = Field(description="The aligned table of each party.")
-    features: ColumnNames | None = Field(
-        None, description="The features; every numeric column but ids if absent."
-    )
-    ids: PartyColumns | None = Field(
-        None, description="Columns that are never features: {party: [columns]}."
-    )
-    receiver: PartyName = Field(
-        description="Who gets the cluster of every row and the clusters' sizes."
-    )
-    output_path: Annotated[PathText, PathRole("write", at="receiver")] = Field(
-        description="Where the receiver writes its ids and the column `cluster`."
-    )
-    model_output: SavesModel = Field(description="Folder for the model, at every party.")
-    params: SsKmeansParams = Field(
-        default_factory=SsKmeansParams, description="The algorithm's own parameters."
-    )
-
-    def reveals(self) -> list[Use]:
-        """Names, row count and iterations to all; clusters to the receiver only."""
-        what = (
-            "names of the features, number of rows",
-            "after how many iterations each start stopped",
-        )
-        everyone = [Use(party, "", (), text) for text in what for party in self.parties()]
-        return [
-            *everyone,
-            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
-        ]
-
-
-class KmeansPredictConfig(PredictConfig):
-    """``task_config`` of `ss_kmeans_predict`."""
-
-    receiver: PartyName = Field(description="Who gets the cluster of every row.")
-
-    def reveals(self) -> list[Use]:
-        """The clusters, to the receiver only."""
-        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
-        return [
-            *everyone,
-            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
-        ]
 
 
 @dataclass(frozen=True)
@@ -182,9 +95,7 @@ def check_spread(table: Table, names: list[str], values: Array, field: str) -> N
             )
 
 
-@TaskDispatcher.register_task(
-    "ss_kmeans", config=SsKmeansConfig, needs=("spu",), prepare=prepare_kmeans
-)
+@TaskDispatcher.register_task("ss_kmeans", prepare=prepare_kmeans)
 def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str, Any]:
     """Cluster the rows on secret shares; only the receiver sees which row is in which cluster."""
     run, config = devices.run, task_config
@@ -232,8 +143,6 @@ def check_new_rows(own: PredictionInput, field: str) -> None:
 
 @TaskDispatcher.register_task(
     "ss_kmeans_predict",
-    config=KmeansPredictConfig,
-    needs=("spu",),
     prepare=prepare_prediction("ss_kmeans", features_on_shares=False, check=check_new_rows),
 )
 def execute_ss_kmeans_predict(devices: Devices, task_config: KmeansPredictConfig) -> dict[str, Any]:

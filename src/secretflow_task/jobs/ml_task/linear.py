@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import ValueRange
-from secretflow_task.contract.task_config import Strict, Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import check_fits_shares, matrix, reveal_to
+from secretflow_task.jobs.declared.learning import PredictConfig
+from secretflow_task.jobs.declared.linear import SsLrConfig, SsLrParams
 from secretflow_task.jobs.ml_task.prediction import (
     PREDICT_ROWS,
     TARGET,
-    PredictConfig,
     PredictionInput,
     prepare_prediction,
     unstandardised,
     write_predictions,
 )
 from secretflow_task.jobs.ml_task.training import (
-    SCALED_LIMIT,
     OwnPart,
-    TrainingConfig,
+    SCALED_LIMIT,
     TrainingInput,
     agree_on_training,
     check_binary,
@@ -39,69 +36,10 @@ if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
     from secretflow_task.engine.run import Run
 
-Positive = Annotated[float, Field(gt=0)]
 _WEIGHTS = "weights"
 _FM64_LIMIT = (
     3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
 )
-
-
-class SsLrParams(Strict):
-    """``params`` of `ss_lr`."""
-
-    epochs: int = Field(10, ge=1, le=10_000, description="How often every row is used.")
-    learning_rate: Positive = Field(0.1, description="Step size.")
-    batch_size: int = Field(
-        128, ge=1, description="Rows per step; at most the number of rows is used."
-    )
-    penalty: Literal["None", "l2"] = Field("None", description="Regularisation.")
-    l2_norm: Positive = Field(
-        0.1, description="Weight of the l2 penalty, divided by batch_size in every step."
-    )
-    sig_type: Literal["real", "t1", "t3", "t5", "df", "sr", "mix"] = Field(
-        "real",
-        description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores.",
-    )
-    reg_type: Literal["logistic", "linear"] = Field(
-        "logistic", description="Classification or regression."
-    )
-    tol: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Stop when no weight changes by more than this share in an epoch; 0 never stops.",
-    )
-    report_metrics: bool = Field(
-        False, description="Tell the label party loss and AUC (or R2) after every epoch."
-    )
-    allow_unscaled: bool = Field(False, description="Train although features are not scaled.")
-
-
-class SsLrConfig(TrainingConfig):
-    """``task_config`` of `ss_lr`."""
-
-    params: SsLrParams = Field(
-        default_factory=SsLrParams, description="The algorithm's own parameters."
-    )
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count to all; metrics to the label party only where they are asked for."""
-        uses = super().reveals()
-        if self.params.tol:
-            uses += [
-                Use(party, "", (), "after how many epochs training stopped")
-                for party in self.parties()
-            ]
-        if self.params.report_metrics:
-            uses.append(
-                Use(
-                    self.label_party or "label party",
-                    "",
-                    (self.label,),
-                    "loss and AUC or R2 per epoch",
-                )
-            )
-        return uses
 
 
 def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
@@ -145,9 +83,7 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
         )
 
 
-@TaskDispatcher.register_task(
-    "ss_lr", config=SsLrConfig, needs=("spu",), prepare=prepare_regression
-)
+@TaskDispatcher.register_task("ss_lr", prepare=prepare_regression)
 def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) -> dict[str, Any]:
     """Train a logistic or linear regression on secret shares; no party ever holds the whole model."""
     from secretflow.ml.linear import SSRegression
@@ -225,9 +161,7 @@ def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[s
     }
 
 
-@TaskDispatcher.register_task(
-    "ss_lr_predict", config=PredictConfig, needs=("spu",), prepare=prepare_prediction("ss_lr")
-)
+@TaskDispatcher.register_task("ss_lr_predict", prepare=prepare_prediction("ss_lr"))
 def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
     """Predict with a model of `ss_lr`; only the receiver sees the predictions."""
     from secretflow.ml.linear import SSRegression

@@ -5,21 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Callable, Sequence
+from typing import Any, Callable, Sequence, TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
-from secretflow_task.contract.task_config import (
-    LoadsModel,
-    PartyColumns,
-    PartyName,
-    PathRole,
-    Reads,
-    TaskConfig,
-    Use,
-)
 from secretflow_task.engine.model_store import Manifest, check_same_model, load_manifest
 from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
+from secretflow_task.jobs.declared.learning import PredictConfig
 
 if TYPE_CHECKING:
     from secretflow_task.data_loader.table import Table
@@ -29,40 +19,6 @@ if TYPE_CHECKING:
 
 PREDICT_ROWS = 65_536  # rows per step of a prediction
 TARGET = "target"  # the label party's file with mean and deviation of a standardised target
-_ADDED = {"prediction", "cluster"}  # the columns that the outputs add
-
-
-class PredictConfig(TaskConfig):
-    """``task_config`` of the predictions."""
-
-    model_path: LoadsModel = Field(description="Folder of the model, as it was named for training.")
-    predict_data: Reads = Field(description="The aligned table of each party.")
-    receiver: PartyName | None = Field(
-        None, description="Who gets the predictions; the label party if absent."
-    )
-    output_path: Annotated[str, PathRole("write", at="receiver")] = Field(
-        description="Where the receiver writes its ids and the column `prediction` or `cluster`."
-    )
-    ids: PartyColumns | None = Field(
-        None, description="Columns that the output repeats: {party: [columns]}."
-    )
-
-    @model_validator(mode="after")
-    def _distinct_columns(self) -> PredictConfig:
-        for columns in (self.ids or {}).values():
-            if len(set(columns)) < len(columns) or _ADDED.intersection(columns):
-                raise ValueError(
-                    "ids must not name a column twice, nor 'prediction' or 'cluster', which outputs add"
-                )
-        return self
-
-    def reveals(self) -> list[Use]:
-        """The predictions, to the receiver only."""
-        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
-        return [
-            *everyone,
-            Use(self.receiver or "label party", "", (), "the prediction for every row"),
-        ]
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from secretflow_task.contract.task_config import Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix
+from secretflow_task.jobs.declared.trees import SgbConfig, SgbParams, SgbPredictConfig
 from secretflow_task.jobs.ml_task.prediction import (
-    TARGET,
-    PredictConfig,
     PredictionInput,
+    TARGET,
     prepare_prediction,
     write_predictions,
 )
-from secretflow_task.jobs.ml_task.training import TrainingConfig, TrainingInput, save_model
+from secretflow_task.jobs.ml_task.training import TrainingInput, save_model
 from secretflow_task.jobs.ml_task.trees import (
     SPLITS,
-    TreeParams,
     batches,
     check_some_tree,
     keep_own,
@@ -41,36 +37,6 @@ if TYPE_CHECKING:
 _LEAVES = "leaves"
 
 
-class SgbParams(TreeParams):
-    """``params`` of `sgb`."""
-
-    gamma: float = Field(0.0, ge=0, le=10_000, description="A split must gain more than this.")
-
-
-class SgbConfig(TrainingConfig):
-    """``task_config`` of `sgb`."""
-
-    params: SgbParams = Field(
-        default_factory=SgbParams, description="The algorithm's own parameters."
-    )
-
-    def reveals(self) -> list[Use]:
-        """What the parties learn of one another while they grow trees that one of them decides on."""
-        rows = "which rows lie in which node of every tree, and whose feature splits it"
-        uses = [*super().reveals(), *(Use(party, "", (), rows) for party in self.parties())]
-        sums = "sums of its own gradients over the others' bins, in shuffled order"
-        return [*uses, Use(self.label_party or "label party", "", (), sums)]
-
-
-class SgbPredictConfig(PredictConfig):
-    """``task_config`` of `sgb_predict`."""
-
-    def reveals(self) -> list[Use]:
-        """The label party computes the predictions, from the tests of all parties' splits."""
-        learned = "the prediction for every row, and which leaves each party's splits let it reach"
-        return [*super().reveals(), Use("label party", "", (), learned)]
-
-
 def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
     """Check features and label at their owners, and that the key may lie at the label party."""
     own = read_for_trees(run, config, config.params)
@@ -78,7 +44,7 @@ def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
     return own
 
 
-@TaskDispatcher.register_task("sgb", config=SgbConfig, needs=("heu",), prepare=prepare_sgb)
+@TaskDispatcher.register_task("sgb", prepare=prepare_sgb)
 def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
     """Train boosted trees on encrypted gradients; each party keeps its splits, the label party the leaves."""
     from secretflow.ml.boost.sgb_v import Sgb
@@ -137,9 +103,7 @@ def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, An
 
 
 @TaskDispatcher.register_task(
-    "sgb_predict",
-    config=SgbPredictConfig,
-    prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False),
+    "sgb_predict", prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False)
 )
 def execute_sgb_predict(devices: Devices, task_config: SgbPredictConfig) -> dict[str, Any]:
     """Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them."""

@@ -6,22 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
-from pydantic import Field, model_validator
-
 from secretflow_task.contract.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
-from secretflow_task.contract.task_config import (
-    PartyColumns,
-    PartyName,
-    Reads,
-    SavesModel,
-    Strict,
-    TaskConfig,
-    Use,
-)
+from secretflow_task.contract.task_config import Strict
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.model_store import Manifest, save_manifest
 from secretflow_task.jobs.columns import (
-    ColumnNames,
     Facts,
     Features,
     agree_on_features,
@@ -29,6 +18,7 @@ from secretflow_task.jobs.columns import (
     find_label_party,
     own_features,
 )
+from secretflow_task.jobs.declared.learning import TrainingConfig
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices
@@ -39,37 +29,6 @@ _FARTHEST = 1e4  # deviations between a target's mean and 0, of which float32 le
 SCALED_LIMIT = (
     5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
 )
-
-
-class TrainingConfig(TaskConfig):
-    """The part that every supervised training's ``task_config`` has."""
-
-    feature_key = "features"
-
-    train_data: Reads = Field(description="The aligned table of each party.")
-    features: ColumnNames | None = Field(
-        None, description="The features; every numeric column but ids and label if absent."
-    )
-    label: str = Field(description="The label column.")
-    label_party: PartyName | None = Field(
-        None, description="Who holds the label; needed if several parties have it."
-    )
-    ids: PartyColumns | None = Field(
-        None, description="Columns that are never features: {party: [columns]}."
-    )
-    model_output: SavesModel = Field(description="Folder for the model, at every party.")
-
-    @model_validator(mode="after")
-    def _label_is_no_feature(self) -> TrainingConfig:
-        if self.label in (self.features or ()):
-            raise ValueError("features must not name the label")
-        return self
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count to all."""
-        return [
-            Use(party, "", (), "names of the features, number of rows") for party in self.parties()
-        ]
 
 
 @dataclass(frozen=True)

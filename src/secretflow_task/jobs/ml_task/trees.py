@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Callable, Iterator, Literal, Mapping, Sequence
-
-from pydantic import Field, model_validator
+from typing import Any, Callable, Iterator, Mapping, Sequence, TYPE_CHECKING
 
 from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.task_config import Strict
 from secretflow_task.jobs.columns import matrix
+from secretflow_task.jobs.declared.learning import TrainingConfig
+from secretflow_task.jobs.declared.trees import TreeParams
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
-    TrainingConfig,
     TrainingInput,
     agree_on_training,
     check_binary,
@@ -27,69 +25,8 @@ if TYPE_CHECKING:
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
 
-Rate = Annotated[float, Field(gt=0, le=1)]
 SPLITS = "splits"  # each party's file with its own splits
 _CELLS = 2**22  # cells of the largest matrix in a step of a prediction: 64 MB on shares
-_LARGEST_BASE = 1e-4  # a base probability nearer to 0 or 1 leaves no gradient to learn from
-
-
-class TreeParams(Strict):
-    """``params`` of the boosted trees, with XGBoost's names and meanings."""
-
-    num_boost_round: int = Field(10, ge=1, le=1000, description="Number of trees.")
-    max_depth: int = Field(5, ge=1, le=10, description="Levels of splits; cost doubles with each.")
-    learning_rate: Rate = Field(0.3, description="Share of each tree's weights that is added.")
-    objective: Literal["binary:logistic", "reg:squarederror", "logistic", "linear"] = Field(
-        "binary:logistic",
-        description="Classification or regression; the last two are SecretFlow's names for the first two.",
-    )
-    reg_lambda: float = Field(1.0, ge=0.001, le=10_000, description="L2 penalty on leaf weights.")
-    subsample: Rate = Field(1.0, description="Share of the rows that each tree is grown on.")
-    colsample_by_tree: Rate = Field(
-        1.0, description="Share of every party's features that each tree may split, rounded up."
-    )
-    sketch_eps: float = Field(
-        0.03, ge=0.01, le=0.5, description="1/sketch_eps is the number of bins per feature."
-    )
-    base_score: float | None = Field(
-        None,
-        description="Prediction before the first tree: a probability, or for a regression in the target's "
-        "unit. If absent 0.5, or the target's mean, which stays at the label party.",
-    )
-    seed: int = Field(42, ge=0, le=2**31 - 1, description="For the samples of rows and features.")
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the label is 0 and 1."""
-        return self.objective in ("binary:logistic", "logistic")
-
-    @model_validator(mode="after")
-    def _base_is_a_probability(self) -> TreeParams:
-        base = self.base_score
-        if (
-            self.is_classifier
-            and base is not None
-            and not _LARGEST_BASE <= base <= 1 - _LARGEST_BASE
-        ):
-            raise ValueError(
-                "base_score of a classification is a probability between 0.0001 and 0.9999"
-            )
-        return self
-
-    @property
-    def start(self) -> float:
-        """The score of every row before the first tree, as the trees count it."""
-        base = self.base_score
-        return math.log(base / (1 - base)) if self.is_classifier and base is not None else 0.0
-
-    def engine_params(self) -> dict[str, Any]:
-        """The parameters that SecretFlow's two kinds of trees name alike."""
-        names = ("num_boost_round", "max_depth", "learning_rate", "reg_lambda", "colsample_by_tree")
-        same = {name: getattr(self, name) for name in (*names, "sketch_eps", "seed")}
-        return same | {
-            "objective": "logistic" if self.is_classifier else "linear",
-            "base_score": self.start,
-        }
 
 
 def read_for_trees(

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from secretflow_task.contract.errors import ValueRange
-from secretflow_task.contract.task_config import Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix, reveal_to
+from secretflow_task.jobs.declared.learning import PredictConfig
+from secretflow_task.jobs.declared.trees import SsXgbConfig, TreeParams
 from secretflow_task.jobs.ml_task.prediction import (
-    PredictConfig,
     PredictionInput,
     prepare_prediction,
     unstandardised,
     write_predictions,
 )
-from secretflow_task.jobs.ml_task.training import TrainingConfig, TrainingInput, save_model
+from secretflow_task.jobs.ml_task.training import TrainingInput, save_model
 from secretflow_task.jobs.ml_task.trees import (
     SPLITS,
-    TreeParams,
     batches,
     keep_own,
     label_matrix,
@@ -42,19 +39,6 @@ _WEIGHTS = "weights"
 _FM64_ROWS = 5_000  # a fourth of what was measured to give the same trees as FM128
 
 
-class SsXgbConfig(TrainingConfig):
-    """``task_config`` of `ss_xgb`."""
-
-    params: TreeParams = Field(
-        default_factory=TreeParams, description="The algorithm's own parameters."
-    )
-
-    def reveals(self) -> list[Use]:
-        """Column names and row count to all, and whose bin splits each node."""
-        shape = "for every node of the trees: which party splits it, and the number of the bin"
-        return [*super().reveals(), *(Use(party, "", (), shape) for party in self.parties())]
-
-
 def prepare_xgb(run: Run, config: SsXgbConfig) -> TrainingInput:
     """Check features and label at their owners."""
     own = read_for_trees(run, config, config.params, run.protocol.field)
@@ -66,7 +50,7 @@ def prepare_xgb(run: Run, config: SsXgbConfig) -> TrainingInput:
     return own
 
 
-@TaskDispatcher.register_task("ss_xgb", config=SsXgbConfig, needs=("spu",), prepare=prepare_xgb)
+@TaskDispatcher.register_task("ss_xgb", prepare=prepare_xgb)
 def execute_ss_xgboost(devices: Devices, task_config: SsXgbConfig) -> dict[str, Any]:
     """Train boosted trees on secret shares; each party sees its own splits and no leaf weight."""
     from secretflow.ml.boost.ss_xgb_v import Xgb
@@ -106,10 +90,7 @@ def _joined(weights: list[Any]) -> Any:
 
 
 @TaskDispatcher.register_task(
-    "ss_xgb_predict",
-    config=PredictConfig,
-    needs=("spu",),
-    prepare=prepare_prediction("ss_xgb", features_on_shares=False),
+    "ss_xgb_predict", prepare=prepare_prediction("ss_xgb", features_on_shares=False)
 )
 def execute_ss_xgb_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
     """Predict with a model of `ss_xgb`; only the receiver sees the predictions."""

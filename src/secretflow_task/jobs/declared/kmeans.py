@@ -1,0 +1,108 @@
+"""The declarations of k-means clustering."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from secretflow_task.contract.task_config import (
+    ColumnNames,
+    PartyColumns,
+    PartyName,
+    PathRole,
+    PathText,
+    Reads,
+    SavesModel,
+    Strict,
+    TaskConfig,
+    Use,
+)
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.jobs.declared.learning import PredictConfig
+
+
+class SsKmeansParams(Strict):
+    """``params`` of `ss_kmeans`."""
+
+    n_clusters: int = Field(8, ge=2, le=1000, description="Number of clusters.")
+    init: Literal["k-means++", "random"] = Field(
+        "k-means++", description="How the first centres are drawn."
+    )
+    n_init: int = Field(3, ge=1, le=100, description="Number of starts, of which the best is kept.")
+    max_iter: int = Field(20, ge=1, le=1000, description="At most so many iterations of a start.")
+    tol: float = Field(
+        1e-4,
+        ge=0,
+        lt=1,
+        description="Stop when the centres' squared moves are below this share of the mean variance.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="The same seed draws the same first centres.")
+
+
+class SsKmeansConfig(TaskConfig):
+    """``task_config`` of `ss_kmeans`."""
+
+    feature_key = "features"
+
+    train_data: Reads = Field(description="The aligned table of each party.")
+    features: ColumnNames | None = Field(
+        None, description="The features; every numeric column but ids if absent."
+    )
+    ids: PartyColumns | None = Field(
+        None, description="Columns that are never features: {party: [columns]}."
+    )
+    receiver: PartyName = Field(
+        description="Who gets the cluster of every row and the clusters' sizes."
+    )
+    output_path: Annotated[PathText, PathRole("write", at="receiver")] = Field(
+        description="Where the receiver writes its ids and the column `cluster`."
+    )
+    model_output: SavesModel = Field(description="Folder for the model, at every party.")
+    params: SsKmeansParams = Field(
+        default_factory=SsKmeansParams, description="The algorithm's own parameters."
+    )
+
+    def reveals(self) -> list[Use]:
+        """Names, row count and iterations to all; clusters to the receiver only."""
+        what = (
+            "names of the features, number of rows",
+            "after how many iterations each start stopped",
+        )
+        everyone = [Use(party, "", (), text) for text in what for party in self.parties()]
+        return [
+            *everyone,
+            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+        ]
+
+
+class KmeansPredictConfig(PredictConfig):
+    """``task_config`` of `ss_kmeans_predict`."""
+
+    receiver: PartyName = Field(description="Who gets the cluster of every row.")
+
+    def reveals(self) -> list[Use]:
+        """The clusters, to the receiver only."""
+        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
+        return [
+            *everyone,
+            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+        ]
+
+
+TaskDispatcher.declare(
+    "ss_kmeans",
+    SsKmeansConfig,
+    needs=("spu",),
+    family="training",
+    summary="Cluster the rows on secret shares; only the receiver sees which row is in which cluster.",
+    body="secretflow_task.jobs.ml_task.kmeans",
+)
+TaskDispatcher.declare(
+    "ss_kmeans_predict",
+    KmeansPredictConfig,
+    needs=("spu",),
+    family="prediction",
+    summary="Assign rows to the clusters of `ss_kmeans`; only the receiver sees which.",
+    body="secretflow_task.jobs.ml_task.kmeans",
+)

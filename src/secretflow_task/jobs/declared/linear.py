@@ -1,0 +1,89 @@
+"""The declarations of logistic and linear regression."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.jobs.declared.learning import PredictConfig, TrainingConfig
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SsLrParams(Strict):
+    """``params`` of `ss_lr`."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="How often every row is used.")
+    learning_rate: Positive = Field(0.1, description="Step size.")
+    batch_size: int = Field(
+        128, ge=1, description="Rows per step; at most the number of rows is used."
+    )
+    penalty: Literal["None", "l2"] = Field("None", description="Regularisation.")
+    l2_norm: Positive = Field(
+        0.1, description="Weight of the l2 penalty, divided by batch_size in every step."
+    )
+    sig_type: Literal["real", "t1", "t3", "t5", "df", "sr", "mix"] = Field(
+        "real",
+        description="Sigmoid on shares: real is exact and slowest, t1 is fastest and clips scores.",
+    )
+    reg_type: Literal["logistic", "linear"] = Field(
+        "logistic", description="Classification or regression."
+    )
+    tol: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Stop when no weight changes by more than this share in an epoch; 0 never stops.",
+    )
+    report_metrics: bool = Field(
+        False, description="Tell the label party loss and AUC (or R2) after every epoch."
+    )
+    allow_unscaled: bool = Field(False, description="Train although features are not scaled.")
+
+
+class SsLrConfig(TrainingConfig):
+    """``task_config`` of `ss_lr`."""
+
+    params: SsLrParams = Field(
+        default_factory=SsLrParams, description="The algorithm's own parameters."
+    )
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count to all; metrics to the label party only where they are asked for."""
+        uses = super().reveals()
+        if self.params.tol:
+            uses += [
+                Use(party, "", (), "after how many epochs training stopped")
+                for party in self.parties()
+            ]
+        if self.params.report_metrics:
+            uses.append(
+                Use(
+                    self.label_party or "label party",
+                    "",
+                    (self.label,),
+                    "loss and AUC or R2 per epoch",
+                )
+            )
+        return uses
+
+
+TaskDispatcher.declare(
+    "ss_lr",
+    SsLrConfig,
+    needs=("spu",),
+    family="training",
+    summary="Train a logistic or linear regression on secret shares; no party ever holds the whole model.",
+    body="secretflow_task.jobs.ml_task.linear",
+)
+TaskDispatcher.declare(
+    "ss_lr_predict",
+    PredictConfig,
+    needs=("spu",),
+    family="prediction",
+    summary="Predict with a model of `ss_lr`; only the receiver sees the predictions.",
+    body="secretflow_task.jobs.ml_task.linear",
+)

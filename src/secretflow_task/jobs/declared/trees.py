@@ -1,0 +1,152 @@
+"""The declarations of boosted trees."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.jobs.declared.learning import PredictConfig, TrainingConfig
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+_LARGEST_BASE = 1e-4  # a base probability nearer to 0 or 1 leaves no gradient to learn from
+
+
+class TreeParams(Strict):
+    """``params`` of the boosted trees, with XGBoost's names and meanings."""
+
+    num_boost_round: int = Field(10, ge=1, le=1000, description="Number of trees.")
+    max_depth: int = Field(5, ge=1, le=10, description="Levels of splits; cost doubles with each.")
+    learning_rate: Rate = Field(0.3, description="Share of each tree's weights that is added.")
+    objective: Literal["binary:logistic", "reg:squarederror", "logistic", "linear"] = Field(
+        "binary:logistic",
+        description="Classification or regression; the last two are SecretFlow's names for the first two.",
+    )
+    reg_lambda: float = Field(1.0, ge=0.001, le=10_000, description="L2 penalty on leaf weights.")
+    subsample: Rate = Field(1.0, description="Share of the rows that each tree is grown on.")
+    colsample_by_tree: Rate = Field(
+        1.0, description="Share of every party's features that each tree may split, rounded up."
+    )
+    sketch_eps: float = Field(
+        0.03, ge=0.01, le=0.5, description="1/sketch_eps is the number of bins per feature."
+    )
+    base_score: float | None = Field(
+        None,
+        description="Prediction before the first tree: a probability, or for a regression in the target's "
+        "unit. If absent 0.5, or the target's mean, which stays at the label party.",
+    )
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="For the samples of rows and features.")
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the label is 0 and 1."""
+        return self.objective in ("binary:logistic", "logistic")
+
+    @model_validator(mode="after")
+    def _base_is_a_probability(self) -> TreeParams:
+        base = self.base_score
+        if (
+            self.is_classifier
+            and base is not None
+            and not _LARGEST_BASE <= base <= 1 - _LARGEST_BASE
+        ):
+            raise ValueError(
+                "base_score of a classification is a probability between 0.0001 and 0.9999"
+            )
+        return self
+
+    @property
+    def start(self) -> float:
+        """The score of every row before the first tree, as the trees count it."""
+        base = self.base_score
+        return math.log(base / (1 - base)) if self.is_classifier and base is not None else 0.0
+
+    def engine_params(self) -> dict[str, Any]:
+        """The parameters that SecretFlow's two kinds of trees name alike."""
+        names = ("num_boost_round", "max_depth", "learning_rate", "reg_lambda", "colsample_by_tree")
+        same = {name: getattr(self, name) for name in (*names, "sketch_eps", "seed")}
+        return same | {
+            "objective": "logistic" if self.is_classifier else "linear",
+            "base_score": self.start,
+        }
+
+
+class SsXgbConfig(TrainingConfig):
+    """``task_config`` of `ss_xgb`."""
+
+    params: TreeParams = Field(
+        default_factory=TreeParams, description="The algorithm's own parameters."
+    )
+
+    def reveals(self) -> list[Use]:
+        """Column names and row count to all, and whose bin splits each node."""
+        shape = "for every node of the trees: which party splits it, and the number of the bin"
+        return [*super().reveals(), *(Use(party, "", (), shape) for party in self.parties())]
+
+
+class SgbParams(TreeParams):
+    """``params`` of `sgb`."""
+
+    gamma: float = Field(0.0, ge=0, le=10_000, description="A split must gain more than this.")
+
+
+class SgbConfig(TrainingConfig):
+    """``task_config`` of `sgb`."""
+
+    params: SgbParams = Field(
+        default_factory=SgbParams, description="The algorithm's own parameters."
+    )
+
+    def reveals(self) -> list[Use]:
+        """What the parties learn of one another while they grow trees that one of them decides on."""
+        rows = "which rows lie in which node of every tree, and whose feature splits it"
+        uses = [*super().reveals(), *(Use(party, "", (), rows) for party in self.parties())]
+        sums = "sums of its own gradients over the others' bins, in shuffled order"
+        return [*uses, Use(self.label_party or "label party", "", (), sums)]
+
+
+class SgbPredictConfig(PredictConfig):
+    """``task_config`` of `sgb_predict`."""
+
+    def reveals(self) -> list[Use]:
+        """The label party computes the predictions, from the tests of all parties' splits."""
+        learned = "the prediction for every row, and which leaves each party's splits let it reach"
+        return [*super().reveals(), Use("label party", "", (), learned)]
+
+
+TaskDispatcher.declare(
+    "ss_xgb",
+    SsXgbConfig,
+    needs=("spu",),
+    family="training",
+    summary="Train boosted trees on secret shares; each party sees its own splits and no leaf weight.",
+    body="secretflow_task.jobs.ml_task.xgb",
+)
+TaskDispatcher.declare(
+    "ss_xgb_predict",
+    PredictConfig,
+    needs=("spu",),
+    family="prediction",
+    summary="Predict with a model of `ss_xgb`; only the receiver sees the predictions.",
+    body="secretflow_task.jobs.ml_task.xgb",
+)
+TaskDispatcher.declare(
+    "sgb",
+    SgbConfig,
+    needs=("heu",),
+    family="training",
+    summary="Train boosted trees on encrypted gradients; each party keeps its splits, the label party the leaves.",
+    body="secretflow_task.jobs.ml_task.sgb",
+)
+TaskDispatcher.declare(
+    "sgb_predict",
+    SgbPredictConfig,
+    family="prediction",
+    summary="Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them.",
+    body="secretflow_task.jobs.ml_task.sgb",
+)
