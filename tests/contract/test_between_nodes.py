@@ -26,7 +26,7 @@ from secretflow_task.node.link.peer.settlement import PeerSettlement
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import Unsettled
 from secretflow_task.testing import MemorySettlement
-from tests.contract.peers import Hubs
+from tests.peers import Hubs
 from tests.contract.test_peer_link import soon
 
 

@@ -15,7 +15,7 @@ from secretflow_task.contract.errors import OutputNotWritable, PeerLost, TaskTim
 from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.testing import MemorySettlement
-from tests.contract.peers import Hubs
+from tests.peers import Hubs
 
 Links = dict[str, PeerLink]
 PARTIES = ["alice", "bob", "carol"]

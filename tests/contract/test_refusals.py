@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import random
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -22,7 +20,7 @@ from secretflow_task.contract.errors import PeerUnreachable, WorkerError
 from secretflow_task.node.link.peer import agenda
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import make_certificate
-from tests.contract.peers import Hubs
+from tests.peers import Hubs, Stranger, as_bob
 from tests.contract.test_peer_link import soon
 
 
@@ -98,43 +96,6 @@ def test_a_clock_half_a_minute_off_is_not(hubs: Hubs, monkeypatch: pytest.Monkey
     with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
         alice.join()
         bob.join()
-
-
-class Stranger:
-    """Somebody with a TLS connection of its own to a node."""
-
-    def __init__(
-        self, hubs: Hubs, certificate: Path | None, key: Path | None, to: str = "alice"
-    ) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        if certificate:
-            context.load_cert_chain(certificate, key)
-        plain = socket.create_connection(("127.0.0.1", hubs.ports[to]), timeout=10)
-        self.connection = context.wrap_socket(plain)
-
-    def say(self, message: Any) -> None:
-        """Send a message, or bytes as they are."""
-        body = message if isinstance(message, bytes) else json.dumps(message).encode()
-        self.connection.sendall(struct.pack("!I", len(body)) + body)
-
-    def hear(self) -> dict[str, Any]:
-        """The next message."""
-        with self.connection.makefile("rb") as file:
-            (length,) = struct.unpack("!I", file.read(4))
-            return dict(json.loads(file.read(length)))
-
-    def __enter__(self) -> Stranger:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.connection.close()
-
-
-def as_bob(hubs: Hubs, to: str = "alice") -> Stranger:
-    """Somebody who has bob's key."""
-    return Stranger(hubs, hubs.identities["bob"].certificate, hubs.identities["bob"].key, to)
 
 
 def test_a_join_that_is_sent_again_is_refused(hubs: Hubs) -> None:

@@ -1,4 +1,4 @@
-"""What nodes say to each other, word for word: nodes of this version and of the last one understand each other."""
+"""What nodes say to each other, word for word, so nodes of two commits understand each other."""
 
 from __future__ import annotations
 

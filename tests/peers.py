@@ -1,7 +1,11 @@
-"""Nodes' hubs on the loopback interface, each with its certificate and address book."""
+"""Nodes' hubs on the loopback interface, with certificates and address books; and strangers."""
 
 from __future__ import annotations
 
+import json
+import socket
+import ssl
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -105,3 +109,40 @@ class Hubs:
         ports = self._stack.enter_context(leased_ports(2 * len(parties), PORTS))
         both = [dict(zip(parties, some)) for some in (ports[: len(parties)], ports[len(parties) :])]
         return self.hubs[party].open(agenda, Ports(*both))
+
+
+class Stranger:
+    """Somebody with a TLS connection of its own to a node."""
+
+    def __init__(
+        self, hubs: Hubs, certificate: Path | None, key: Path | None, to: str = "alice"
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if certificate:
+            context.load_cert_chain(certificate, key)
+        plain = socket.create_connection(("127.0.0.1", hubs.ports[to]), timeout=10)
+        self.connection = context.wrap_socket(plain)
+
+    def say(self, message: Any) -> None:
+        """Send a message, or bytes as they are."""
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.connection.sendall(struct.pack("!I", len(body)) + body)
+
+    def hear(self) -> dict[str, Any]:
+        """The next message."""
+        with self.connection.makefile("rb") as file:
+            (length,) = struct.unpack("!I", file.read(4))
+            return dict(json.loads(file.read(length)))
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.connection.close()
+
+
+def as_bob(hubs: Hubs, to: str = "alice") -> Stranger:
+    """Somebody who has bob's key."""
+    return Stranger(hubs, hubs.identities["bob"].certificate, hubs.identities["bob"].key, to)
