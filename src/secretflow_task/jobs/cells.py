@@ -1,7 +1,7 @@
 """What the cells of a column mean: which are missing, numbers and text, as pandas reads a CSV.
 
-All text is read alike, whether it comes from a CSV or from Parquet, because a workflow's steps pass the
-cells of a CSV on as Parquet.
+All text is read alike, whether it comes from a CSV or from Parquet, because a workflow's steps pass
+the cells of a CSV on as Parquet.
 """
 
 from __future__ import annotations
@@ -128,10 +128,11 @@ def raw_cells(table: Table, name: str) -> Cells:
 
 
 def cells(table: Table, name: str) -> Cells:
-    """The cells as ``pandas.read_csv`` reads a column: as integers, as numbers, or else all as text.
+    """The cells as ``pandas.read_csv`` reads a column: as integers, as numbers, or all as text.
 
-    Nothing is lost: digits with a leading zero are text, as are integers of more than 64 bits; and integers
-    beyond 2**53 stay integers where pandas makes floats of a column because some cells are missing.
+    Nothing is lost: digits with a leading zero are text, as are integers of more than 64 bits; and
+    integers beyond 2**53 stay integers where pandas makes floats of a column because some cells are
+    missing.
 
     Raises:
         as `raw_cells`

@@ -1,4 +1,4 @@
-"""What the tasks share: which columns at whom, agreed before cryptography, and matrices on devices."""
+"""What the tasks share: who has which columns, agreed before cryptography, and matrices."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def own_features(
     label: str | None = None,
     of_kind: Callable[[Table, Collection[str]], list[str]] = Table.numeric_columns,
 ) -> list[str]:
-    """The own columns that are features: those that are asked for, else all numeric ones but ids and label.
+    """The own features: the columns that are asked for, else all numeric ones but ids and label.
 
     Args:
         of_kind: ``(table, columns to leave out) -> columns``, where it is not the numeric ones.
@@ -94,7 +94,7 @@ def agree_on_features(
 
 
 def check_rows(facts: Facts) -> None:
-    """Raise `RowCountMismatch` unless all parties that read a table have the same number of rows."""
+    """Raise `RowCountMismatch` unless all parties that read a table have as many rows."""
     if len({answer["rows"] for answer in facts.values() if "rows" in answer}) > 1:
         raise RowCountMismatch()
 
@@ -118,10 +118,10 @@ def find_label_party(label: str, asked: str | None, facts: Facts) -> str:
 
 
 def check_fits_shares(table: Table, names: Sequence[str], values: Array, field: str) -> None:
-    """Raise `ValueRange` for a column that fixed-point numbers cannot hold: they overflow without an error.
+    """Raise `ValueRange` for a column that fixed-point numbers cannot hold: they overflow silently.
 
-    The limits leave room for a product with weights of up to 100, in FM64 (18 fraction bits: products below
-    1.3e8) and FM128 (26 fraction bits: below 3.7e22).
+    The limits leave room for a product with weights of up to 100, in FM64 (18 fraction bits:
+    products below 1.3e8) and FM128 (26 fraction bits: below 3.7e22).
 
     Args:
         values: the columns ``names``, float64 of shape (rows, len(names)).
@@ -139,7 +139,7 @@ def check_fits_shares(table: Table, names: Sequence[str], values: Array, field: 
 
 
 def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> Any:
-    """A vertically split matrix over the parties that have columns, each part in its owner's process.
+    """A vertically split matrix of the parties that have columns, each part in its owner's process.
 
     Args:
         own: the own part, of shape (rows, columns); never sent anywhere.
@@ -155,7 +155,7 @@ def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> 
 
 
 def reveal_to(devices: Devices, party: str, value: Any) -> Any:
-    """Show a device's value to one party, and wait until it has it: the value there, None at the others."""
+    """Show a device's value to one party and wait until it has it; None at the others."""
     import secretflow as sf
 
     shown: list[Any] = []

@@ -1,4 +1,4 @@
-"""Categories as numbers: how an encoder of one column is fitted and how it is applied, at the owner."""
+"""Categories as numbers: an encoder of one column is fitted and applied at its owner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RARE = "_infrequent_sklearn"
 
 
 def text_columns(_config: EncoderConfig, table: Table, left_out: Collection[str]) -> list[str]:
-    """What is encoded where the request names no columns: a number may be a category, but only it can know."""
+    """What is encoded where the request names no columns: only a request can say that numbers are."""
     return table.text_columns(left_out)
 
 
@@ -43,7 +43,7 @@ def fit_labels(table: Table, name: str, _config: LabelEncoderConfig) -> Fitted:
 
 
 def encode_labels(table: Table, name: str, fitted: Fitted) -> dict[str, pa.Array]:
-    """The place of each cell's category; empty cells stay empty, as in scikit-learn's `OrdinalEncoder`."""
+    """The place of each cell's category; empty cells stay empty, as in `OrdinalEncoder`."""
     import pyarrow as pa
 
     count = len(fitted["categories"])
@@ -54,10 +54,10 @@ def encode_labels(table: Table, name: str, fitted: Fitted) -> dict[str, pa.Array
 
 
 def fit_onehot(table: Table, name: str, config: OnehotEncoderConfig) -> Fitted:
-    """The categories, the names of the columns, and which column each category has, found by scikit-learn.
+    """The categories, the names of the columns and each category's column, by scikit-learn.
 
-    A missing cell is a category, the last one; ``unknown`` is the column of new categories, None for no
-    column, or ``error``.
+    A missing cell is a category, the last one; ``unknown`` is the column of new categories, None
+    for no column, or ``error``.
     """
     found = cells(table, name)
     if not found.counts():

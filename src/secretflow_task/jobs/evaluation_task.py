@@ -1,8 +1,8 @@
 """Evaluation of predictions, computed by scikit-learn in the label party's own process.
 
-SecretFlow's evaluation classes compute in float32 and are wrong for ties, few distinct scores, labels other
-than 0 and 1, and values far from zero (docs/developer_guide/silent_errors.md). Both columns lie at one party
-anyway.
+SecretFlow's evaluation classes compute in float32 and are wrong for ties, few distinct scores,
+labels other than 0 and 1, and values far from zero (docs/developer_guide/silent_errors.md). Both
+columns lie at one party anyway.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def execute_biclassification_eval(
 
 @TaskDispatcher.register_task("regression_eval", prepare=prepare_regression)
 def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig) -> dict[str, Any]:
-    """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the residuals."""
+    """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, residual histogram."""
     own: EvaluationInput | None = devices.run.inputs
     if own is None:
         return _result(devices, task_config)
@@ -111,7 +111,7 @@ def _result(
     figures: Mapping[str, Any] | None = None,
     **details: Any,
 ) -> dict[str, Any]:
-    """The result of the own party: all at the label's, at the others the figures if they are shared."""
+    """The own party's result: all at the label's party, at the others the figures if shared."""
     import secretflow as sf
 
     columns = [config.label.column, config.prediction.column] if figures else []
@@ -173,9 +173,10 @@ def _best_f1(label: Array, score: Array) -> tuple[float, float]:
 
 
 def biclassification_tables(label: Array, score: Array, size: int) -> list[dict[str, float]]:
-    """One row per bucket of the rows in falling order of their scores: ROC, PR, lift and gain at its end.
+    """ROC, PR, lift and gain at the end of each bucket of the rows in falling order of score.
 
-    A bucket ends where the score changes, so that equal scores are never parted: with ties there are fewer.
+    A bucket ends where the score changes, so that equal scores are never parted: with ties there
+    are fewer.
     """
     import numpy as np
 
@@ -207,8 +208,8 @@ def biclassification_tables(label: Array, score: Array, size: int) -> list[dict[
 def regression_figures(label: Array, prediction: Array) -> dict[str, Any]:
     """The figures of an evaluation with scikit-learn's definitions, also far from zero.
 
-    MAPE is a fraction; it is None, with a note, where a label is zero: scikit-learn divides by 2e-16 there,
-    and gives a number that means nothing.
+    MAPE is a fraction; it is None, with a note, where a label is zero: scikit-learn divides by
+    2e-16 there, and gives a number that means nothing.
 
     Args:
         label: of shape (rows,), two rows or more.
@@ -217,8 +218,8 @@ def regression_figures(label: Array, prediction: Array) -> dict[str, Any]:
     import numpy as np
     from sklearn import metrics
 
-    # What does not change with the origin is computed near zero: the mean of equal values may not be their
-    # value, so that a constant label would have a variance.
+    # What does not change with the origin is computed near zero: the mean of equal values may not
+    # be their value, so that a constant label would have a variance.
     origin = np.median(label)
     label_here, prediction_here = label - origin, prediction - origin
     mse = float(metrics.mean_squared_error(label, prediction))
@@ -236,7 +237,7 @@ def regression_figures(label: Array, prediction: Array) -> dict[str, Any]:
 
 
 def residual_histogram(label: Array, prediction: Array, bins: int) -> list[dict[str, float]]:
-    """How many rows have a residual (label - prediction) in each of ``bins`` ranges of equal width."""
+    """How many rows have a residual (label - prediction) in each of ``bins`` equal ranges."""
     import numpy as np
 
     counts, edges = np.histogram(label - prediction, bins=bins)

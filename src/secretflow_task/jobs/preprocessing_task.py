@@ -107,8 +107,9 @@ def _rows_of_parts(devices: Devices, config: TrainTestSplitConfig, own: SplitInp
 def choose_in_groups(table: Table, config: TrainTestSplitConfig, groups: Array) -> Array:
     """Which rows are for training, with the share of each group; bool of shape (rows,).
 
-    The draw follows from the seed and the whole own table: whoever knew how it was drawn could tell the
-    label of every row from the rows that were chosen, and with scikit-learn's order without even trying.
+    The draw follows from the seed and the whole own table: whoever knew how it was drawn could tell
+    the label of every row from the rows that were chosen, and with scikit-learn's order without
+    even trying.
 
     Raises:
         TooFewRows: a group has too few.
@@ -168,7 +169,7 @@ def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) ->
     prepare=prepare_transformation("label_encoder", fit_labels, encode_labels, text_columns),
 )
 def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> dict[str, Any]:
-    """Replace categories by their place in sorted order, as scikit-learn does, each column at its owner."""
+    """Replace categories by their place in sorted order, as scikit-learn does, at the owner."""
     return write_transformed(
         devices, task_config, "label_encoder", ("category_count", "categories")
     )
@@ -189,7 +190,7 @@ def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -
     "binning", prepare=prepare_transformation("binning", fit_bins, bin_index)
 )
 def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, Any]:
-    """Replace numbers by the index of their bin, with the bins of pandas, each column at its owner."""
+    """Replace numbers by the index of their bin, with the bins of pandas, at the owner."""
     own: Transformed = devices.run.inputs
     bins = own.of_each(lambda name: bin_counts(own.table, name, own.fitted[name]["split_points"]))
     return write_transformed(devices, task_config, "binning", ()) | {"bins": bins}
@@ -199,7 +200,7 @@ def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, A
     "fillna", prepare=prepare_transformation("fillna", fit_fill, fill, fillable_columns)
 )
 def execute_fillna(devices: Devices, task_config: FillnaConfig) -> dict[str, Any]:
-    """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its owner."""
+    """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, at the owner."""
     own: Transformed = devices.run.inputs
     filled = own.of_each(lambda name: missing_count(own.before, name))
     return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {

@@ -1,7 +1,7 @@
 """How far native PSI is, read from the job's own log: libpsi never calls its hook for progress.
 
-The log is what the job writes to its standard output. It tells the phases, and in the longest of them the
-batches of rows (ECDH) or the buckets of a million rows (RR22, KKRT) that are done.
+The log is what the job writes to its standard output. It tells the phases, and in the longest of
+them the batches of rows (ECDH) or the buckets of a million rows (RR22, KKRT) that are done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _OUT = "/proc/self/fd/1"
 def progress_from_log(run: Run, rows: int) -> Iterator[None]:
     """Report how far native PSI is while the block runs it; ``rows`` is the number of own keys.
 
-    The thread that reports has ended when the block has: the pipe to the node has one writer at a time.
+    The thread that reports has ended when the block has: the pipe to the node has one writer at a
+    time.
     """
     ended = threading.Event()
     begin = os.fstat(1).st_size
@@ -81,7 +82,7 @@ def _share_online(log: bytes, lines: bytes, rows: int) -> float:
 
 
 def _own_log(begin: int) -> bytes:
-    """What this process has written since its log had ``begin`` bytes; nothing where that is no file."""
+    """What this process has written since its log had ``begin`` bytes; empty without a file."""
     if not stat.S_ISREG(os.fstat(1).st_mode):
         return b""
     with open(_OUT, "rb") as log:

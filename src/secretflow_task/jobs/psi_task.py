@@ -1,10 +1,10 @@
 """Private set intersection.
 
-SecretFlow's PSI sees a file of our own making with two columns, an encoded key and the row's number, and
-tells which rows match. The rows themselves are taken here, from the party's own table, so that every format
-and every order of columns works, only keys pass through native code, and the alignment can be checked on
-what is written.
-(`spu.psi` on the original files joins the wrong rows, silently, when the key is not the first column.)
+SecretFlow's PSI sees a file of our own making with two columns, an encoded key and the row's
+number, and tells which rows match. The rows themselves are taken here, from the party's own table,
+so that every format and every order of columns works, only keys pass through native code, and the
+alignment can be checked on what is written. (`spu.psi` on the original files joins the wrong rows,
+silently, when the key is not the first column.)
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
 def encode_keys(table: Table, columns: Sequence[str]) -> pa.Array:
     """One text per row that is equal exactly when all key cells are.
 
-    Native PSI splits its file at line ends and joins several keys with commas; percent-encoding keeps
-    ``("a,b", "c")`` apart from ``("a", "b,c")`` and lets quotes and line breaks through.
+    Native PSI splits its file at line ends and joins several keys with commas; percent-encoding
+    keeps ``("a,b", "c")`` apart from ``("a", "b,c")`` and lets quotes and line breaks through.
 
     Raises:
         MissingColumn: a key column is not there.
@@ -146,7 +146,7 @@ def _encoded_column(table: Table, column: str) -> pa.Array:
 
 
 def alignment_digest(keys: pa.Array, matched: Array | None = None) -> str:
-    """SHA-256 over position and key of every matched row, the same at all parties if they are aligned."""
+    """SHA-256 over position and key of every matched row, equal at all parties if aligned."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -186,7 +186,7 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
 
 
 def _masks(devices: Devices, config: PsiConfig, present: Array) -> dict[str, Array]:
-    """Which rows each party has, told to all; empty for the inner join, where every row is everyone's."""
+    """Which rows each party has, told to all; empty for the inner join, where all have each row."""
     import numpy as np
     import secretflow as sf
 
@@ -211,9 +211,10 @@ def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[pa.Array, Array]
 def _write_keys(keys: pa.Array, path: Path) -> None:
     """Write the input of native PSI: the keys, and one that no other party can have.
 
-    Native PSI swaps a plain hash of each party's whole set of keys and says when they are equal: from it a
-    peer could guess a small set, and learn the size of an intersection that it must not get. A random key
-    hides both. It is never an encoded key, where two digits follow on a percent sign.
+    Native PSI swaps a plain hash of each party's whole set of keys and says when they are equal:
+    from it a peer could guess a small set, and learn the size of an intersection that it must not
+    get. A random key hides both. It is never an encoded key, where two digits follow on a percent
+    sign.
     """
     import numpy as np
     import pyarrow as pa
@@ -225,7 +226,7 @@ def _write_keys(keys: pa.Array, path: Path) -> None:
 
 
 def _run_psi(devices: Devices, config: PsiConfig) -> int:
-    """Run SecretFlow's PSI at every party; returns the number of own rows that matched, where it is told.
+    """Run SecretFlow's PSI; returns the number of own rows that matched, where it is told.
 
     The SPU's actors are driven one by one: `spu.psi` reveals every party's counts to all.
     """
@@ -239,7 +240,8 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
             input_path=str(run.folder / "psi_in.csv"),
             output_path=str(run.folder / "psi_out.csv"),
             receiver=config.receiver,
-            # Always: unless keys are said to be duplicated the outputs are sorted by the wrong columns.
+            # Always: unless keys are said to be duplicated the outputs are sorted by the wrong
+            # columns.
             table_keys_duplicated=True,
             output_csv_na_rep=_NO_ROW,
             broadcast_result=config.broadcast_result,
@@ -268,7 +270,7 @@ def _native_protocol(config: PsiConfig) -> str:
 
 
 def _read_indices(path: Path) -> pa.Array:
-    """The own row numbers in the order of the intersection; null where the other party's row has no match."""
+    """The own row numbers in the order of the intersection; null where only the other has a row."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
@@ -281,7 +283,7 @@ def _read_indices(path: Path) -> pa.Array:
 def _output_rows(
     devices: Devices, config: PsiConfig, keys: pa.Array, indices: pa.Array
 ) -> pa.Array:
-    """The own rows to write: matches by key, then the rest of each side, null for what only the other has."""
+    """The own rows to write: matches by key, then each side's rest, null for the other's."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -319,10 +321,11 @@ def _by_key(keys: pa.Array, rows: pa.Array) -> pa.Array:
 
 
 def _paired(keys: Sequence[str], indices: Sequence[int], receiver: bool) -> list[int]:
-    """The matched own rows by key, so that every pair of rows with equal keys is there exactly once.
+    """The matched own rows by key, every pair of rows with equal keys exactly once.
 
-    Native PSI repeats a row as often as the other party has its key, but when both have it several times it
-    pairs some rows twice and others never. The receiver repeats each row, the other the sequence of rows.
+    Native PSI repeats a row as often as the other party has its key, but when both have it several
+    times it pairs some rows twice and others never. The receiver repeats each row, the other the
+    sequence of rows.
     """
     times = Counter(indices)
     groups: dict[str, list[int]] = defaultdict(list)

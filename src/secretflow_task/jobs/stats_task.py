@@ -1,4 +1,4 @@
-"""Statistics of tables: of a party's own columns in its own process, across parties on secret shares."""
+"""Statistics: of own columns in the owner's process, across parties on secret shares."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
 def execute_table_statistics(
     devices: Devices, task_config: TableStatisticsConfig
 ) -> dict[str, Any]:
-    """Describe columns at their owners: 26 statistics of each number column, counts of each text column."""
+    """Describe columns at their owners: 26 statistics of number columns, counts of text columns."""
     import secretflow as sf
 
     run, config = devices.run, task_config
@@ -104,10 +104,10 @@ def execute_table_statistics(
 
 
 def number_statistics(table: Table, name: str) -> dict[str, Any]:
-    """The 26 figures that ``secretflow.stats.table_statistics`` names, as pandas computes them in float64.
+    """The 26 figures of ``secretflow.stats.table_statistics``, as pandas computes them in float64.
 
-    pandas' own powers of whole numbers overflow without an error; these do not. None stands for what is
-    undefined, such as the variance of one cell, or too large for a float.
+    pandas' own powers of whole numbers overflow without an error; these do not. None stands for
+    what is undefined, such as the variance of one cell, or too large for a float.
     """
     import pandas as pd
 
@@ -142,7 +142,7 @@ def _powers(column: pd.Series[float]) -> dict[int, pd.Series[float]]:
 
 
 def text_statistics(table: Table, name: str) -> dict[str, Any]:
-    """Type, numbers of cells and number of different texts, as SecretFlow's ``categorical_statistics``."""
+    """Type, counts of cells and of different texts, as SecretFlow's ``categorical_statistics``."""
     present = [cell for cell in table.categories(name) if cell is not None]
     counts = _counts(table.rows, len(present))
     return {"datatype": _datatype(table, name), **counts, "nunique": len(set(present))}
@@ -175,7 +175,7 @@ def _datatype(table: Table, name: str) -> str:
 
 
 def _datatype_of_numbers(cells: pa.ChunkedArray) -> str | None:
-    """`_datatype` of texts that Arrow reads as numbers, without a Python object for each; else None."""
+    """`_datatype` of texts that Arrow reads as numbers, without Python objects; else None."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -209,13 +209,14 @@ def prepare_correlation(run: Run, config: CorrelationConfig) -> Features:
     inputs = Features(table, names, values)
     if table.rows <= inputs.count:
         raise TooFewRows(
-            f"{table.rows} rows are too few for {inputs.count} columns: cells of others could be inferred."
+            f"{table.rows} rows are too few for {inputs.count} columns: "
+            "cells of others could be inferred."
         )
     return inputs
 
 
 def unit_columns(table: Table, names: list[str]) -> Array:
-    """Columns with mean 0 and length 1, of shape (rows, len(names)): their products are correlations.
+    """Columns of mean 0 and length 1, shape (rows, len(names)): their products are correlations.
 
     Raises:
         MissingValues, NonFiniteValues: `Table.numbers` found some.
@@ -238,9 +239,9 @@ def unit_columns(table: Table, names: list[str]) -> Array:
 def fixed_point_length(protocol: Protocol) -> float:
     """The length that columns of length 1 get before they are shared, for precision.
 
-    A product of two columns of length L is at most L * L (Cauchy and Schwarz), and so is every part of the
-    sum, whatever the number of rows. SPU holds it with twice the fraction bits before it truncates, so it
-    cannot overflow while ``L * L * 2**(2 * fraction) < 2**(bits - 4)``.
+    A product of two columns of length L is at most L * L (Cauchy and Schwarz), and so is every part
+    of the sum, whatever the number of rows. SPU holds it with twice the fraction bits before it
+    truncates, so it cannot overflow while ``L * L * 2**(2 * fraction) < 2**(bits - 4)``.
     """
     bits, fraction = {"FM64": (64, 18), "FM128": (128, 26)}[protocol.field]
     room = bits - 4 - 2 * int(protocol.runtime.get("fxp_fraction_bits") or fraction)
@@ -254,8 +255,8 @@ def fixed_point_length(protocol: Protocol) -> float:
 def correlations(devices: Devices) -> Array:
     """The Pearson matrix of all columns, parties sorted, which every party learns.
 
-    Columns of one party meet in its own process, columns of two on the SPU, which takes and gives float32:
-    the error of a correlation is about 1e-7.
+    Columns of one party meet in its own process, columns of two on the SPU, which takes and gives
+    float32: the error of a correlation is about 1e-7.
     """
     import numpy as np
     import secretflow as sf
@@ -339,10 +340,10 @@ def _in_order(own: Features, config: CorrelationConfig) -> tuple[list[str], list
 
 
 def inflation_factors(matrix: Array) -> list[float | None]:
-    """The diagonal of the inverse of a Pearson matrix, which is what statsmodels gives with a constant.
+    """The diagonal of the inverse of a Pearson matrix: what statsmodels gives with a constant.
 
-    None stands for a column that others determine: its factor is infinite, or so large (about 1e5) that the
-    rounding of the matrix hides it.
+    None stands for a column that others determine: its factor is infinite, or so large (about 1e5)
+    that the rounding of the matrix hides it.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""What the transformations share: each fits a column, saves what it fitted, and applies it, at the owner.
+"""What the transformations share: each fits a column, saves and applies what it fitted.
 
-A transformation is two functions of one column. Both run while the input is prepared, so that whatever
-does not fit is refused before any party goes on; the execution only writes.
+A transformation is two functions of one column. Both run while the input is prepared, so that
+whatever does not fit is refused before any party goes on; the execution only writes.
 """
 
 from __future__ import annotations

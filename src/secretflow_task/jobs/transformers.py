@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitted:
-    """Mean and population standard deviation (1 for a constant column) of the cells that are not empty."""
+    """Mean and population standard deviation (1 for a constant column) of what is there."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler(with_mean=config.with_mean, with_std=config.with_std)
@@ -34,7 +34,7 @@ def standardize(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
 
 
 def fit_min_max(table: Table, name: str, config: MinMaxScalerConfig) -> Fitted:
-    """Least and greatest value; a constant column becomes the lower end of the range, as in scikit-learn."""
+    """Least and greatest value; a constant column becomes the range's lower end."""
     from sklearn.preprocessing import MinMaxScaler
 
     scaler = MinMaxScaler(feature_range=tuple(config.feature_range))
@@ -51,7 +51,7 @@ def scale_to_range(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
 
 
 def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
-    """The split points: the inner edges of pandas' ``qcut`` (where edges coincide once) or ``cut``."""
+    """The split points: the inner edges of pandas' ``qcut`` (equal ones once) or ``cut``."""
     import numpy as np
     import pandas as pd
 
@@ -73,7 +73,7 @@ def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
 
 
 def bin_index(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
-    """The bin of each cell from 0, each closed at its right, the outer ones open; -1 for an empty cell."""
+    """The bin of each cell from 0, closed at the right; -1 for an empty cell."""
     import numpy as np
 
     values = exact_numbers(table, name)
@@ -85,7 +85,7 @@ def bin_index(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
 
 
 def bin_counts(table: Table, name: str, points: list[float]) -> list[dict[str, Any]]:
-    """The rules and the number of rows of each bin of a transformed column; a missing bound is open."""
+    """The rules and the rows of each bin of a transformed column; a missing bound is open."""
     import numpy as np
 
     counts = np.bincount(

@@ -1,8 +1,8 @@
 """Bins of a column and their weight of evidence, in plain numpy at one party.
 
-The figures are those of SecretFlow's ``VertWoeBinning``; where that has one bin for a column in which most
-cells are equal, drops the missing cells from the information value, or counts the bins of a chimerge before
-they were merged, these are right.
+The figures are those of SecretFlow's ``VertWoeBinning``; where that has one bin for a column in
+which most cells are equal, drops the missing cells from the information value, or counts the bins
+of a chimerge before they were merged, these are right.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 FIRST_BINS = 100  # that chimerge starts from
-_CHI_LIMIT = (
-    2.705543454095404  # neighbours further apart differ with p < 0.1 (one degree of freedom)
-)
+# Neighbours further apart differ with p < 0.1 (one degree of freedom).
+_CHI_LIMIT = 2.705543454095404
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Bins:
     """How a column is parted.
 
     Attributes:
-        names: one per bin; None for the bin of the missing cells, which is the last if there is one.
+        names: one per bin; None for the bin of the missing cells, which is the last if there is
+            one.
         index: every row's bin, of shape (rows,).
         points: where the bins of numbers end, each bin with its end; empty for categories.
     """
@@ -62,37 +62,47 @@ def numeric_bins(values: Array, method: Method, n_bins: int, least: int) -> Bins
     points = _without_small_bins(points, present, least)
     index = np.searchsorted(points, values)  # left-open, right-closed; NaN comes last
     index[np.isnan(values)] = len(points) + 1
-    missing: list[str | None] = [None] if len(present) < len(values) else []
-    return Bins(_interval_names(points) + missing, index, points)
+    names = _interval_names(points)
+    if len(present) < len(values):
+        names.append(None)
+    return Bins(names, index, points)
 
 
 def category_bins(cells: Sequence[str | None]) -> Bins:
     """A bin for every category, in the order of their text."""
     import numpy as np
 
-    categories = sorted({cell for cell in cells if cell is not None})
-    names = [*categories, *([None] if None in cells else [])]
-    number = {name: at for at, name in enumerate(names)}
-    return Bins(names, np.array([number[cell] for cell in cells]), np.empty(0))
+    categories = {cell for cell in cells if cell is not None}
+    names: list[str | None] = [*sorted(categories)]
+    if None in cells:
+        names.append(None)
+    bin_of = {name: index for index, name in enumerate(names)}
+    index = np.array([bin_of[cell] for cell in cells])
+    return Bins(names, index, points=np.empty(0))
 
 
 def _points(present: Array, method: Method, n_bins: int) -> Array:
     """Inner split points, rising; none if all numbers are equal.
 
-    As `pandas.cut` and `pandas.qcut`, but for cells that are mostly equal: ``qcut`` has one bin there.
+    As `pandas.cut` and `pandas.qcut`, but for cells that are mostly equal: ``qcut`` has one bin
+    there.
     """
     import numpy as np
     import pandas as pd
 
-    low, high = (present.min(), present.max()) if len(present) else (0.0, 0.0)
+    if not len(present):
+        return np.empty(0)
+    highest = present.max()
     if method == "eq_range":
-        points = np.linspace(low, high, n_bins + 1)[1:-1]
+        points = np.linspace(present.min(), highest, n_bins + 1)[1:-1]
     else:
-        shares = np.linspace(0, 1, (FIRST_BINS if method == "chimerge" else n_bins) + 1)[1:-1]
+        if method == "chimerge":
+            n_bins = FIRST_BINS
+        shares = np.linspace(0, 1, n_bins + 1)[1:-1]
         points = pd.Series(present).quantile(shares).to_numpy()
-    points = np.unique(points[points < high])
+    points = np.unique(points[points < highest])
     if len(points) == 0:
-        points = np.unique(present[present < high])[-1:]
+        points = np.unique(present[present < highest])[-1:]
     return np.asarray(points)
 
 
@@ -113,12 +123,18 @@ def _without_small_bins(points: Array, present: Array, least: int) -> Array:
 
 
 def _interval_names(points: Array) -> list[str | None]:
-    ends = ["-inf", *(repr(float(point)) for point in points), "inf"]
-    return [f"({low}, {high}{')' if high == 'inf' else ']'}" for low, high in zip(ends, ends[1:])]
+    names: list[str | None] = []
+    low = "-inf"
+    for point in points:
+        high = repr(float(point))
+        names.append(f"({low}, {high}]")
+        low = high
+    names.append(f"({low}, inf)")
+    return names
 
 
 def merged(bins: Bins, positives: Array, n_bins: int) -> tuple[Bins, Array]:
-    """ChiMerge (Kerber, AAAI 1992): join the most similar neighbours until they differ or are ``n_bins``.
+    """ChiMerge (Kerber, AAAI 1992): join similar neighbours until they differ or are ``n_bins``.
 
     Args:
         positives: positive rows of every bin, the missing cells' bin included.
@@ -128,21 +144,26 @@ def merged(bins: Bins, positives: Array, n_bins: int) -> tuple[Bins, Array]:
     """
     import numpy as np
 
-    points, rows, hits = bins.points, bins.rows, positives
-    count = len(points) + 1
-    rows, hits = rows[:count].astype(float), hits[:count].astype(float)
+    points = bins.points
+    intervals = len(points) + 1  # all bins but that of the missing cells
+    rows = bins.rows[:intervals].astype(float)
+    hits = positives[:intervals].astype(float)
     while len(rows) > n_bins:
         distances = _chi_squares(rows, hits)
-        at = int(np.argmin(distances))
-        if distances[at] > _CHI_LIMIT:
+        nearest = int(np.argmin(distances))
+        if distances[nearest] > _CHI_LIMIT:
             break
-        rows, hits, points = _joined(rows, at), _joined(hits, at), np.delete(points, at)
-    moved = np.searchsorted(points, np.append(bins.points, np.inf))
+        rows = _joined(rows, nearest)
+        hits = _joined(hits, nearest)
+        points = np.delete(points, nearest)
     names = _interval_names(points)
+    old_ends = np.append(bins.points, np.inf)
+    new_bin = np.searchsorted(points, old_ends)
     if bins.missing:
-        moved, names = np.append(moved, len(names)), [*names, None]
-    new_positives = np.bincount(moved, weights=positives).astype(np.int64)
-    return Bins(names, moved[bins.index], points), new_positives
+        new_bin = np.append(new_bin, len(names))
+        names.append(None)
+    new_positives = np.bincount(new_bin, weights=positives).astype(np.int64)
+    return Bins(names, new_bin[bins.index], points), new_positives
 
 
 def _chi_squares(rows: Array, positives: Array) -> Array:
@@ -153,24 +174,25 @@ def _chi_squares(rows: Array, positives: Array) -> Array:
     share = (positives[:-1] + positives[1:]) / (first + second)
     variance = share * (1 - share) * (1 / first + 1 / second)
     difference = positives[:-1] / first - positives[1:] / second
-    return np.asarray(
-        np.divide(difference**2, variance, out=np.zeros_like(share), where=variance > 0)
-    )
+    chi_squares = np.zeros_like(share)
+    np.divide(difference**2, variance, out=chi_squares, where=variance > 0)
+    return np.asarray(chi_squares)
 
 
-def _joined(values: Array, at: int) -> Array:
+def _joined(counts: Array, index: int) -> Array:
+    """Counts of bins after the bin at ``index`` joined the next."""
     import numpy as np
 
-    values = values.copy()
-    values[at + 1] += values[at]
-    return np.delete(values, at)
+    counts = counts.copy()
+    counts[index + 1] += counts[index]
+    return np.delete(counts, index)
 
 
 def woe_and_iv(rows: Array, positives: Array) -> tuple[Array, Array]:
     """Weight of evidence and information value of every bin, each of shape (bins,).
 
-    ``woe = ln((positives / all positives) / (negatives / all negatives))``; where a bin has none of one
-    kind both counts are taken half a row higher, as SecretFlow does.
+    ``woe = ln((positives / all positives) / (negatives / all negatives))``; where a bin has none of
+    one kind both counts are taken half a row higher, as SecretFlow does.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
-"""Weight of evidence and information value: each feature is binned at its owner, the label stays at its own.
+"""Weight of evidence and information value: features and label stay at their owners.
 
-SecretFlow's ``VertWoeBinning`` shows the label's party how many rows every bin of the others has. Here the
-positive rows are counted on secret shares and shown to the feature's owner, who needs nothing else; the
-label's party gets one number per feature.
+SecretFlow's ``VertWoeBinning`` shows the label's party how many rows every bin of the others has.
+Here the positive rows are counted on secret shares and shown to the feature's owner, who needs
+nothing else; the label's party gets one number per feature.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 
 
 _MOST_BINS = 1000  # of a column
-_ROWS_PER_BIN = (
-    5  # with as many bins as rows, counts of positives would be equations for every label
-)
+# With as many bins as rows, counts of positives would be equations for every label.
+_ROWS_PER_BIN = 5
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,10 @@ class WoeInput:
         """1 where a row is in a bin, int32 of shape (rows, bins of all own columns)."""
         import numpy as np
 
-        parts = [
-            bins.index[rows, None] == np.arange(len(bins.names)) for bins in self.bins.values()
-        ]
+        parts = []
+        for bins in self.bins.values():
+            number = np.arange(len(bins.names))
+            parts.append(bins.index[rows, None] == number)
         return np.hstack(parts).astype(np.int32)
 
     def label_of(self, rows: slice) -> Array:
@@ -75,22 +75,24 @@ class WoeInput:
         return self.label[rows]
 
     def own_counts(self) -> Array | None:
-        """Positive rows of all own bins, at the party that holds the label too; None at the others."""
+        """Positive rows of all own bins if the own party holds the label too, else None."""
         import numpy as np
 
         if self.label is None or self.table.party != self.label_party or not self.bins:
             return None
-        counts = [
-            np.bincount(bins.index, self.label, len(bins.names)) for bins in self.bins.values()
-        ]
+        counts = []
+        for bins in self.bins.values():
+            counts.append(np.bincount(bins.index, self.label, len(bins.names)))
         return np.hstack(counts)
 
     def split(self, counts: Array) -> dict[str, Array]:
         """Counts of all own bins, parted by column."""
         import numpy as np
 
-        ends = np.cumsum([len(bins.names) for bins in self.bins.values()])
-        return dict(zip(self.bins, np.split(counts, ends[:-1])))
+        widths = [len(bins.names) for bins in self.bins.values()]
+        ends = np.cumsum(widths)
+        parts = np.split(counts, ends[:-1])
+        return dict(zip(self.bins, parts))
 
 
 def prepare_woe(run: Run, config: WoeConfig) -> WoeInput:
@@ -99,9 +101,9 @@ def prepare_woe(run: Run, config: WoeConfig) -> WoeInput:
     own = own_features(table, config.columns, config.ids, config.label)
     bins = {name: bins_of(table, name, config) for name in own}
     has_label = config.label in table.columns
-    label = (
-        own_label(table, config) if has_label and config.label_party in (None, run.party) else None
-    )
+    label = None
+    if has_label and config.label_party in (None, run.party):
+        label = own_label(table, config)
     width = sum(len(own_bins.names) for own_bins in bins.values())
     names, facts = agree_on_features(
         run, own, config.columns, rows=table.rows, has_label=has_label, bins=width
@@ -113,7 +115,7 @@ def prepare_woe(run: Run, config: WoeConfig) -> WoeInput:
 
 
 def check_widths(widths: dict[str, int], label_party: str, rows: int) -> None:
-    """Raise `TooFewRows` where a party would count so many bins that it could solve for the labels."""
+    """Raise `TooFewRows` where a party would count enough bins to solve for the labels."""
     for party, width in widths.items():
         if party != label_party and width > rows / _ROWS_PER_BIN:
             raise TooFewRows(
@@ -131,18 +133,15 @@ def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
         TooFewRows: a bin that cannot join another one is small.
     """
     bins = _any_bins(table, name, config)
-    about = f"{table.party}: column {name!r} of {table.purpose}"
     if len(bins.names) > _MOST_BINS:
-        raise TooManyCategories(
-            f"{about} has more than {_MOST_BINS} categories.", party=table.party
-        )
+        problem = table.about(name, f"has more than {_MOST_BINS} categories")
+        raise TooManyCategories(problem, party=table.party)
     if len(bins.names) < 2:
-        raise ConstantColumn(
-            f"{about} cannot be parted: all but a few cells are equal.", party=table.party
-        )
+        problem = table.about(name, "cannot be parted: all but a few cells are equal")
+        raise ConstantColumn(problem, party=table.party)
     if bins.rows.min() < config.min_bin_rows:
         raise TooFewRows(
-            f"{about} has a category, or missing cells, in fewer than min_bin_rows rows.",
+            table.about(name, "has a category, or missing cells, in fewer than min_bin_rows rows"),
             party=table.party,
             hint="Their labels could be told: join categories, fill cells, or lower min_bin_rows.",
         )
@@ -166,84 +165,102 @@ def own_label(table: Table, config: WoeConfig) -> Array:
     """1 where the label is positive, else 0, int32 of shape (rows,).
 
     Raises:
-        BadLabel: without ``positive_value`` it is not 0 and 1; with it, no row or every row is positive.
+        BadLabel: without ``positive_value`` it is not 0 and 1; with it, no row or every row is
+            positive.
     """
     import numpy as np
 
     if isinstance(config.positive_value, str):
-        cells = table.categories(config.label)
-        if None in cells:
-            raise MissingValues(
-                f"{table.party}: label {config.label!r} has empty cells.", party=table.party
-            )
-        positive = np.array([cell == config.positive_value for cell in cells])
+        positive = _is_text(table, config.label, config.positive_value)
     else:
-        table.numbers([config.label])  # refuses what is missing
-        values = exact_numbers(table, config.label)
-        if config.positive_value is None and not np.isin(values, (0.0, 1.0)).all():
-            problem = f"{table.party}: label {config.label!r} is not 0 and 1."
-            raise BadLabel(
-                problem,
-                party=table.party,
-                hint="Give positive_value, the label that counts as positive.",
-            )
-        positive = values == (1 if config.positive_value is None else config.positive_value)
+        positive = _is_number(table, config.label, config.positive_value)
     if positive.all() or not positive.any():
-        problem = f"{table.party}: label {config.label!r} is positive in no row or in all."
         raise BadLabel(
-            problem, party=table.party, hint="Both kinds are needed; check positive_value."
+            f"{table.party}: label {config.label!r} is positive in no row or in all.",
+            party=table.party,
+            hint="Both kinds are needed; check positive_value.",
         )
     return positive.astype(np.int32)
 
 
+def _is_text(table: Table, label: str, positive_value: str) -> Array:
+    import numpy as np
+
+    cells = table.categories(label)
+    if None in cells:
+        problem = f"{table.party}: label {label!r} has empty cells."
+        raise MissingValues(problem, party=table.party)
+    return np.array([cell == positive_value for cell in cells])
+
+
+def _is_number(table: Table, label: str, positive_value: float | None) -> Array:
+    import numpy as np
+
+    table.numbers([label])  # refuses what is missing
+    values = exact_numbers(table, label)
+    if positive_value is not None:
+        return np.asarray(values == positive_value)
+    if not np.isin(values, (0.0, 1.0)).all():
+        raise BadLabel(
+            f"{table.party}: label {label!r} is not 0 and 1.",
+            party=table.party,
+            hint="Give positive_value, the label that counts as positive.",
+        )
+    return np.asarray(values == 1)
+
+
 @TaskDispatcher.register_task("woe_iv", prepare=prepare_woe)
 def execute_woe_iv(devices: Devices, task_config: WoeConfig) -> dict[str, Any]:
-    """Weigh columns by any party's label: WOE per bin to a column's owner, IV to the label's party."""
+    """Weigh columns by a party's label: WOE per bin to a column's owner, IV to the label party."""
     run, config = devices.run, task_config
     own: WoeInput = run.inputs
-    weighed = {
-        name: _weighed(own.bins[name], positives, config)
-        for name, positives in own.split(_positives(devices, own)).items()
-    }
-    content: dict[str, Any] = {"woe": {name: figures for name, (_, figures) in weighed.items()}}
-    values = _gathered(
-        devices, own, {name: figures["iv"] for name, figures in content["woe"].items()}
-    )
+    row_values = {}
+    figures = {}
+    for name, positives in own.split(_positives(devices, own)).items():
+        row_values[name], figures[name] = _weighed(own.bins[name], positives, config)
+    content: dict[str, Any] = {"woe": figures}
+    own_values = {name: column_figures["iv"] for name, column_figures in figures.items()}
+    values = _gathered(devices, own, own_values)
     if run.party == own.label_party:
         content["iv"] = values
-    result = reported(run, config, {**content, "rows": own.table.rows})
+    content["rows"] = own.table.rows
+    result = reported(run, config, content)
     if config.output_data is not None:
-        columns = {name: codes for name, (codes, _) in weighed.items()}
-        path = run.write(
-            own.table.with_columns(columns), config.output_data[run.party], "output_data"
-        )
+        weighed = own.table.with_columns(row_values)
+        path = run.write(weighed, config.output_data[run.party], "output_data")
         result["output_data"] = {run.party: path}
-    return {**result, "columns_used": own.names[run.party]}
+    result["columns_used"] = own.names[run.party]
+    return result
 
 
 def _positives(devices: Devices, own: WoeInput) -> Array:
     """Positive rows of every own bin; whole numbers are exact on shares."""
     import numpy as np
 
-    found = np.zeros(0, dtype=np.int64)
+    own_counts = np.zeros(0, dtype=np.int64)
     for done, party in enumerate(own.widths):
         devices.run.progress(0.05 + 0.9 * done / len(own.widths), "counting")
         if party == own.label_party:
             counts = own.own_counts()
         else:
             counts = reveal_to(devices, party, _shared_counts(devices, own, party))
-        found = found if counts is None else counts
-    return np.asarray(found, dtype=np.int64)
+        if counts is not None:
+            own_counts = counts
+    return np.asarray(own_counts, dtype=np.int64)
 
 
 def _shared_counts(devices: Devices, own: WoeInput, party: str) -> Any:
     """Positive rows of every bin of a party, as shares."""
-    spu, counts = devices["spu"], None
+    spu = devices["spu"]
+    counts = None
     for _, rows in row_chunks(own.table.rows, own.widths[party]):
         inside = devices[party](own.indicators)(rows).to(spu)
         label = devices[own.label_party](own.label_of)(rows).to(spu)
         part = spu(lambda a, b: a @ b)(label, inside)
-        counts = part if counts is None else spu(lambda a, b: a + b)(counts, part)
+        if counts is None:
+            counts = part
+        else:
+            counts = spu(lambda a, b: a + b)(counts, part)
     return counts
 
 
@@ -254,18 +271,19 @@ def _weighed(bins: Bins, positives: Array, config: WoeConfig) -> tuple[Array, di
     woe, iv = woe_and_iv(bins.rows, positives)
     rows = zip(bins.names, bins.rows.tolist(), positives.tolist(), woe.tolist(), iv.tolist())
     keys = ("bin", "rows", "positives", "woe", "iv")
-    table = [dict(zip(keys, values)) for values in rows]
-    return woe[bins.index], {
+    figures = {
         "split_points": bins.points.tolist(),
-        "bins": table,
+        "bins": [dict(zip(keys, values)) for values in rows],
         "iv": float(iv.sum()),
     }
+    return woe[bins.index], figures
 
 
 def _gathered(devices: Devices, own: WoeInput, values: dict[str, float]) -> dict[str, float]:
     """The information values of all columns at the label's party; the others get none."""
-    parts = [
-        reveal_to(devices, own.label_party, devices[party](lambda: values)()) or {}
-        for party in own.widths
-    ]
-    return {name: part[name] for part in parts for name in part}
+    gathered: dict[str, float] = {}
+    for party in own.widths:
+        part = reveal_to(devices, own.label_party, devices[party](lambda: values)())
+        if part is not None:
+            gathered.update(part)
+    return gathered

@@ -1,4 +1,4 @@
-"""Several tasks as one execution: one cluster, one set of devices, and files that pass from step to step."""
+"""Several tasks as one execution: one cluster, one set of devices, files between steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def prepare_workflow(run: Run, config: WorkflowConfig) -> None:
-    """Check all outputs and prepare the first step; the later ones are prepared when their turn comes."""
+    """Check all outputs and prepare the first step; later ones are prepared in their turn."""
     run.check_outputs(step.config for step in config.bound)
     first = config.bound[0]
     with run.named_step(first.name):
@@ -22,7 +22,7 @@ def prepare_workflow(run: Run, config: WorkflowConfig) -> None:
 
 @TaskDispatcher.register_task("workflow", prepare=prepare_workflow)
 def execute_workflow(devices: Devices, task_config: WorkflowConfig) -> dict[str, Any]:
-    """Run several tasks one after another as one execution; later steps use what earlier ones wrote."""
+    """Run several tasks in turn as one execution; later steps use what earlier ones wrote."""
     run, steps = devices.run, task_config.bound
     results = {}
     for index, step in enumerate(steps):

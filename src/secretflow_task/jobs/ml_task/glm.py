@@ -75,7 +75,8 @@ class GlmInput(TrainingInput):
         values: the own features with mean 0 and deviation 1.
         target: what undoes the scaling of the label, as ``(0, mean)`` or ``(mean, deviation)``.
         scales: mean and deviation of the own features, of shape (2, own features).
-        extra: ``{column: values of shape (rows, 1)}`` of offset and weight where they are the own party's.
+        extra: ``{column: values of shape (rows, 1)}`` of offset and weight where they are the own
+            party's.
         holders: ``{column: party}`` of offset and weight.
     """
 
@@ -157,7 +158,8 @@ def scaled_label(
         raise BadLabel(
             f"{party}: label {config.label!r} must be {wanted} in every row, and vary.",
             party=party,
-            hint=f"That is the range of params.dist {params.dist} with the link {params.link_name}.",
+            hint=f"That is the range of params.dist {params.dist} "
+            f"with the link {params.link_name}.",
         )
     return values / values.mean(), (0.0, float(values.mean()))
 
@@ -176,7 +178,7 @@ def check_weight(own: OwnPart, weight: str | None, extra: dict[str, Array]) -> N
 def check_numbers(
     own: OwnPart, label: Array | None, target: tuple[float, float] | None, run: Run
 ) -> None:
-    """Raise `ValueRange` where the field has too few digits or overflows, which gives no error by itself.
+    """Raise `ValueRange` where the field has too few digits, or overflows without an error.
 
     Args:
         label: the scaled label, where it is the own party's.
@@ -308,7 +310,8 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
         penalty = jnp.concatenate([*parts, jnp.zeros((1, 1))], axis=0)
         for factor in factors:
             penalty = penalty * factor
-        # More than this makes a coefficient 0 all the same, and its inverse would have no digits left.
+        # More than this makes a coefficient 0 all the same, and its inverse would have no digits
+        # left.
         return jnp.minimum(penalty, 1024.0 * own.table.rows)
 
     return devices["spu"](combine)(parts, factors)
@@ -349,7 +352,8 @@ def fit(
 def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -> None:
     """Raise `LinkMismatch` if a linear predictor is not over 0 though its link needs that.
 
-    Such a row is held at the floor, where it outweighs all others: whatever the steps come to is no model.
+    Such a row is held at the floor, where it outweighs all others: whatever the steps come to is no
+    model.
     """
     import secretflow as sf
 

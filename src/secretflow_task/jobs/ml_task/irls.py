@@ -1,13 +1,14 @@
 """Generalised linear models on secret shares: the programs that run on the SPU.
 
-Fisher scoring as in McCullagh and Nelder, *Generalized Linear Models* (1989), section 2.5, started as
-statsmodels does. SecretFlow's `SSGLM` is not used: it shows X'WX to the label party and the largest label to
-all, replaces the logistic function, penalises by another amount than asked for, and loses FM64's few digits
-in an inverse of order 1/rows (docs/developer_guide/silent_errors.md). Here every matrix stays on shares,
-and a step is a correction of the last one, so that the rounding of a step is repaired by the next.
+Fisher scoring as in McCullagh and Nelder, *Generalized Linear Models* (1989), section 2.5, started
+as statsmodels does. SecretFlow's `SSGLM` is not used: it shows X'WX to the label party and the
+largest label to all, replaces the logistic function, penalises by another amount than asked for,
+and loses FM64's few digits in an inverse of order 1/rows (docs/developer_guide/silent_errors.md).
+Here every matrix stays on shares, and a step is a correction of the last one, so that the rounding
+of a step is repaired by the next.
 
-Features are standardised and the target has mean 1 (mean 0 and deviation 1 for the normal distribution with
-the identity link), so that all numbers are near 1.
+Features are standardised and the target has mean 1 (mean 0 and deviation 1 for the normal
+distribution with the identity link), so that all numbers are near 1.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Family:
     """A distribution by the power of its variance function, and a link.
 
     Attributes:
-        power: the variance is ``mu ** power``; unused for `Logit`, whose variance is ``mu (1 - mu)``.
+        power: the variance is ``mu ** power``; unused for `Logit`, whose variance is ``mu (1 -
+            mu)``.
         link: Logit, Log, Identity or Reciprocal.
         bound: how far from 0 the linear predictor may be where its exponential is taken.
         floor: the smallest mean and variance that the field's fraction bits resolve.
@@ -102,7 +104,7 @@ def _power(x: Any, exponent: float) -> Any:
 
 
 def start(family: Family, y: Array) -> tuple[Array, Array]:
-    """Row weights and working response of the first step, which the label party computes from its labels.
+    """Row weights and working response of the first step, which the label party computes.
 
     Args:
         y: the scaled labels of shape (rows, 1).
@@ -139,7 +141,7 @@ def start_sums(rows: Rows, weight0: Any, z0: Any) -> tuple[Any, Any]:
 
 
 def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
-    """X'WX and the gradient of the log-likelihood, at coefficients ``b`` of shape (features + 1, 1)."""
+    """X'WX and the gradient of the log-likelihood, at ``b`` of shape (features + 1, 1)."""
     x, score, row_weight = rows[0], *_scores(family, rows, b)
     return _products(x, x * row_weight, score)
 
@@ -153,7 +155,7 @@ def _scores(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
 
 
 def _products(left: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """``left.T @ x`` and ``left.T @ y`` in one product, for which ``left`` is masked and sent once."""
+    """``left.T @ x`` and ``left.T @ y`` in one product, so ``left`` is masked and sent once."""
     import jax.numpy as jnp
 
     both = left.T @ jnp.concatenate([x, y], axis=1)
@@ -182,7 +184,8 @@ def step(
 
     Args:
         b: the coefficients, or None in the first step.
-        penalty: of each coefficient, of shape (features + 1, 1), on the scale of ``information``; or None.
+        penalty: of each coefficient, of shape (features + 1, 1), on the scale of ``information``;
+            or None.
         shift: sums are divided by ``2 ** shift``, which is exact, before they are inverted.
         smallest: a pivot of less than this share of its diagonal tells linearly dependent features.
         tol: settled if no coefficient of a standardised feature moves by more.
@@ -235,8 +238,8 @@ def descend(
 ) -> Any:
     """The coefficients after one epoch of gradient descent over batches of ``size`` rows.
 
-    A last batch of fewer rows takes the share of a step that it is of a batch, and every batch its share of
-    the penalty, which is that of all ``total`` rows.
+    A last batch of fewer rows takes the share of a step that it is of a batch, and every batch its
+    share of the penalty, which is that of all ``total`` rows.
     """
     from jax import lax
 
@@ -265,7 +268,7 @@ def zeros(rows: Rows) -> Any:
 
 
 def moved(before: Any, after: Any, tol: float) -> Any:
-    """``[settled, sound]`` of an epoch of gradient descent, which linear dependence does not disturb."""
+    """``[settled, sound]`` of an epoch of gradient descent, which tells nothing of dependence."""
     import jax.numpy as jnp
 
     settled = jnp.max(jnp.abs(after - before)) < tol

@@ -1,7 +1,7 @@
 """K-means clustering on secret shares.
 
-SecretFlow's `KMeans` is not used: it unrolls all iterations into one program, always draws the same start,
-divides by zero where a cluster is empty, and overflows without an error
+SecretFlow's `KMeans` is not used: it unrolls all iterations into one program, always draws the same
+start, divides by zero where a cluster is empty, and overflows without an error
 (docs/developer_guide/silent_errors.md).
 """
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
 
 _CENTERS, _MEANS = "centers", "means"
-# Powers of two: what products of two numbers of a field must stay below, the least deviation whose square is
-# resolved, and the rows whose inverse is.
+# Powers of two: what products of two numbers of a field must stay below, the least deviation whose
+# square is resolved, and the rows whose inverse is.
 _LIMITS = {"FM64": (27, -8, 18), "FM128": (75, -12, 26)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KmeansInput(Features):
     """Features with mean 0.
 
@@ -45,7 +45,7 @@ class KmeansInput(Features):
         means: what was subtracted from the own features, of shape (own features,).
     """
 
-    means: Array | None = None
+    means: Array
 
 
 def prepare_kmeans(run: Run, config: SsKmeansConfig) -> KmeansInput:
@@ -53,18 +53,20 @@ def prepare_kmeans(run: Run, config: SsKmeansConfig) -> KmeansInput:
     table = run.read(config.train_data, "train_data")
     own = own_features(table, config.features, config.ids)
     values = table.numbers(own)
-    table.require((config.ids or {}).get(run.party, ()))
+    if config.ids:
+        table.require(config.ids.get(run.party, ()))
     means = values.mean(axis=0)
-    check_distances(table, values - means, run.protocol.field, len(run.parties))
+    centred_values = values - means
+    check_distances(table, centred_values, run.protocol.field, len(run.parties))
     check_spread(table, own, values, run.protocol.field)
     names, _ = agree_on_features(run, own, config.features, rows=table.rows)
     if table.rows <= config.params.n_clusters:
         raise TooFewRows(f"{table.rows} rows are too few for {config.params.n_clusters} clusters.")
-    return KmeansInput(table, names, values - means, means=means)
+    return KmeansInput(table, names, centred_values, means=means)
 
 
 def check_distances(table: Table, values: Array, field: str, parties: int) -> None:
-    """Raise `ValueRange` where squared distances or a cluster's sum overflow, which gives no error by itself.
+    """Raise `ValueRange` where squared distances or a cluster's sum would overflow silently.
 
     Args:
         values: the own features, centred.
@@ -74,22 +76,23 @@ def check_distances(table: Table, values: Array, field: str, parties: int) -> No
     largest, _, rows = _LIMITS[field]
     distance = (values**2).sum(axis=1).max(initial=0.0) * 4 * parties
     total = np.abs(values).sum(axis=0).max(initial=0.0)
-    if max(distance, total) > 2.0**largest or table.rows > 2**rows:
-        raise ValueRange(
-            f"{table.party}: the numbers of {table.purpose} are too large for {field}.",
-            party=table.party,
-            hint="Scale the features with `standard_scaler` first"
-            + (", or use the field FM128." if field == "FM64" else "."),
-        )
+    if max(distance, total) <= 2.0**largest and table.rows <= 2**rows:
+        return
+    hint = "Scale the features with `standard_scaler` first."
+    if field == "FM64":
+        hint = "Scale the features with `standard_scaler` first, or use the field FM128."
+    problem = f"{table.party}: the numbers of {table.purpose} are too large for {field}."
+    raise ValueRange(problem, party=table.party, hint=hint)
 
 
 def check_spread(table: Table, names: list[str], values: Array, field: str) -> None:
-    """Raise `FeatureRange` for a feature that varies by less than the field resolves once it is squared."""
+    """Raise `FeatureRange` for a feature whose squares vary by less than the field resolves."""
     _, smallest, _ = _LIMITS[field]
     for name, spread in zip(names, values.std(axis=0)):
         if 0 < spread < 2.0**smallest:
             raise FeatureRange(
-                f"{table.party}: feature {name!r} of {table.purpose} varies too little for {field}.",
+                f"{table.party}: feature {name!r} of {table.purpose} "
+                f"varies too little for {field}.",
                 party=table.party,
                 hint="Scale the features with `standard_scaler` first.",
             )
@@ -102,17 +105,16 @@ def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str
     own: KmeansInput = run.inputs
     x = _shared_features(devices, own, own.values)
     centers, iterations = fit(devices, config.params, x)
-    saved = save_model(
-        devices,
-        "ss_kmeans",
-        config.model_output,
-        own,
-        config.params,
-        shares={_CENTERS: centers},
-        files={_MEANS: own.means.tolist() if own.means is not None else []},
-    )
     result: dict[str, Any] = {
-        "model_output": saved,
+        "model_output": save_model(
+            devices,
+            "ss_kmeans",
+            config.model_output,
+            own,
+            config.params,
+            shares={_CENTERS: centers},
+            files={_MEANS: own.means.tolist()},
+        ),
         "iterations": iterations,
         "rows": own.table.rows,
         "columns_used": own.names[run.party],
@@ -121,11 +123,12 @@ def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str
     clusters = reveal_to(devices, config.receiver, devices["spu"](assign)(x, centers))
     if clusters is None:
         return result
-    ids = (config.ids or {}).get(run.party, [])
-    path = write_column(
+    ids = config.ids.get(run.party, []) if config.ids else []
+    result["output_path"] = write_column(
         run, own.table, ids, values=clusters, name="cluster", path=config.output_path
     )
-    return {**result, "output_path": path, "sizes": sizes_of(clusters, config.params.n_clusters)}
+    result["sizes"] = sizes_of(clusters, config.params.n_clusters)
+    return result
 
 
 def centred(own: PredictionInput) -> Array:
@@ -154,21 +157,28 @@ def execute_ss_kmeans_predict(devices: Devices, task_config: KmeansPredictConfig
     run.progress(0.2, "prediction")
     x = _shared_features(devices, own, centred(own))
     clusters = reveal_to(devices, own.receiver, devices["spu"](assign)(x, centers))
-    sizes = {} if clusters is None else {"sizes": sizes_of(clusters, params.n_clusters)}
-    return {**write_predictions(devices, config, own, clusters, "cluster"), **sizes}
+    result = write_predictions(devices, config, own, clusters, "cluster")
+    if clusters is not None:
+        result["sizes"] = sizes_of(clusters, params.n_clusters)
+    return result
 
 
 def sizes_of(clusters: Array, count: int) -> list[int]:
     """The number of rows of each cluster."""
     import numpy as np
 
-    return [int(size) for size in np.bincount(clusters, minlength=count)]
+    sizes: list[int] = np.bincount(clusters, minlength=count).tolist()
+    return sizes
 
 
 def _shared_features(devices: Devices, own: Features, values: Array) -> Any:
     """All parties' features as shares of shape (rows, features)."""
     spu = devices["spu"]
-    parts = [devices[party](lambda: values)().to(spu) for party in own.names if own.names[party]]
+    parts = []
+    for party, names in own.names.items():
+        if names:
+            part = devices[party](lambda: values)()
+            parts.append(part.to(spu))
     return spu(_side_by_side)(parts)
 
 
@@ -182,14 +192,17 @@ def fit(devices: Devices, params: SsKmeansParams, x: Any) -> tuple[Any, list[int
     """The best start's centres as shares, and how many iterations each start took."""
     import numpy as np
 
-    spu, random = devices["spu"], np.random.default_rng(params.seed)
-    best, iterations = None, []
+    random = np.random.default_rng(params.seed)
+    best = None
+    iterations = []
     for start in range(params.n_init):
-        centers, count = _iterate(
-            devices, params, x, _first_centers(devices, params, x, random), start
-        )
+        first_centers = _first_centers(devices, params, x, random)
+        centers, count = _iterate(devices, params, x, first_centers, start)
         iterations.append(count)
-        best = centers if best is None else spu(better)(x, best, centers)
+        if best is None:
+            best = centers
+        else:
+            best = devices["spu"](better)(x, best, centers)
     return best, iterations
 
 
@@ -197,7 +210,8 @@ def _first_centers(
     devices: Devices, params: SsKmeansParams, x: Any, random: np.random.Generator
 ) -> Any:
     rows = random.choice(devices.run.inputs.table.rows, params.n_clusters, replace=False)
-    draws = random.random((params.n_clusters - 1, 2 + int(math.log(params.n_clusters))))
+    candidates = 2 + int(math.log(params.n_clusters))  # for each centre, as in scikit-learn
+    draws = random.random((params.n_clusters - 1, candidates))  # drawn even if `init` is random
     if params.init == "random":
         return devices["spu"](lambda x: x[rows])(x)
     return devices["spu"](lambda x: plus_plus(x, int(rows[0]), draws))(x)
@@ -209,19 +223,16 @@ def _iterate(
     """Centres after the iterations of one start, and how many they were."""
     import secretflow as sf
 
-    policy = sf.device.SPUCompilerNumReturnsPolicy.FROM_USER
+    iterate = devices["spu"](
+        lambda x, centers: move(x, centers, params.tol),
+        num_returns_policy=sf.device.SPUCompilerNumReturnsPolicy.FROM_USER,
+        user_specified_num_returns=2,
+    )
     for index in range(params.max_iter):
-        devices.run.progress(
-            0.05 + 0.9 * (start + index / params.max_iter) / params.n_init,
-            "training",
-            start=start,
-            iteration=index,
-        )
-        centers, settled = devices["spu"](
-            lambda x, centers: move(x, centers, params.tol),
-            num_returns_policy=policy,
-            user_specified_num_returns=2,
-        )(x, centers)
+        starts_done = start + index / params.max_iter
+        progress = 0.05 + 0.9 * starts_done / params.n_init
+        devices.run.progress(progress, "training", start=start, iteration=index)
+        centers, settled = iterate(x, centers)
         if sf.reveal(settled):
             return centers, index + 1
     return centers, params.max_iter
@@ -242,7 +253,7 @@ def assign(x: Any, centers: Any) -> Any:
 
 
 def move(x: Any, centers: Any, tol: float) -> tuple[Any, Any]:
-    """One iteration of Lloyd's algorithm, and whether the centres stand still; an empty cluster stays."""
+    """One iteration of Lloyd's algorithm, and whether it has settled; an empty cluster stays."""
     import jax.numpy as jnp
 
     member = _one_hot(assign(x, centers), centers.shape[0])
@@ -262,7 +273,7 @@ def better(x: Any, one: Any, two: Any) -> Any:
 
 
 def plus_plus(x: Any, first: int, draws: Array) -> Any:
-    """First centres by greedy k-means++ (Arthur and Vassilvitskii 2007), as scikit-learn draws them.
+    """First centres by greedy k-means++ (Arthur and Vassilvitskii 2007), as in scikit-learn.
 
     Args:
         first: the row of the first centre.

@@ -60,7 +60,7 @@ def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
 
 
 def check_fm64(own: OwnPart, params: SsLrParams) -> None:
-    """Raise `ValueRange` where a step could overflow FM64, which gives wrong weights without an error."""
+    """Raise `ValueRange` where a step could overflow FM64: wrong weights without an error."""
     import numpy as np
 
     table = own.table
@@ -77,7 +77,8 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
         largest.append(np.abs(own.label).max() * SCALED_LIMIT)
     if rows * max(largest) > _FM64_LIMIT:
         raise ValueRange(
-            f"{table.party}: the numbers of {table.purpose} are too large for FM64 with this batch_size.",
+            f"{table.party}: the numbers of {table.purpose} are too large for FM64 "
+            "with this batch_size.",
             party=table.party,
             hint="Use the field FM128, a smaller params.batch_size, or scale the features.",
         )
@@ -85,7 +86,7 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
 
 @TaskDispatcher.register_task("ss_lr", prepare=prepare_regression)
 def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) -> dict[str, Any]:
-    """Train a logistic or linear regression on secret shares; no party ever holds the whole model."""
+    """Train a logistic or linear regression on secret shares; no party holds the whole model."""
     from secretflow.ml.linear import SSRegression
 
     run, config, params = devices.run, task_config, task_config.params
@@ -137,7 +138,7 @@ def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) ->
 
 
 def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[str, float]:
-    """Loss and AUC, or R2, of the current weights on the training rows; empty but at the label party."""
+    """Loss and AUC, or R2, of the current weights on the training rows, at the label party."""
     from secretflow.ml.linear import SSRegression
     from sklearn.metrics import log_loss, mean_squared_error, r2_score, roc_auc_score
 

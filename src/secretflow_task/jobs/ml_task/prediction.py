@@ -1,4 +1,4 @@
-"""What the predictions share: the request, the model that must fit it, and the receiver's output."""
+"""What the predictions share: the model that must fit the request, the receiver's output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class PredictionInput(Features):
     """Features in the model's order, with the model.
 
     Attributes:
-        further: the own ones of the model's columns that are no features, float64 of shape (rows, columns).
+        further: the own ones of the model's columns that are no features, float64 of shape (rows,
+            columns).
     """
 
     manifest: Manifest | None = None
@@ -61,7 +62,8 @@ def prepare_prediction(
     It loads the own part of the model, checks that it fits, and reads the features that it names.
 
     Args:
-        on_shares: the model holds shares, which only the protocol and field of its training can read.
+        on_shares: the model holds shares, which only the protocol and field of its training can
+            read.
         features_on_shares: the features become shares too.
         further: ``(manifest, own party) -> columns`` that the model needs besides the features.
         check: ``(own input, field)`` raises where the numbers do not suit.
@@ -141,7 +143,7 @@ def write_predictions(
 def write_column(
     run: Run, own: Table, ids: Sequence[str], *, values: Array, name: str, path: str
 ) -> str:
-    """Stage the own ids with one more column as ``output_path``; returns the path that it will have.
+    """Stage the own ids and one more column as ``output_path``; returns the path it will have.
 
     Args:
         values: one float or integer per row.

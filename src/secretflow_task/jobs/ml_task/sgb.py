@@ -46,7 +46,7 @@ def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
 
 @TaskDispatcher.register_task("sgb", prepare=prepare_sgb)
 def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
-    """Train boosted trees on encrypted gradients; each party keeps its splits, the label party the leaves."""
+    """Train boosted trees on encrypted gradients; every party keeps its own splits."""
     from secretflow.ml.boost.sgb_v import Sgb
 
     run, config, params = devices.run, task_config, task_config.params
@@ -106,7 +106,7 @@ def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, An
     "sgb_predict", prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False)
 )
 def execute_sgb_predict(devices: Devices, task_config: SgbPredictConfig) -> dict[str, Any]:
-    """Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them."""
+    """Predict with a model of `sgb`; the label party computes for the receiver."""
     import numpy as np
 
     run = devices.run
@@ -120,7 +120,7 @@ def execute_sgb_predict(devices: Devices, task_config: SgbPredictConfig) -> dict
 
 
 def _predicted(devices: Devices, own: PredictionInput, values: Array, params: SgbParams) -> Any:
-    """The predictions at the receiver: the label party tells them from the leaves that all splits allow."""
+    """The predictions at the receiver: the leaves that all splits allow, at the label party."""
     x, label_party = matrix(devices, own.names, values), devices[own.label_party or ""]
     names = own.names[devices.run.party]
     trees = own.own_file(SPLITS)
@@ -134,7 +134,7 @@ def _predicted(devices: Devices, own: PredictionInput, values: Array, params: Sg
 
 
 def _pass(values: Array, trees: list[Any], names: list[str]) -> list[Array]:
-    """For every tree a packed matrix of shape (rows, leaves): 1 where the own splits let the row pass."""
+    """For every tree a packed matrix of shape (rows, leaves): 1 where own splits let a row pass."""
     import numpy as np
     from heu import numpy as hnp
 

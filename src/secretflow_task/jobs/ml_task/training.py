@@ -1,4 +1,4 @@
-"""What the trainings share: the common part of requests, features and label at their owners, saving."""
+"""What the trainings share: features and label at their owners, saving a model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class OwnPart:
     """The own party's part of a training's input, before the peers have agreed on the whole.
 
     Attributes:
-        label: the own label column as float64 of shape (rows, 1); None where the label is another party's.
+        label: the own label column as float64 of shape (rows, 1); None where the label is another
+            party's.
     """
 
     table: Table
@@ -83,7 +84,7 @@ def agree_on_training(
     target: tuple[float, float] | None = None,
     **told: Any,
 ) -> TrainingInput:
-    """Learn who holds which feature and the label; the own label is dropped where another party's is meant.
+    """Learn who holds which feature and the label; drop the own label if another's is meant.
 
     Args:
         told: further facts for the other parties.
@@ -98,7 +99,8 @@ def agree_on_training(
     inputs = TrainingInput(own.table, names, own.values, label_party, own.label, target, facts)
     if own.table.rows <= inputs.count:
         raise TooFewRows(
-            f"{own.table.rows} rows are too few for {inputs.count} features: labels could be inferred."
+            f"{own.table.rows} rows are too few for {inputs.count} features: "
+            "labels could be inferred."
         )
     return inputs
 
@@ -128,8 +130,8 @@ def check_binary(own: OwnPart, label: str) -> None:
 def check_target(own: OwnPart, label: str, field: str) -> None:
     """Raise `ValueRange` for a regression's target that predictions on shares could not hold.
 
-    They come out of the SPU as float32, on the target's own scale: of values that differ little from each
-    other, compared with their distance from 0, too few digits would be left.
+    They come out of the SPU as float32, on the target's own scale: of values that differ little
+    from each other, compared with their distance from 0, too few digits would be left.
     """
     values, table = own.label, own.table
     if values is None:
@@ -147,7 +149,7 @@ def check_target(own: OwnPart, label: str, field: str) -> None:
 def standardised(
     own: OwnPart, label: str, center: float | None = None
 ) -> tuple[Array | None, tuple[float, float] | None]:
-    """A regression's target with mean 0 and deviation 1, and what undoes it; None, None at other parties.
+    """A regression's target of mean 0 and deviation 1, and what undoes it; both None elsewhere.
 
     A large target overflows the fixed-point numbers without an error; a standardised one cannot.
 

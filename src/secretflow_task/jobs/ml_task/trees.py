@@ -1,4 +1,4 @@
-"""What the boosted trees share: parameters, the label as they need it, and each party's own splits."""
+"""What the boosted trees share: the label as they need it, and each party's own splits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def read_for_trees(
     """Read and check features and label at their owners, and agree with the peers.
 
     Args:
-        field: where predictions are computed on shares: in a regression the target must fit its numbers.
+        field: where predictions are computed on shares: in a regression the target must fit its
+            numbers.
     """
     own, target = read_own_part(run, config), None
     if params.is_classifier:
@@ -64,7 +65,7 @@ def label_matrix(devices: Devices, own: TrainingInput, label: str) -> Any:
 
 
 def own_files(own: TrainingInput, splits: Sequence[Any], **more: Any) -> dict[str, Any]:
-    """The own party's files of a model: its splits, and what undoes the standardisation of its target."""
+    """The own files of a model: the splits, and what undoes the standardisation of the target."""
     return {SPLITS: splits, **more, **({TARGET: own.target} if own.target else {})}
 
 
@@ -80,7 +81,7 @@ def keep_own(parts: Mapping[Any, Sequence[Any]]) -> list[Any]:
 def named_splits(
     names: Sequence[str], features: Sequence[int], values: Sequence[float]
 ) -> list[list[Any] | None]:
-    """The own splits of a tree as strict JSON: ``[column, threshold]``, or None for another party's split.
+    """A tree's splits as strict JSON: ``[column, threshold]``, None for another party's split.
 
     Rows below the threshold go left; a threshold None sends all rows left.
     """

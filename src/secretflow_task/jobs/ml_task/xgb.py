@@ -44,7 +44,8 @@ def prepare_xgb(run: Run, config: SsXgbConfig) -> TrainingInput:
     own = read_for_trees(run, config, config.params, run.protocol.field)
     if run.protocol.field == "FM64" and own.table.rows > _FM64_ROWS:
         raise ValueRange(
-            f"{own.table.rows} rows are too many for trees on FM64, whose sums would lose the gain.",
+            f"{own.table.rows} rows are too many for trees on FM64, "
+            "whose sums would lose the gain.",
             hint="Use the field FM128.",
         )
     return own
@@ -116,7 +117,7 @@ def execute_ss_xgb_predict(devices: Devices, task_config: PredictConfig) -> dict
 
 
 def _leaf_tests(devices: Devices, own: PredictionInput, values: Array) -> list[Any]:
-    """On shares, a matrix per party of shape (rows, leaves): 1 where its own splits let the row pass."""
+    """On shares, a matrix per party, shape (rows, leaves): 1 where its splits let a row pass."""
     x = matrix(devices, own.names, values)
     splits = own.own_file(SPLITS)
     names = own.names[devices.run.party]
@@ -136,7 +137,7 @@ def _pass(values: Array, trees: list[Any], names: list[str]) -> Array:
 
 
 def _sums(tests: list[Any], weights: Any) -> Any:
-    """The weights of the leaves that every party's splits let the row reach, summed over the trees."""
+    """The weights of the leaves that all parties' splits let a row reach, summed over trees."""
     import jax.numpy as jnp
 
     reached = tests[0]
