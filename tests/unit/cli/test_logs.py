@@ -38,11 +38,11 @@ def _node_log(
     """The file in which nodes of the test log, in both forms."""
     path, root = tmp_path / "node.log", logging.getLogger()
     monkeypatch.setenv("SFWORKER_LOG_FILE", str(path))
-    before, level = list(root.handlers), root.level
+    before, level, records = list(root.handlers), root.level, structlog.get_config()
     with closing(log.rotating_file(path, 10_000_000, 1)) as handler:
         log.configure("INFO", request.param == "json", handler)
         yield path
-    structlog.reset_defaults()
+    structlog.configure(**records)
     logging.captureWarnings(False)
     root.handlers[:] = before
     root.setLevel(level)

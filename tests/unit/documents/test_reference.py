@@ -7,6 +7,7 @@ import re
 import socket
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,16 @@ from secretflow_task.node.job.ending import Ending, success
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 
 
+@cache
+def page(name: str) -> str:
+    """The page as the code of today makes it."""
+    return PAGES[name]()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_that_of_make_reference(name: str) -> None:
-    assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == PAGES[
-        name
-    ](), "run `make reference`"
+    written = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert written == page(name), "run `make reference`"
 
 
 def test_every_page_is_generated() -> None:
@@ -33,7 +39,7 @@ def test_every_page_is_generated() -> None:
 
 
 def test_every_key_of_every_task_has_a_meaning() -> None:
-    text = PAGES["requests"]()
+    text = page("requests")
     assert re.findall(r"^## `(\w+)`$", text, re.M) == TaskDispatcher.list_supported_tasks()
     rows = [
         re.split(r"(?<!\\) \| ", line.strip("| "))
@@ -45,7 +51,7 @@ def test_every_key_of_every_task_has_a_meaning() -> None:
 
 
 def test_types_and_ranges_and_who_learns_what_are_told() -> None:
-    text = PAGES["requests"]()
+    text = page("requests")
     psi = text.partition("## `psi`")[2].partition("\n## ")[0]
     assert "| `keys` | {party: list of string} | required | The columns to join on" in psi
     assert "| `protocol` | RR22 \\| ECDH \\| KKRT |  |" in psi
@@ -55,7 +61,7 @@ def test_types_and_ranges_and_who_learns_what_are_told() -> None:
 
 
 def test_every_error_is_told_once_with_what_to_do() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (yes|no) \| (.+) \|$", PAGES["errors"](), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (yes|no) \| (.+) \|$", page("errors"), re.M)
     assert Counter(row[0] for row in rows) == Counter(list(error_classes()))
     assert [row for row in rows if not (row[1].endswith(".") and row[3].endswith("."))] == []
     retryable = {row[0] for row in rows if row[2] == "yes"}
@@ -87,6 +93,8 @@ def test_every_module_that_logs_does_so_by_the_name_that_is_looked_for() -> None
             continue
         text = path.read_text(encoding="utf-8")
         assert "logging.getLogger" not in text and "structlog" not in text, path
+        if "get_logger()" not in text:
+            continue
         named = [
             ast.unparse(node.targets[0])
             for node in ast.walk(ast.parse(text))
@@ -109,7 +117,7 @@ def test_the_settings_are_told_alike_on_every_machine(
 
 
 def test_every_command_and_option_is_told() -> None:
-    text = PAGES["commands"]()
+    text = page("commands")
     names = [
         str(command.callback and command.callback.__name__) for command in app.registered_commands
     ]
@@ -120,7 +128,7 @@ def test_every_command_and_option_is_told() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_are_whole_and_links_lead_somewhere(name: str) -> None:
-    text = PAGES[name]()
+    text = page(name)
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -30,8 +30,9 @@ Records = list[dict[str, Any]]
 def _restore() -> Iterator[None]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
+    records = structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**records)
     logging.captureWarnings(False)
     root.handlers[:] = before
     root.setLevel(level)
