@@ -17,8 +17,8 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from secretflow_task.broker.keys import STREAM, cancel_key
-from secretflow_task.contract.messages import Status, StatusEvent
-from secretflow_task.node.ownership import RedisOwnership, Verdict
+from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.testing import MemoryOutbox
 from tests.contract.conftest import RedisServer
@@ -36,29 +36,39 @@ class LiveNode:
     def __init__(self, redis: Redis, name: str, outbox: MemoryOutbox) -> None:
         self.outbox = outbox
         outbox.node_id = name
-        self.running: set[str] = set()
-        self.lease = RedisOwnership(
-            redis,
-            name,
-            running=lambda: {key: (request(key), PARTIES) for key in self.running},
-            cancel=self.fail,
-            inherit=lambda node_id: None,
-            settle=lambda lost, parties: self.settle(lost.execution_id, parties),
-        )
+        self.runs: set[str] = set()
+        self.ownership = RedisOwnership(redis, name)
+        self.lease = Lease(self.ownership, self, lambda node_id: None)
         self.publisher = Publisher(outbox, redis, maxlen=1000, on_stale=self.give_up)
         self.lease.renew()
+
+    def running(self) -> dict[str, tuple[TaskRequest, list[str]]]:
+        """What it tells its lease."""
+        return {key: (request(key), PARTIES) for key in self.runs}
+
+    def cancel(self, execution_id: str) -> None:
+        """End what runs."""
+        self.fail(execution_id)
+
+    def settle_lost(self, lost: TaskRequest, parties: list[str]) -> None:
+        """End for a dead node what it had taken."""
+        self.settle(lost.execution_id, parties)
+
+    def describe(self) -> dict[str, str]:
+        """Nothing that matters here."""
+        return {}
 
     def deliver(self, execution_id: str) -> Verdict:
         """Do what a node does with a delivered request."""
         verdict = self._claim(execution_id, PARTIES)
         if verdict is Verdict.RUN:
-            self.running.add(execution_id)
+            self.runs.add(execution_id)
         elif verdict is not Verdict.DROP:
             self.fail(execution_id)
         return verdict
 
     def _claim(self, execution_id: str, parties: list[str], only_lost: bool = False) -> Verdict:
-        claim = self.lease.claim(request(execution_id), parties, only_lost)
+        claim = self.ownership.claim(request(execution_id), parties, only_lost)
         verdict = claim.verdict
         if verdict is Verdict.OWN:
             unknown = not any(self.outbox.knows(execution_id, party) for party in parties)
@@ -79,7 +89,7 @@ class LiveNode:
 
     def end(self, execution_id: str, status: Status) -> None:
         """Say at all parties how an execution ended."""
-        self.running.discard(execution_id)
+        self.runs.discard(execution_id)
         self.outbox.append_all(
             [event(status, party, execution_id=execution_id) for party in PARTIES]
         )
@@ -90,7 +100,7 @@ class LiveNode:
 
     def give_up(self, stale: Unsent) -> None:
         """Another node has it."""
-        self.running.discard(stale.event.execution_id)
+        self.runs.discard(stale.event.execution_id)
         self.outbox.give_up(stale.event.execution_id, stale.event.party, stale.epoch)
 
     def settle_what_was_left(self) -> None:
@@ -98,7 +108,7 @@ class LiveNode:
         for execution_id, epoch in {
             (left.request.execution_id, left.epoch) for left in self.outbox.unfinished()
         }:
-            if self.lease.holds(execution_id, PARTIES, epoch):
+            if self.ownership.holds(execution_id, PARTIES, epoch):
                 self.fail(execution_id)
             else:
                 for party in PARTIES:
@@ -158,7 +168,7 @@ class Cluster(RuleBasedStateMachine):
     def work(self, name: str, execution_id: str, progress: int, ends: bool) -> None:
         """A running execution reports, and may succeed."""
         node = self.alive.get(name)
-        if node and execution_id in node.running:
+        if node and execution_id in node.runs:
             for party in PARTIES[:progress]:
                 node.outbox.append(event(party=party, execution_id=execution_id))
             if ends:
@@ -234,7 +244,7 @@ class Cluster(RuleBasedStateMachine):
 @pytest.fixture
 def cluster(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Cluster]]:
     """The machine on a real Redis; a node need not be in touch with it for long to call another dead."""
-    monkeypatch.setattr(RedisOwnership, "_knows_the_dead", lambda self: True)
+    monkeypatch.setattr(RedisOwnership, "knows_the_dead", lambda self: True)
     with redis_server.client() as client:
         yield type("Cluster", (Cluster,), {"redis": client})
 

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -16,17 +17,21 @@ import pytest
 from redis import Redis
 
 from scripts.reference.metrics import metrics as metrics_of_the_reference
-from secretflow_task.broker.celery_app import TASK_NAME, create_app
+from secretflow_task.broker.celery_app import TASK_NAME, create_app, redeliver
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
-from secretflow_task.node import service
+from secretflow_task.node.assembly import assembled
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics import server as monitor_module
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
+from secretflow_task.node.ownership import Lease, RedisOwnership
 from secretflow_task.node.publisher import Publisher
+from secretflow_task.node.running import RunningExecutions
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.testing import ScriptedTemplate
 from tests.contract.scraping import ask, described, reasons, scrape
 from tests.e2e.nodes import wait_for
 from tests.unit.node.metrics.test_counters import stay
@@ -78,6 +83,30 @@ def bench_on(url: str, root: Path, **changes: Any) -> Bench:
     return bench
 
 
+@contextmanager
+def shared_node(bench: Bench, redis: Redis, metrics: Metrics) -> Iterator[Node]:
+    """A running node with scripted jobs that shares its requests with others on the same Redis."""
+    template: Any = ScriptedTemplate(succeed)
+    bench.template = template
+    with EventStore(bench.settings.state_dir) as store:
+        running = RunningExecutions(store)
+        ownership = RedisOwnership(redis, store.node_id)
+        with (
+            assembled(
+                bench.settings,
+                store,
+                running,
+                ownership,
+                bench.tell,
+                template=template,
+                metrics=metrics,
+            ) as node,
+            Lease(ownership, node, partial(redeliver, bench.settings)),
+            node,
+        ):
+            yield node
+
+
 @pytest.fixture
 def rig(url: str, tmp_path: Path) -> Iterator[Rig]:
     """Everything, as `sfworker start` puts it together, but for Celery."""
@@ -85,15 +114,13 @@ def rig(url: str, tmp_path: Path) -> Iterator[Rig]:
     with (
         Redis.from_url(url, socket_timeout=0.5) as redis,
         Monitor(bench.settings, metrics) as monitor,
-        bench.node(
-            succeed, metrics=metrics, ownership=lambda node: service._ownership(node, redis)
-        ) as node,
+        shared_node(bench, redis, metrics) as node,
         Publisher(node.store, redis, maxlen=1000, on_sent=metrics.published) as publisher,
     ):
         redis.flushall()
         metrics.know_peers(["carol"])
         rig = Rig(node, publisher, monitor, bench, redis)
-        node.on_event = lambda event: publisher.wake()
+        bench.listeners.append(lambda event: publisher.wake())
         monitor.watch(node, publisher, rig.stopping.is_set)
         yield rig
         monitor.close()

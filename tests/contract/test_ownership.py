@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Mapping
 
 import pytest
 from redis import Redis, RedisError
@@ -12,15 +14,47 @@ from redis import TimeoutError as RedisTimeoutError
 
 from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.broker.keys import cancel_key
-from secretflow_task.contract.messages import Status
+from secretflow_task.contract.messages import Status, TaskRequest
 from secretflow_task.node import ownership
-from secretflow_task.node.ownership import RedisOwnership, Verdict, living_nodes
+from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict, living_nodes
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
 from tests.contract.conftest import RedisServer
 from tests.contract.events import event, request
 
 PARTIES = ["alice", "bob"]
+
+
+@dataclass
+class Holder:
+    """A node, as its lease sees it; notes what it was told."""
+
+    name: str
+    nodes: Nodes
+
+    def running(self) -> Mapping[str, tuple[TaskRequest, list[str]]]:
+        """What the test says."""
+        return {key: (request(key), PARTIES) for key in self.nodes.running.get(self.name, [])}
+
+    def cancel(self, execution_id: str) -> None:
+        """Note it."""
+        self.nodes.cancelled.append((self.name, execution_id))
+
+    def settle_lost(self, lost: TaskRequest, parties: list[str]) -> None:
+        """Note it."""
+        self.nodes.settled.append((self.name, lost.execution_id, parties))
+
+    def describe(self) -> dict[str, Any]:
+        """Its name, and how much it runs."""
+        return {"name": self.name, "running": len(self.nodes.running.get(self.name, []))}
+
+
+class LeasedOwnership(RedisOwnership):
+    """The ownership of a node, together with its lease."""
+
+    def __init__(self, redis: Redis, name: str, nodes: Nodes) -> None:
+        super().__init__(redis, name)
+        self.lease = Lease(self, Holder(name, nodes), partial(nodes.inherit, name))
 
 
 class Nodes:
@@ -33,19 +67,15 @@ class Nodes:
         self.settled: list[tuple[str, str, list[str]]] = []
         self.running: dict[str, list[str]] = {}
 
-    def node(self, name: str) -> RedisOwnership:
+    def node(self, name: str) -> LeasedOwnership:
         """A node that has renewed its lease."""
-        owner = RedisOwnership(
-            self._redis,
-            name,
-            running=lambda: {key: (request(key), PARTIES) for key in self.running.get(name, [])},
-            cancel=lambda execution_id: self.cancelled.append((name, execution_id)),
-            inherit=lambda node_id: self.inherited.append((name, node_id)),
-            settle=lambda lost, parties: self.settled.append((name, lost.execution_id, parties)),
-            describe=lambda: {"name": name, "running": len(self.running.get(name, []))},
-        )
-        owner.renew()
+        owner = LeasedOwnership(self._redis, name, self)
+        owner.lease.renew()
         return owner
+
+    def inherit(self, name: str, dead: str) -> None:
+        """Note what a survivor is called with."""
+        self.inherited.append((name, dead))
 
     def dies(self, name: str) -> None:
         """The lease of a node runs out."""
@@ -159,7 +189,7 @@ def test_one_node_inherits_from_a_dead_one(nodes: Nodes) -> None:
     owners = [nodes.node(name) for name in ("n1", "n2", "n3")]
     nodes.dies("n1")
     for owner in owners[1:] * 2:
-        owner.renew()
+        owner.lease.renew()
     assert nodes.inherited == [("n2", "n1")]
 
 
@@ -176,7 +206,7 @@ def test_what_a_dead_node_had_taken_is_settled_also_when_celery_has_forgotten_it
     Publisher(outbox, redis, maxlen=1000).send_batch()
     nodes.dies("n1")
     for owner in owners[1:] * 2:
-        owner.renew()
+        owner.lease.renew()
     assert sorted(nodes.settled) == [("n2", "e-1", PARTIES), ("n2", "e-3", PARTIES)]
     assert not redis.exists("sfworker:taken:n1")
 
@@ -189,9 +219,9 @@ def test_what_runs_is_written_down_again_for_a_redis_that_came_back_empty(
     nodes.running["n1"] = ["e-1"]
     assert verdict(first) is Verdict.RUN
     redis.flushall()
-    first.renew()
+    first.lease.renew()
     nodes.dies("n1")
-    second.renew()
+    second.lease.renew()
     assert nodes.settled == [("n2", "e-1", PARTIES)]
 
 
@@ -210,13 +240,13 @@ def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> Non
     first, second = nodes.node("n1"), nodes.node("n2")
     nodes.dies("n1")
     assert verdict(first) is Verdict.RUN
-    second.renew()  # all leases ran out while nobody could renew his
+    second.lease.renew()  # all leases ran out while nobody could renew his
     assert nodes.inherited == []
     with ThreadPoolExecutor(1) as thread:
         claim = thread.submit(verdict, second)
         time.sleep(0.7)
         assert not claim.done()
-        first.renew()
+        first.lease.renew()
         assert claim.result(5) is Verdict.DROP
 
 
@@ -258,7 +288,7 @@ def test_what_has_ended_is_not_written_down_again(nodes: Nodes, redis: Redis) ->
     outbox.claim(request(), *PARTIES)
     outbox.append_all([event(Status.SUCCESS, party) for party in PARTIES])
     Publisher(outbox, redis, maxlen=1000).send_batch()
-    first.renew()
+    first.lease.renew()
     assert not redis.exists("sfworker:taken:n1")
 
 
@@ -274,10 +304,10 @@ def test_a_node_that_fails_to_inherit_tries_again(
         raise RedisError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(second, "_inherit", fail)
+        patch.setattr(second.lease, "_inherit", fail)
         with pytest.raises(RedisError):
-            second.renew()
-    second.renew()
+            second.lease.renew()
+    second.lease.renew()
     assert nodes.inherited == [("n2", "n1")]
 
 
@@ -322,13 +352,14 @@ def test_an_id_that_has_ended_is_not_lost_for_a_further_party(nodes: Nodes, redi
 
 
 def test_a_node_that_ends_with_something_open_is_inherited_from(nodes: Nodes, redis: Redis) -> None:
-    with nodes.node("n1") as owner:
+    owner = nodes.node("n1")
+    with owner.lease:
         assert verdict(owner) is Verdict.RUN
     assert redis.zscore("sfworker:nodes", "n1") and not redis.exists("sfworker:node:n1")
 
 
 def test_a_node_that_ends_in_peace_is_not_inherited_from(nodes: Nodes, redis: Redis) -> None:
-    with nodes.node("n1"):
+    with nodes.node("n1").lease:
         assert redis.zscore("sfworker:nodes", "n1")
     assert not redis.zscore("sfworker:nodes", "n1") and not redis.exists("sfworker:node:n1")
 

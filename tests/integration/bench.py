@@ -9,17 +9,20 @@ import re
 import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, ContextManager, Iterable, Iterator, Mapping, Sequence
 
 import psutil
 
 from scripts.reference import events as reference
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.job.template import Template
-from secretflow_task.node.node import Node, Outcome
+from secretflow_task.node.node import Node
+from secretflow_task.node.outcome import Outcome
 
 Columns = Mapping[str, Sequence[Any]]
 _STARTED = [("cluster_init", 0.1), ("device_creation", 0.3), ("task_execution", 0.5)]
@@ -90,12 +93,12 @@ class Bench:
     """A running node that hosts all parties of a test, on folders of its own."""
 
     root: Path
-    node: Node
     events: dict[str, list[StatusEvent]]
     checked: bool = True
     _numbers: Iterable[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
+        self.node: Node  # when it runs
         self.mutex = threading.Lock()
         self.running = 0
 
@@ -212,7 +215,7 @@ class Workspace:
         return execution
 
 
-def start_bench(root: Path, **settings: Any) -> tuple[Node, Bench]:
+def start_bench(root: Path, **settings: Any) -> tuple[ContextManager[Node], Bench]:
     """A node on folders below ``root``, not yet entered, and the bench on it."""
     events: dict[str, list[StatusEvent]] = defaultdict(list)
     preload = settings.pop("preload", None)
@@ -225,21 +228,22 @@ def start_bench(root: Path, **settings: Any) -> tuple[Node, Bench]:
         "work_dir": root / "work",
         **settings,
     }
-    holder: list[Bench] = []
+    bench = Bench(root, events)
 
     def collect(event: StatusEvent) -> None:
-        with holder[0].mutex:
+        with bench.mutex:
             events[event.execution_id].append(event)
 
-    node = Node(
-        Settings(**given),
-        on_event=collect,
-        template=(
-            Template(given.get("template_timeout_seconds", 180.0), preload) if preload else None
-        ),
-    )
-    holder.append(Bench(root, node, events))
-    return node, holder[0]
+    timeout = given.get("template_timeout_seconds", 180.0)
+    template = Template(timeout, preload) if preload else None
+
+    @contextmanager
+    def started() -> Iterator[Node]:
+        with lone_node(Settings(**given), collect, template=template) as node:
+            bench.node = node
+            yield node
+
+    return started(), bench
 
 
 def check_events(execution: Execution) -> None:

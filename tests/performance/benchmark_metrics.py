@@ -27,11 +27,11 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import MissingFile
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.job.usage import STAGES, Usage
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
-from secretflow_task.node.node import Node
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import ScriptedTemplate
 from secretflow_task.utils import log
@@ -117,7 +117,9 @@ def scrapes(settings: Settings, rounds: int) -> Iterator[tuple[str, float]]:
     with (
         Redis.from_url(settings.redis_url.get_secret_value()) as redis,
         Monitor(settings, metrics) as monitor,
-        Node(settings, template=template, metrics=metrics) as node,  # type: ignore[arg-type]  # its twin
+        lone_node(
+            settings, lambda event: None, template=template, metrics=metrics  # type: ignore[arg-type]
+        ) as node,  # its twin
     ):
 
         def ask(path: str) -> bytes:

@@ -24,11 +24,13 @@ import pandas as pd
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.assignment import Assignment
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.link.peer.certificates import make_certificate
-from secretflow_task.node.node import Node, Outcome
+from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ports import Ports, leased_ports
+from secretflow_task.node.runner import Runner
 from secretflow_task.utils import log
 
 PARTIES = ("alice", "bob")
@@ -59,11 +61,11 @@ def cable(delay_ms: float, mbit: float, ways: list[str]) -> Iterator[Cable]:
             found.carried = sum(map(int, process.stdout.readline().split()))
 
 
-class DirectNode(Node):
-    """Hosts both parties, whose jobs reach each other through a cable."""
+class DirectRunner(Runner):
+    """Runs both parties, whose jobs reach each other through a cable."""
 
-    def __init__(self, *arguments: Any, delay_ms: float, mbit: float, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, runner: Runner, delay_ms: float, mbit: float) -> None:
+        super().__init__(**vars(runner))
         self._kind = (delay_ms, mbit)
         self.carried = 0
 
@@ -135,10 +137,11 @@ class Bench:
         """Seconds of the task, and bytes on the cable."""
         events: list[StatusEvent] = []
         settings = self.settings("both", parties=PARTIES)
-        with DirectNode(settings, on_event=events.append, delay_ms=delay_ms, mbit=mbit) as node:
+        with lone_node(settings, events.append) as node:
+            node._runner = runner = DirectRunner(node._runner, delay_ms, mbit)
             self._count += 1
             _succeed(node.execute(f"direct-{self._count}", params))
-        return seconds(events), node.carried
+        return seconds(events), runner.carried
 
     def linked(self, params: dict[str, Any], delay_ms: float, mbit: float) -> tuple[float, int]:
         """The same, between two nodes in processes of their own."""
@@ -193,7 +196,7 @@ def one_node(
     """One party's node, in a process of its own, which runs one request and prints its seconds."""
     events: list[StatusEvent] = []
     log.configure("ERROR")
-    with Node(Bench(Path(root)).settings(name, **settings), on_event=events.append) as node:
+    with lone_node(Bench(Path(root)).settings(name, **settings), events.append) as node:
         _succeed(node.execute(execution_id, params))
     print(seconds(events))
 

@@ -10,7 +10,7 @@ from secretflow_task.cli.exits import Exit
 from secretflow_task.cli.terminal import console
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
-from secretflow_task.node.node import Node
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.utils import log
 
 
@@ -23,7 +23,7 @@ def run_here(request: TaskRequest, as_json: bool) -> Exit:
     settings = settings.model_copy(update={"state_dir": own_state, "parties": tuple(plan.parties)})
     log.configure("ERROR")
     with ExecutionDisplay(quiet=as_json) as display, console.status("Loading SecretFlow ..."):
-        with Node(settings, on_event=display.show) as node:
+        with lone_node(settings, display.show) as node:
             with log.execution_context(**request.log_ids):
                 node.run(plan)
     code = print_json(display.last) if as_json else print_outcome(display.last)

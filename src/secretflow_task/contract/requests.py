@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Mapping
+from typing import Annotated, Any, Collection, Literal, Mapping
 
 from pydantic import Field, field_validator, model_validator
 
 from secretflow_task.contract.errors import InvalidTaskConfig, UnsupportedProtocol
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
 from secretflow_task.contract.task_config import STEP_PREFIX, PartyName, Strict, TaskConfig, parse
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 
 # How many parties each SPU protocol takes.
 PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
+_MOST_PARTIES = 16  # of a request
 # The default between nodes, by the number of parties.
 _BETWEEN_NODES = {2: "CHEETAH", 3: "ABY3"}
 FIELDS = ("FM64", "FM128")
@@ -227,7 +229,7 @@ class Plan:
             raise InvalidTaskConfig("'task_config.task_type' is missing.")
         task = TaskDispatcher.get(task_type)
         config = task.parse(params.task_config)
-        parties = named_parties(params.sf_init_config, config)
+        parties = parties_of_request(params.sf_init_config, config)
         _check_roles(params, parties)
         default = _BETWEEN_NODES.get(len(parties), "SEMI2K") if between_nodes else "SEMI2K"
         needed = "spu" in needed_devices(task, config)
@@ -250,7 +252,7 @@ def needed_devices(task: Task, config: Any) -> tuple[str, ...]:
     return tuple(getattr(config, "needs", task.needs))
 
 
-def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
+def parties_of_request(init: SfInitConfig, config: TaskConfig) -> list[str]:
     """All parties of a request, sorted.
 
     Raises:
@@ -266,6 +268,16 @@ def named_parties(init: SfInitConfig, config: TaskConfig) -> list[str]:
     if not listed or len(set(listed)) < len(listed):
         raise InvalidTaskConfig("The request must name each of its parties once.")
     return listed
+
+
+def parties_to_tell(request: TaskRequest, hosted: Collection[str]) -> list[str]:
+    """Whom to tell about a request that was not understood: whom it lists, or all of ``hosted``."""
+    init = request.params.get("sf_init_config")
+    listed = init.get("parties") if isinstance(init, Mapping) else None
+    if isinstance(listed, (list, Mapping)) and 0 < len(listed) <= _MOST_PARTIES:
+        if all(isinstance(party, str) and re.fullmatch(PARTY_NAME, party) for party in listed):
+            return sorted(set(listed))
+    return sorted(hosted) or ["unknown"]
 
 
 def _refuse_step_paths(value: Any) -> None:

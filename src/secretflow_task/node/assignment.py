@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping
@@ -10,14 +9,13 @@ from typing import Callable, Mapping
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig, PeerUnreachable, UnsupportedProtocol
 from secretflow_task.contract.job_spec import Listening
-from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
+from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
 from secretflow_task.contract.requests import Plan
 from secretflow_task.node.job.staging import check_outputs_apart, paths_of
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.ports import Ports
 
-_MOST_PARTIES = 16
 _SOCKET_PATH_BYTES = 100  # the kernel takes 107
 _SECURE_BETWEEN_NODES = frozenset({"CHEETAH", "ABY3"})
 
@@ -160,13 +158,3 @@ def rules_of(party: str, settings: Settings) -> PathRules:
     """Which paths a party of this node may name."""
     roots = tuple(Path(root) for root in settings.allowed_roots)
     return PathRules(party, settings.data_root.absolute(), roots).settled()
-
-
-def parties_of(request: TaskRequest, settings: Settings) -> list[str]:
-    """Whom to tell about a request that could not be understood."""
-    init = request.params.get("sf_init_config")
-    listed = init.get("parties") if isinstance(init, Mapping) else None
-    if isinstance(listed, (list, Mapping)) and 0 < len(listed) <= _MOST_PARTIES:
-        if all(isinstance(party, str) and re.fullmatch(PARTY_NAME, party) for party in listed):
-            return sorted(set(listed))
-    return sorted(settings.parties) or ["unknown"]

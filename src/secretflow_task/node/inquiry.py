@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
+from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
 from secretflow_task.contract.messages import Status, TaskRequest
 from secretflow_task.contract.requests import Plan
+from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.link.peer.outcome import outcome_of, read_error
 from secretflow_task.node.link.peer.wire import Message
+from secretflow_task.node.reporter import Reporter
 from secretflow_task.node.store.event_store import EventStore, TakenExecution
 
 _ASK_SECONDS = 1.0
@@ -33,6 +36,12 @@ class Inquiry:
     report: Callable[[TaskRequest, str, Mapping[str, Any]], None]
     settle_seconds: float
     lost_seconds: float
+
+    @staticmethod
+    def of(settings: Settings, store: EventStore, hub: PeerHub, reporter: Reporter) -> Inquiry:
+        """That of a node with a link to others."""
+        lost_seconds = 2 * settings.peer_lost_seconds
+        return Inquiry(store, hub.ask, reporter.running, settings.settle_seconds, lost_seconds)
 
     def failure(
         self,

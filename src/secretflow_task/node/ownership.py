@@ -16,7 +16,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any, Callable, Mapping, Protocol
+from typing import Any, Callable, Iterator, Mapping, Protocol
 
 from redis import (  # pylint: disable=redefined-builtin
     AuthenticationError,
@@ -182,59 +182,34 @@ return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
 """
 
 
+class LeaseHolder(Protocol):
+    """The node, as its lease sees it."""
+
+    def running(self) -> Running:
+        """The executions that it runs now."""
+
+    def cancel(self, execution_id: str) -> object:
+        """End one of them, since its cancel key appeared."""
+
+    def settle_lost(self, request: TaskRequest, parties: list[str]) -> object:
+        """Say how a request ended that a dead node had taken, at these parties, which had not ended."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """How the node is; stands in its lease, for `living_nodes`."""
+
+
 class RedisOwnership:
-    """`Ownership` shared by all nodes on one Redis; a context manager over the thread that renews the lease.
+    """`Ownership` shared by all nodes on one Redis, as long as a `Lease` is renewed."""
 
-    Args:
-        running: says which executions this node runs now.
-        cancel: called with each of them whose cancel key appears.
-        inherit: called with the id of a node that died; at one survivor or more, until one has done it.
-        settle: called with each request that a dead node had taken, and its parties that had not ended.
-        describe: says how the node is; stands in its lease, for `living_nodes`.
-    """
-
-    def __init__(
-        self,
-        redis: Any,
-        node_id: str,
-        *,
-        running: Callable[[], Running],
-        cancel: Callable[[str], object],
-        inherit: Callable[[str], object],
-        settle: Callable[[TaskRequest, list[str]], object],
-        describe: Callable[[], Mapping[str, Any]] = dict,
-    ) -> None:
+    def __init__(self, redis: Any, node_id: str) -> None:
         self._redis = redis
         self._node_id = node_id
-        self._running = running
-        self._cancel = cancel
-        self._inherit = inherit
-        self._settle = settle
-        self._describe = describe
         self._claim_script = redis.register_script(_CLAIM)
         self._note_script = redis.register_script(_NOTE)
         self._release_script = redis.register_script(_RELEASE)
         self._renew_script = redis.register_script(_RENEW)
         self._in_touch_since: float | None = None
         self._stopping = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="lease", daemon=True)
-
-    def __enter__(self) -> RedisOwnership:
-        self._try_to_renew()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.stop()
-        self._closing.set()
-        self._thread.join(5.0)
-        with suppress(RedisError):
-            self._redis.delete(_lease_key(self._node_id))
-            if not self._redis.exists(
-                taken_key(self._node_id)
-            ):  # else others settle that, if it stays away
-                self._redis.zrem(_NODES, self._node_id)
 
     def stop(self) -> None:
         """Let no claim wait any longer."""
@@ -254,7 +229,7 @@ class RedisOwnership:
         away_since, name = None, uuid.uuid4().hex
         while not self._stopping.is_set():
             try:
-                how = [int(self._knows_the_dead()), int(only_lost), name]
+                how = [int(self.knows_the_dead()), int(only_lost), name]
                 verdict, epoch, *seqs = self._claim_script(keys, [*values, *how])
                 claim = Claim(
                     Verdict(_text(verdict)), int(epoch), dict(zip(parties, map(int, seqs)))
@@ -296,44 +271,99 @@ class RedisOwnership:
     def _keys(self, execution_id: str, parties: list[str]) -> list[str]:
         return [taken_key(self._node_id), *(record_key(execution_id, party) for party in parties)]
 
-    def _knows_the_dead(self) -> bool:
-        """After a silence of Redis itself all nodes look dead, until each has renewed its lease."""
+    def renew(self, description: Mapping[str, Any]) -> list[str]:
+        """Renew the lease; returns the nodes that have died, as far as this one can know."""
+        keys = [_lease_key(self._node_id), _NODES]
+        values = [self._node_id, LEASE_SECONDS, _DEAD_SECONDS, json.dumps(description)]
+        dead = self._renew_script(keys, values)
+        self._in_touch_since = self._in_touch_since or time.monotonic()
+        return [_text(node_id) for node_id in dead]
+
+    def out_of_touch(self) -> None:
+        """Note that Redis was silent: after that all nodes look dead."""
+        self._in_touch_since = None
+
+    def knows_the_dead(self) -> bool:
+        """Whether each node that lives has renewed its lease since Redis was silent."""
         since = self._in_touch_since
         return since is not None and time.monotonic() - since > LEASE_SECONDS
 
-    def renew(self) -> None:
-        """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
-        keys = [_lease_key(self._node_id), _NODES]
-        values = [self._node_id, LEASE_SECONDS, _DEAD_SECONDS, json.dumps(self._describe())]
-        dead = self._renew_script(keys, values)
-        self._in_touch_since = self._in_touch_since or time.monotonic()
-        running = self._running()
-        for execution_id in running:
-            if self._redis.exists(cancel_key(execution_id)):
-                self._cancel(execution_id)
-        for execution_id, (
-            request,
-            parties,
-        ) in running.items():  # also for a Redis that has lost it
-            values = [self._node_id, RECORD_SECONDS, _as_text(request)]
-            self._note_script(self._keys(execution_id, parties), values)
-        if self._knows_the_dead():
-            for node_id in map(_text, dead):
-                log.warning("A node has died.", action="node_died", node_id=node_id)
-                self._inherit(node_id)
-                self._settle_what_was_taken(node_id)
-                self._redis.zrem(
-                    _NODES, node_id
-                )  # afterwards: who fails here is followed by another
+    def is_cancelled(self, execution_id: str) -> bool:
+        """Whether the submitter has asked for the end of an execution."""
+        return bool(self._redis.exists(cancel_key(execution_id)))
 
-    def _settle_what_was_taken(self, node_id: str) -> None:
+    def note(self, request: TaskRequest, parties: list[str]) -> None:
+        """Write down what runs, also for a Redis that has lost it."""
+        values = [self._node_id, RECORD_SECONDS, _as_text(request)]
+        self._note_script(self._keys(request.execution_id, parties), values)
+
+    def left_by(self, node_id: str) -> Iterator[tuple[TaskRequest, list[str]]]:
+        """What a dead node had taken, with its parties; each is forgotten when the next is asked for."""
         requests: dict[str, list[str]] = {}
         for record, body in self._redis.hgetall(taken_key(node_id)).items():
             requests.setdefault(_text(body), []).append(_text(record))
         for body, records in requests.items():
             parties = sorted(record.rpartition(":")[2] for record in records)
-            self._settle(TaskRequest(**json.loads(body)), parties)
+            yield TaskRequest(**json.loads(body)), parties
             self._redis.hdel(taken_key(node_id), *records)
+
+    def bury(self, node_id: str) -> None:
+        """Forget a dead node, when all that it left is settled."""
+        self._redis.zrem(_NODES, node_id)
+
+    def leave(self) -> None:
+        """End the own lease; what is still taken is settled by others, if this node stays away."""
+        with suppress(RedisError):
+            self._redis.delete(_lease_key(self._node_id))
+            if not self._redis.exists(taken_key(self._node_id)):
+                self._redis.zrem(_NODES, self._node_id)
+
+
+class Lease:
+    """The thread that says that this node lives, and inherits from nodes that do not; a context manager.
+
+    Args:
+        inherit: called with the id of a node that died; at one survivor or more, until one has done it.
+    """
+
+    def __init__(
+        self, ownership: RedisOwnership, holder: LeaseHolder, inherit: Callable[[str], object]
+    ) -> None:
+        self._ownership = ownership
+        self._holder = holder
+        self._inherit = inherit
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._try_to_renew()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._ownership.stop()
+        self._closing.set()
+        self._thread.join(5.0)
+        self._ownership.leave()
+
+    def renew(self) -> None:
+        """Renew the lease, look for cancelled executions, and inherit from dead nodes."""
+        ownership, holder = self._ownership, self._holder
+        dead = ownership.renew(holder.describe())
+        running = holder.running()
+        for execution_id in running:
+            if ownership.is_cancelled(execution_id):
+                holder.cancel(execution_id)
+        for request, parties in running.values():
+            ownership.note(request, parties)
+        if not ownership.knows_the_dead():
+            return
+        for node_id in dead:
+            log.warning("A node has died.", action="node_died", node_id=node_id)
+            self._inherit(node_id)
+            for request, parties in ownership.left_by(node_id):
+                holder.settle_lost(request, parties)
+            ownership.bury(node_id)  # afterwards: who fails here is followed by another
 
     def _loop(self) -> None:
         while not self._closing.wait(RENEWAL_SECONDS):
@@ -343,7 +373,7 @@ class RedisOwnership:
         try:
             self.renew()
         except Exception as error:  # pylint: disable=broad-exception-caught  # no thread, no lease
-            self._in_touch_since = None
+            self._ownership.out_of_touch()
             log.warning(
                 "The lease cannot be renewed.", action="lease_waits", problem=type(error).__name__
             )

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -17,12 +18,16 @@ from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
+from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.node import prompt_pool
+from secretflow_task.node.assembly import assembled
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
-from secretflow_task.node.ownership import RedisOwnership, living_nodes
-from secretflow_task.node.publisher import Publisher
+from secretflow_task.node.ownership import Lease, RedisOwnership, living_nodes
+from secretflow_task.node.publisher import Publisher, Unsent
+from secretflow_task.node.running import RunningExecutions
+from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
@@ -47,12 +52,22 @@ def serve(settings: Settings) -> int:
     metrics = Metrics()
     with ExitStack() as stack:
         monitor = stack.enter_context(Monitor(settings, metrics))
+        store = stack.enter_context(EventStore(settings.state_dir))
+        running = RunningExecutions(store)
+        publisher = _publisher(settings, store, running, redis, metrics)
+        ownership = RedisOwnership(redis, store.node_id)
+
+        def announce(_event: StatusEvent) -> None:
+            publisher.wake()
+
         node = stack.enter_context(
-            Node(settings, metrics=metrics, ownership=lambda node: _ownership(node, redis))
+            assembled(settings, store, running, ownership, announce, metrics=metrics)
         )
-        app = create_app(settings, node.store.node_id)
-        publisher = stack.enter_context(_publisher(node, redis))
-        node.on_event = lambda event: publisher.wake()
+        _check_that_it_is_the_only_link(settings, store.node_id, redis)
+        stack.enter_context(Lease(ownership, node, partial(redeliver, settings)))
+        stack.enter_context(node)
+        app = create_app(settings, store.node_id)
+        stack.enter_context(publisher)
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
@@ -69,7 +84,7 @@ def serve(settings: Settings) -> int:
             quiet=True,
         )
         taking_back = threading.Thread(
-            target=_take_back, args=(settings, node.store.node_id), daemon=True
+            target=_take_back, args=(settings, store.node_id), daemon=True
         )
         taking_back.start()
         taking_back.join(_TAKE_BACK_SECONDS)
@@ -79,45 +94,36 @@ def serve(settings: Settings) -> int:
     return int(worker.exitcode or 0)
 
 
-def _publisher(node: Node, redis: Redis) -> Publisher:
-    settings = node.settings
+def _publisher(
+    settings: Settings,
+    store: EventStore,
+    running: RunningExecutions,
+    redis: Redis,
+    metrics: Metrics,
+) -> Publisher:
+    def abandon(stale: Unsent) -> None:
+        running.abandon(stale.event.execution_id, stale.event.party, stale.epoch)
+
     return Publisher(
-        node.store,
+        store,
         redis,
         maxlen=settings.stream_maxlen,
         also_list=settings.status_list,
-        on_stale=lambda stale: node.abandon(
-            stale.event.execution_id, stale.event.party, stale.epoch
-        ),
-        on_sent=node.metrics.published,
+        on_stale=abandon,
+        on_sent=metrics.published,
     )
 
 
-def _ownership(node: Node, redis: Redis) -> RedisOwnership:
-    _check_that_it_is_the_only_link(node, redis)
-
-    def inherit(node_id: str) -> None:
-        redeliver(node.settings, node_id)
-
-    return RedisOwnership(
-        redis,
-        node.store.node_id,
-        running=node.running,
-        cancel=node.cancel,
-        inherit=inherit,
-        settle=node.settle_lost,
-        describe=node.describe,
-    )
-
-
-def _check_that_it_is_the_only_link(node: Node, redis: Redis) -> None:
+def _check_that_it_is_the_only_link(settings: Settings, node_id: str, redis: Redis) -> None:
     """The peers know a party by one address, and only the node there may say how an execution ended."""
+    if not settings.peer_listen:
+        return
     try:
-        others = [other for other in living_nodes(redis) if other.get("id") != node.store.node_id]
+        others = [other for other in living_nodes(redis) if other.get("id") != node_id]
     except RedisError:
         return
-    for other in others if node.settings.peer_listen else []:
-        if shared := set(other.get("linked", ())) & set(node.settings.parties):
+    for other in others:
+        if shared := set(other.get("linked", ())) & set(settings.parties):
             raise BadSetting(
                 f"{other['name']} is the node of {min(shared)} for other organisations, and runs.",
                 hint="One node of a party has SFWORKER_PEER_LISTEN, and a queue of its own.",

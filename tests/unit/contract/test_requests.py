@@ -18,7 +18,7 @@ from secretflow_task.contract.requests import (
     Params,
     Plan,
     Protocol,
-    named_parties,
+    parties_of_request,
     needed_devices,
 )
 from secretflow_task.contract.task_config import parse
@@ -272,4 +272,4 @@ def test_parties_are_sorted() -> None:
     init = parse(
         Params, {"task_config": {}, "sf_init_config": {"parties": ["c", "a", "b"]}}, "request"
     ).sf_init_config
-    assert named_parties(init, None) == ["a", "b", "c"]  # type: ignore[arg-type]
+    assert parties_of_request(init, None) == ["a", "b", "c"]  # type: ignore[arg-type]

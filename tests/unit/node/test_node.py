@@ -19,6 +19,7 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.node import Node
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
@@ -63,6 +64,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.events: list[StatusEvent] = []
+        self.listeners: list[Callable[[StatusEvent], object]] = [self.events.append]
         self.settings = Settings(
             name="node-1",
             parties=("alice", "bob"),
@@ -75,12 +77,17 @@ class Bench:
         for party in self.settings.parties:
             (root / "data" / party).mkdir(parents=True, exist_ok=True)
 
+    def tell(self, event: StatusEvent) -> None:
+        """What the node calls with every event."""
+        for listener in self.listeners:
+            listener(event)
+
     @contextmanager
     def node(self, script: Script = succeed, **options: Any) -> Iterator[Node]:
         """A running node."""
         self.template = ScriptedTemplate(script)
         template: Any = self.template
-        with Node(self.settings, on_event=self.events.append, template=template, **options) as node:
+        with lone_node(self.settings, self.tell, template=template, **options) as node:
             yield node
 
     def told(self) -> dict[str, list[tuple[int, str, str]]]:
@@ -332,7 +339,7 @@ def test_another_node_on_the_host_keeps_its_running_jobs(bench: Bench, tmp_path:
                 pass
 
     with bench.node(start_the_other) as node:
-        node.on_event = on_event
+        bench.listeners = [on_event]
         assert node.execute("r-1", PSI).status is Status.SUCCESS
         results = [
             unsent.event.data.get("result")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -16,7 +16,7 @@ from secretflow_task.contract.errors import MissingFile, NodeLost, TaskCancelled
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, TaskRequest
 from secretflow_task.contract.paths import staging_name
-from secretflow_task.node import node as node_module
+from secretflow_task.node import intake
 from secretflow_task.node.job import supervisor, workplace
 from secretflow_task.node.link.local import LocalLink
 from secretflow_task.node.node import Node
@@ -89,17 +89,21 @@ def test_a_node_that_stops_ends_what_runs_and_takes_nothing_more(bench: Bench) -
 
 
 class Answers:
-    """An `Ownership` with one answer to each question."""
+    """An `Ownership` with one answer to each question.
 
-    def __init__(self, claim: Claim, *holds: bool | None) -> None:
-        self._claim = claim
+    Attributes:
+        answer: to a claim.
+    """
+
+    def __init__(self, answer: Claim = Claim(Verdict.RUN), *holds: bool | None) -> None:
+        self.answer = answer
         self._holds = list(holds)
 
     def claim(self, _request: TaskRequest, _parties: list[str], only_lost: bool = False) -> Claim:
         """The answer."""
-        return (
-            Claim(Verdict.DROP) if only_lost and self._claim.verdict is Verdict.RUN else self._claim
-        )
+        if only_lost and self.answer.verdict is Verdict.RUN:
+            return Claim(Verdict.DROP)
+        return self.answer
 
     def release(self, _request: TaskRequest, _parties: list[str]) -> None:
         """Nothing is held."""
@@ -127,8 +131,7 @@ class Answers:
 def test_what_the_nodes_have_agreed_on_decides(
     claim: Claim, told: dict[str, list[tuple[int, str, str]]], bench: Bench
 ) -> None:
-    with bench.node(never) as node:
-        node.ownership = Answers(claim)
+    with bench.node(never, ownership=Answers(claim)) as node:
         node.execute("e-1", PSI)
         assert {unsent.epoch for unsent in node.store.unsent(9)} <= {claim.epoch}
     assert bench.told() == told
@@ -139,7 +142,7 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
             for party in ("alice", "bob"):
-                node.abandon("e-1", party, 1)
+                node.executions.abandon("e-1", party, 1)
         assert node.store.status("e-1", "alice") is None
     assert bench.told() == {}
 
@@ -204,7 +207,7 @@ def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(ben
     with bench.node(never) as node:
         node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
         node.store.keep_result("e-1", "bob", {})
-        node._fail(
+        node._reporter.failed(
             TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice")
         )
     with bench.node(never):
@@ -219,7 +222,7 @@ def test_what_another_node_has_settled_since_is_undone_and_not_told_again(
         power_cut(bench, patch, votes=2)
     bench.events.clear()
     asked = Answers(Claim(Verdict.DROP), None, None, False)  # Redis is away for a while
-    with bench.node(never, ownership=lambda node: nullcontext(asked)) as node:
+    with bench.node(never, ownership=asked) as node:
         until(lambda: node.store.unfinished() == [])
     assert bench.told() == {} and [path.split("/")[1] for path in bench.files()] == ["alice", "bob"]
     assert {(bench.root / path).read_text() for path in bench.files()} == {"old"}
@@ -240,10 +243,11 @@ def test_a_withdrawn_vote_does_not_count(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
-    with bench.node(wait_long) as node:
+    ownership = Answers()
+    with bench.node(wait_long, ownership=ownership) as node:
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
-            node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 4, "bob": 4}))
+            ownership.answer = Claim(Verdict.LOST, 3, {"alice": 4, "bob": 4})
             node.settle_lost(TaskRequest("e-1", "r-1", PSI), list(ENDED))
     assert bench.told() == dict.fromkeys(ENDED, [(5, "FAILURE", "NodeLost")])
 
@@ -258,8 +262,7 @@ def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
             """Note it."""
             released.append(request.execution_id)
 
-    with bench.node() as node:
-        node.ownership = Forgetful(Claim(Verdict.RUN))
+    with bench.node(ownership=Forgetful()) as node:
         for _ in range(2):
             node.execute("e-1", PSI)
     assert released == ["e-1"] and len(bench.told()["alice"]) == 2
@@ -277,7 +280,7 @@ def test_a_full_disk_does_not_keep_a_node_from_starting(
 
         patch.setattr(EventStore, "give_up", full)
         taken_over = Answers(Claim(Verdict.DROP), False)
-        with bench.node(never, ownership=lambda node: nullcontext(taken_over)) as node:
+        with bench.node(never, ownership=taken_over) as node:
             patch.undo()
             until(lambda: node.store.unfinished() == [])
     assert bench.told() == {}
@@ -289,7 +292,7 @@ def test_a_request_that_cannot_be_written_down_goes_back(
     def full(*_arguments: Any, **_options: Any) -> bool:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(node_module, "_GIVE_BACK_SECONDS", 0.01)
+    monkeypatch.setattr(intake, "_GIVE_BACK_SECONDS", 0.01)
     with bench.node() as node:
         with monkeypatch.context() as patch:
             patch.setattr(node.store, "claim", full)
@@ -308,25 +311,23 @@ def test_a_request_that_was_just_taken_when_the_node_stops_is_told_of(bench: Ben
             node.stop()
             return super().claim(request, parties, only_lost)
 
-    with bench.node(never) as node:
-        node.ownership = StopsMeanwhile(Claim(Verdict.RUN))
+    with bench.node(never, ownership=StopsMeanwhile()) as node:
         assert node.execute("e-1", PSI).status is Status.FAILURE
     assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "NodeLost")])
 
 
 def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
-    with bench.node() as node:
-        node.ownership = Answers(Claim(Verdict.RUN), False)
+    with bench.node(ownership=Answers(Claim(Verdict.RUN), False)) as node:
         node.execute("e-1", PSI)
     ended = {party: events[-1][1:] for party, events in bench.told().items()}
     assert ended == dict.fromkeys(ENDED, ("FAILURE", "NodeLost")) and bench.files() == []
 
 
 def test_what_a_dead_node_had_taken_is_settled_for_its_parties(bench: Bench) -> None:
-    with bench.node(never) as node:
-        node.ownership = Answers(Claim(Verdict.LOST, 2, {"bob": 4}))
+    ownership = Answers(Claim(Verdict.LOST, 2, {"bob": 4}))
+    with bench.node(never, ownership=ownership) as node:
         node.settle_lost(TaskRequest("e-1", "r-1", PSI), ["bob"])
-        node.ownership = Answers(Claim(Verdict.DROP))
+        ownership.answer = Claim(Verdict.DROP)
         node.settle_lost(TaskRequest("e-2", "r-2", PSI), ["bob"])
     assert bench.told() == {"bob": [(5, "FAILURE", "NodeLost")]}
 
@@ -346,22 +347,23 @@ def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> N
 
 
 def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench) -> None:
-    with bench.node(wait_long) as node:
+    ownership = Answers()
+    with bench.node(wait_long, ownership=ownership) as node:
         with in_a_thread(lambda: node.execute("e-1", PSI)):
             until_running(node, "e-1")
             for party in ENDED:
-                node.abandon("e-1", party, 1)
-        node.ownership = Answers(Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2}))
+                node.executions.abandon("e-1", party, 1)
+        ownership.answer = Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2})
         node.execute("e-1", PSI)
     assert bench.told() == {party: [(3, "FAILURE", "NodeLost")] for party in ENDED}
 
 
 def test_a_wrong_request_is_refused_once_by_whoever_owns_it(bench: Bench) -> None:
-    with bench.node(never) as node:
-        node.ownership = Answers(Claim(Verdict.DROP))
+    ownership = Answers(Claim(Verdict.DROP))
+    with bench.node(never, ownership=ownership) as node:
         node.execute("e-1", {"task_config": {"task_type": "pis"}})
         assert bench.told() == {}
-        node.ownership = Answers(Claim(Verdict.LOST, 2, {"alice": 5, "bob": 0}))
+        ownership.answer = Claim(Verdict.LOST, 2, {"alice": 5, "bob": 0})
         node.execute("e-1", {"task_config": {"task_type": "pis"}})
     assert bench.told() == {
         "alice": [(6, "FAILURE", "UnknownTaskType")],

@@ -15,8 +15,10 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.link.peer.certificates import make_certificate
-from secretflow_task.node.node import Node, Outcome
+from secretflow_task.node.node import Node
+from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
@@ -71,7 +73,7 @@ class Pair:
         self.templates[party] = ScriptedTemplate(script)
         template: Any = self.templates[party]
         settings = self.settings(party, **changes)
-        with Node(settings, on_event=self.events[party].append, template=template) as node:
+        with lone_node(settings, self.events[party].append, template=template) as node:
             yield node
 
     @contextmanager
