@@ -6,7 +6,8 @@ import asyncio
 import json
 import socket
 import struct
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, AsyncIterator
 
 from secretflow_task.contract.errors import WorkerError
 from secretflow_task.node.link.peer.agenda import Agenda
@@ -56,12 +57,16 @@ def frame(message: Any) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
-async def wired(**options: Any) -> tuple[Wire, socket.socket]:
+@asynccontextmanager
+async def wired(**options: Any) -> AsyncIterator[tuple[Wire, socket.socket]]:
     """A wire in the running loop, and the other end as the operating system has it."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(**options), sock=ours)
-    return wire, theirs
+    with theirs:
+        yield wire, theirs
+        wire.transport.abort()
+        await wire.closed.wait()
 
 
 async def received(end: socket.socket, count: int) -> bytes:
