@@ -33,7 +33,7 @@ class WorkerError(Exception):
     """The execution failed."""
 
     retryable: ClassVar[bool] = False
-    default_hint: ClassVar[str] = "Read the job's log at the party where it began."
+    default_hint: ClassVar[str] = "Read the job's log at the party where the failure began."
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class WorkerError(Exception):
 class RequestError(WorkerError):
     """The request cannot be carried out as it stands."""
 
-    default_hint = "Correct the request; `sfworker check FILE` says the same without running it."
+    default_hint = "Correct the request; `sfworker check FILE` checks it without running it."
 
 
 class UnknownTaskType(RequestError):
@@ -161,9 +161,9 @@ class VersionMismatch(RequestError):
 
 
 class UnknownExecution(RequestError):
-    """There is no such execution where it was looked for."""
+    """The execution was not found."""
 
-    default_hint = "`sfworker jobs` lists the latest ones."
+    default_hint = "`sfworker jobs` lists the latest executions."
 
 
 class DataError(WorkerError):
@@ -179,7 +179,7 @@ class MissingFile(DataError):
 class UnreadableFile(DataError):
     """An input file cannot be read as a table."""
 
-    default_hint = "Write it as UTF-8 CSV with a header and equal rows, or as flat Parquet."
+    default_hint = "Write it as UTF-8 CSV with a header and rows of equal length, or as flat Parquet."
 
 
 class UnsupportedFormat(DataError):
@@ -193,7 +193,7 @@ class EmptyInput(DataError):
 
 
 class DuplicateColumn(DataError):
-    """An input has two columns of one name."""
+    """An input has two columns with the same name."""
 
     default_hint = "Give every column its own name."
 
@@ -227,30 +227,30 @@ class NonFiniteValues(DataError):
 
 
 class ConstantColumn(DataError):
-    """A column has one value only, of which the task can make nothing."""
+    """A column has a single value, so the task has nothing to work with."""
 
     default_hint = "Leave the column out of the columns."
 
 
 class EmptyColumn(DataError):
-    """Every cell of a column is empty, of which the task can make nothing."""
+    """Every cell of a column is empty, so the task has nothing to work with."""
 
     default_hint = "Leave the column out, or fill it with a constant first (task type `fillna`)."
 
 
 class UnseenCategory(DataError):
-    """A column holds a category that was not there when the encoder was fitted."""
+    """A column holds a category that the encoder was not fitted on."""
 
     default_hint = (
-        "Fit the encoder on data that has all categories, or let `onehot_encoder` ignore it."
+        "Fit the encoder on data with all categories, or set handle_unknown of `onehot_encoder`."
     )
 
 
 class TooManyCategories(DataError):
-    """A column has more categories than the task makes columns of."""
+    """A column has more categories than the task may turn into columns."""
 
     default_hint = (
-        "Set max_categories or min_frequency, or leave the column out: an id is no category."
+        "Set max_categories or min_frequency, or leave the column out: an id is not a category."
     )
 
 
@@ -269,16 +269,16 @@ class FeatureRange(DataError):
 
 
 class CollinearFeatures(DataError):
-    """Some features are sums of others, so that no coefficients can be told."""
+    """Some features are linear combinations of others, so the coefficients are not determined."""
 
     default_hint = "Leave one of them out (task type `vif` finds them), or set params.l2_lambda."
 
 
 class LinkMismatch(DataError):
-    """The link does not suit the data: the means of some rows leave its range."""
+    """The link does not suit the data: the predicted means of some rows are outside its range."""
 
     default_hint = (
-        "Use the link Log, whose means are always over 0, or look for extreme feature values."
+        "Use the link Log, whose means are always positive, or look for extreme feature values."
     )
 
 
@@ -317,20 +317,20 @@ class ModelMismatch(DataError):
 class ModelDamaged(DataError):
     """A file of the model was changed or is incomplete."""
 
-    default_hint = "Restore the model folder from a backup or train again."
+    default_hint = "Restore the model folder from a backup, or train the model again."
 
 
 class OutputNotWritable(DataError):
     """An output cannot be written."""
 
-    default_hint = "Check the rights and the free space of the folder at that party."
+    default_hint = "Check the permissions and the free space of the folder at that party."
 
 
 class RuntimeUnavailable(WorkerError):
     """The execution cannot be run at the moment."""
 
     retryable = True
-    default_hint = "Send the request again; if it fails again run `sfworker doctor` at that party."
+    default_hint = "Send the request again; if it still fails, run `sfworker doctor` at that party."
 
 
 class ClusterInitError(RuntimeUnavailable):
@@ -359,7 +359,7 @@ class PeerRefused(RuntimeUnavailable):
     """A node did not accept another party's node."""
 
     default_hint = (
-        "`sfworker doctor --peer PARTY` at both parties says which certificate is not accepted."
+        "`sfworker doctor --peer PARTY` at both parties shows which certificate is not accepted."
     )
 
 
@@ -370,7 +370,7 @@ class ClockSkew(RuntimeUnavailable):
 
 
 class PortUnavailable(RuntimeUnavailable):
-    """No free port is left in the node's range."""
+    """No port in the node's range is free."""
 
     default_hint = "Widen SFWORKER_PORT_RANGE or lower SFWORKER_CONCURRENCY."
 
@@ -378,7 +378,7 @@ class PortUnavailable(RuntimeUnavailable):
 class DatabaseUnavailable(RuntimeUnavailable):
     """The database of `sfworker listen` cannot be read."""
 
-    default_hint = "Start `sfworker listen`, which makes it, or check SFWORKER_DATABASE_URL."
+    default_hint = "Start `sfworker listen`, which creates it, or check SFWORKER_DATABASE_URL."
 
 
 class ExecutionStopped(WorkerError):
@@ -418,7 +418,7 @@ class JobProcessDied(ExecutionStopped):
     """The job process ended without a result."""
 
     default_hint = (
-        "Send the request again; the job's log at that party has the last words of the process."
+        "Send the request again; the job's log at that party has the last output of the process."
     )
 
 
@@ -427,7 +427,7 @@ class AlgorithmError(WorkerError):
 
 
 class Misaligned(AlgorithmError):
-    """The parties' rows do not belong together; nothing was written."""
+    """The parties' rows are not aligned; nothing was written."""
 
     default_hint = (
         "Report this as a defect: the outputs were withheld because they would have been wrong."
