@@ -77,7 +77,7 @@ def test_check_says_what_is_read_and_written_and_who_learns_what(request_file: P
         ("task_config: {task_type: psi, reciever: alice}", 3, "did you mean 'receiver'?"),
         ("task_config: [unclosed", 3, "is not YAML"),
         ("just a sentence", 3, "holds no request"),
-        ("task_conifg: {task_type: psi}", 3, "did you mean it by 'task_conifg'?"),
+        ("task_conifg: {task_type: psi}", 3, "did you mean 'task_conifg'?"),
         ("parties: [alice, bob\ntask_config: {}", 3, "is not YAML: line 2, column 12: "),
     ],
 )

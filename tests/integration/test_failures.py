@@ -132,7 +132,12 @@ BAD_TABLES: dict[str, tuple[str, Any, str, str | None]] = {
     "an empty key": ("psi", {"alice": {"uid": ["1", ""], "x": "23"}}, "MissingKeys", "alice"),
     "a header without rows": ("psi", {"bob": {"uid": "", "x": ""}}, "EmptyInput", "bob"),
     "an empty file": ("psi", {"bob": b""}, "EmptyInput", "bob"),
-    "two columns of one name": ("psi", {"alice": b"uid,x,x\n1,2,3\n"}, "DuplicateColumn", "alice"),
+    "two columns with the same name": (
+        "psi",
+        {"alice": b"uid,x,x\n1,2,3\n"},
+        "DuplicateColumn",
+        "alice",
+    ),
     "rows of different lengths": ("psi", {"alice": b"uid,x\n1,2\n3\n"}, "UnreadableFile", "alice"),
     "bytes that are no text": ("psi", {"alice": b"uid,x\n1,\xff\xfe\n"}, "UnreadableFile", "alice"),
     "text in a numeric column": ("standard_scaler", {"bob": {"b": "12x"}}, "BadColumnType", "bob"),

@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 success, 1 the execution failed, 2 usage, 3 the request is wrong, "
-    "4 something is not available here, 5 no end was seen in time.",
+    "4 something is not available here, 5 the end was not seen in time.",
 )
 RequestFile = Annotated[Path, typer.Argument(help="The request, YAML or JSON.", metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="Print the terminal events as JSON only.")]
@@ -71,7 +71,7 @@ def run(
     file: RequestFile,
     as_json: Json = False,
 ) -> None:
-    """Run one request on this machine, all its parties as processes here, without a broker."""
+    """Run one request on this machine, with all its parties as local processes and no broker."""
     from secretflow_task.cli.files import read_request
     from secretflow_task.cli.local import run_here
 
@@ -83,10 +83,10 @@ def run(
 def submit(
     file: RequestFile,
     queue: Annotated[
-        Optional[str], typer.Option(help="The queue, if not the first of SFWORKER_QUEUES.")
+        Optional[str], typer.Option(help="The queue; by default the first of SFWORKER_QUEUES.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Stay until the execution has ended.")
+        bool, typer.Option("--watch/--no-watch", help="Wait until the execution has ended.")
     ] = True,
     timeout: Timeout = 3600.0,
     as_json: Json = False,
@@ -137,12 +137,14 @@ def listen() -> None:
 @app.command()
 @guarded
 def jobs(
-    status: Annotated[Optional[Status], typer.Option(help="Only those that are so.")] = None,
-    task_type: Annotated[
-        Optional[str], typer.Option("--task", help="Only those of this task type.")
+    status: Annotated[
+        Optional[Status], typer.Option(help="Only executions with this status.")
     ] = None,
-    party: Annotated[Optional[str], typer.Option(help="Only those of this party.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    task_type: Annotated[
+        Optional[str], typer.Option("--task", help="Only executions of this task type.")
+    ] = None,
+    party: Annotated[Optional[str], typer.Option(help="Only executions of this party.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list at most.")] = 20,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all columns, as JSON only.")
     ] = False,
@@ -174,10 +176,13 @@ def logs(
     execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
     party: Annotated[Optional[str], typer.Option(help="Only the log of this party's job.")] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the execution has ended.")
+        bool, typer.Option("--follow", "-f", help="Keep printing until the execution has ended.")
     ] = False,
     of_node: Annotated[
-        bool, typer.Option("--node", help="What the node logged about it; needs SFWORKER_LOG_FILE.")
+        bool,
+        typer.Option(
+            "--node", help="Print what the node logged about it; needs SFWORKER_LOG_FILE."
+        ),
     ] = False,
 ) -> None:
     """Print what the jobs of an execution wrote at this node, from the state folder."""
@@ -185,7 +190,7 @@ def logs(
 
     if of_node and party:
         raise typer.BadParameter(
-            "the log of the node is that of all parties: leave --party or --node out"
+            "the node has one log for all parties: leave out --party or --node"
         )
     if of_node:
         print_node_log(execution_id, follow)
@@ -197,7 +202,7 @@ def logs(
 @guarded
 def tasks(
     task_type: Annotated[
-        Optional[str], typer.Argument(help="One task type, for its request.")
+        Optional[str], typer.Argument(help="A task type, to show its request.")
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
     example: Annotated[
@@ -233,9 +238,13 @@ def check(file: RequestFile) -> None:
 @app.command()
 @guarded
 def certs(
-    party: Annotated[str, typer.Argument(help="The party that the certificate stands for.")],
-    folder: Annotated[Path, typer.Option("--out", help="Where the two files go.")] = Path("certs"),
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 825,
+    party: Annotated[str, typer.Argument(help="The party that the certificate identifies.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the two files.")] = Path(
+        "certs"
+    ),
+    days: Annotated[
+        int, typer.Option(min=1, max=3650, help="Days that the certificate is valid.")
+    ] = 825,
 ) -> None:
     """Make a key and a self-signed certificate for a node, and print the fingerprint that its peers pin."""
     from secretflow_task.cli.certs import make
@@ -248,10 +257,12 @@ def certs(
 def doctor(
     peer: Annotated[
         Optional[str],
-        typer.Option(metavar="PARTY", help="Try the way to this party's node, and back."),
+        typer.Option(
+            metavar="PARTY", help="Test the connection to this party's node, in both directions."
+        ),
     ] = None,
 ) -> None:
-    """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to mend what is wrong."""
+    """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to fix what is wrong."""
     from secretflow_task.cli import environment
     from secretflow_task.cli.doctor import examine
     from secretflow_task.cli.doctor_peer import examine_peer
@@ -269,15 +280,17 @@ def doctor(
 def smoke(
     parties: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="PARTY", help="Between these, if not all of the settings."),
+        typer.Argument(
+            metavar="PARTY", help="The parties to test; by default all in the settings."
+        ),
     ] = None,
     execution_id: Annotated[
         Optional[str],
-        typer.Option("--id", help="What the other party's `sfworker smoke` has printed."),
+        typer.Option("--id", help="The id that the other party's `sfworker smoke` printed."),
     ] = None,
     timeout: Timeout = 180.0,
 ) -> None:
-    """Send the node a small intersection with a known answer. Linked parties do so each, with one id."""
+    """Send the node a small intersection whose result is known. Each of two linked parties runs it, with the same id."""
     from secretflow_task.cli import environment
     from secretflow_task.cli.smoke import Trial, run_smoke
 
@@ -291,7 +304,7 @@ def smoke(
 @app.command()
 @guarded
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where data and outputs go.")] = Path(
+    folder: Annotated[Path, typer.Option(help="Folder for data and outputs.")] = Path(
         "sfworker-demo"
     ),
     one_node: Annotated[

@@ -135,7 +135,7 @@ def _peer_link(settings: Settings) -> Finding:
     except BadSetting as error:
         return Finding(error.message, error.hint)
     return Finding(
-        f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tries the way"
+        f"{settings.peer_listen}, to {parties}; `sfworker doctor --peer PARTY` tests the connection"
     )
 
 

@@ -40,7 +40,7 @@ def settings(secrets: Path = Path("/run/secrets")) -> Settings:
         names = " ".join(
             f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error))
         )
-        reason = getattr(error.__cause__, "strerror", None) or "it is no text that can be read"
+        reason = getattr(error.__cause__, "strerror", None) or "it is not readable text"
         raise BadSetting(f"{names}: the file in {secrets}: {reason}.") from None
 
 

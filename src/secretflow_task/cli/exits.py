@@ -57,7 +57,7 @@ def guarded(command: Command) -> Command:
             complain(error.code, error.public_message, error.hint)
             raise SystemExit(exit_code(error)) from None
         except TimeoutError as error:
-            complain("Timeout", str(error), "`sfworker watch ID` goes on waiting.")
+            complain("Timeout", str(error), "`sfworker watch ID` continues to wait.")
             raise SystemExit(Exit.TIMEOUT) from None
         except Exception as error:
             if (known := _UNAVAILABLE.get(type(error).__name__)) is None:

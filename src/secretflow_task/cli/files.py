@@ -28,7 +28,7 @@ def read_request(path: Path) -> TaskRequest:
     if not isinstance(values, dict) or "task_config" not in values:
         keys = map(str, values) if isinstance(values, dict) else ()
         near = difflib.get_close_matches("task_config", keys, n=1)
-        guess = f"; did you mean it by {near[0]!r}?" if near else "."
+        guess = f"; did you mean {near[0]!r}?" if near else "."
         raise InvalidTaskConfig(
             f"{path} holds no request: a request is an object with the key task_config{guess}",
             hint="`sfworker tasks psi --example` prints one.",

@@ -79,7 +79,7 @@ class _Execution:
             near = difflib.get_close_matches(execution_id, known, n=1)
             elsewhere = "SFWORKER_STATE_DIR names the folder of the node whose jobs are looked for."
             raise UnknownExecution(
-                f"Nothing is known here of an execution {execution_id}.",
+                f"Nothing is known here about an execution {execution_id}.",
                 hint=f"Did you mean {near[0]}?" if near else elsewhere,
             )
         return _Execution(execution_id, folder, settings)

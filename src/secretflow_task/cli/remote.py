@@ -14,7 +14,7 @@ from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
 
 _PATIENCE_SECONDS = 10.0
-_SILENCE = f"Nothing was heard of it for {_PATIENCE_SECONDS:g} s, and it is still waited for."
+_SILENCE = f"There was no news of it for {_PATIENCE_SECONDS:g} s; still waiting."
 _SILENCE_HINT = "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
 
 

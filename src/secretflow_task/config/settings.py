@@ -68,13 +68,14 @@ class Settings(BaseSettings):
         description="Ports for SecretFlow on the loopback interface, first-last, below 32768.",
     )
     concurrency: int = Field(
-        2, ge=1, le=256, description="Executions at once; the rest wait in the queue."
+        2, ge=1, le=256, description="Executions that run at once; others wait in the queue."
     )
     job_timeout_seconds: float = Field(
         3600.0, gt=0, description="Wall-clock limit of an execution."
     )
     job_timeouts_seconds: SecondsByTask = Field(
-        default_factory=dict, description="Other limits for some task types: `psi=600,ss_xgb=7200`."
+        default_factory=dict,
+        description="Limits of their own for task types, such as `psi=600,ss_xgb=7200`.",
     )
     memory_limit_bytes: int = Field(
         0,
@@ -84,32 +85,34 @@ class Settings(BaseSettings):
     prepare_timeout_seconds: float = Field(
         120.0,
         gt=0,
-        description="Limit for one party's check of its input, and for its peers' answers.",
+        description="Time that a party has to check its input and to hear from its peers.",
     )
     silence_seconds: float = Field(
-        120.0, ge=20, description="How long a job may give no sign of life before it is ended."
+        120.0, ge=20, description="How long a job may be silent before it is ended."
     )
     job_log_limit_bytes: int = Field(
         100_000_000,
         ge=1_000_000,
-        description="Length of a job's log beyond which its older part is dropped.",
+        description="Largest size of a job's log; beyond it the older part is dropped.",
     )
-    job_log_days: float = Field(30.0, gt=0, description="How many days the logs of jobs are kept.")
+    job_log_days: float = Field(30.0, gt=0, description="Days for which the logs of jobs are kept.")
     terminate_grace_seconds: float = Field(
         5.0,
         ge=0,
-        description="Time between SIGTERM and SIGKILL, and for a finished job process to leave.",
+        description="Time between SIGTERM and SIGKILL, and for a finished job process to exit.",
     )
     drain_seconds: float = Field(
         600.0,
         ge=0,
-        description="How long a node that is told to stop lets running executions go on.",
+        description="How long a node that is told to stop waits for running executions.",
     )
     template_timeout_seconds: float = Field(
         180.0, gt=0, description="Limit for the template process to import SecretFlow."
     )
     stream_maxlen: int = Field(
-        1_000_000, ge=1000, description="Length to which the stream of events is trimmed, about."
+        1_000_000,
+        ge=1000,
+        description="Approximate number of events that the stream is trimmed to.",
     )
     status_list: bool = Field(
         False,
@@ -122,7 +125,7 @@ class Settings(BaseSettings):
     )
     peer_listen: str = Field(
         "",
-        description="Address and port that the nodes of other parties reach, `0.0.0.0:9443`; none without.",
+        description="Address and port that the nodes of other parties reach, such as `0.0.0.0:9443`; without it none.",
     )
     peers_file: Path | None = Field(
         None,
@@ -140,20 +143,20 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(
         600.0,
         gt=0,
-        description="How long a party that has voted waits for the decision, or is asked for it.",
+        description="How long a party that has voted waits for the decision.",
     )
     heartbeat_seconds: float = Field(
-        1.0, gt=0, le=60, description="Time between two signs of life on the link between nodes."
+        1.0, gt=0, le=60, description="Time between two heartbeats on the link between nodes."
     )
     peer_lost_seconds: float = Field(
         6.0, gt=0, description="Silence of a peer's node after which the link to it counts as lost."
     )
     clock_limit_seconds: float = Field(
-        60.0, gt=0, description="Difference of clocks beyond which a peer's node is refused."
+        60.0, gt=0, description="Largest clock difference at which a peer's node is accepted."
     )
     unsafe_protocols: CommaSeparated = Field(
         (),
-        description="SPU protocols that are not secure between nodes and allowed there all the same: SEMI2K.",
+        description="SPU protocols to allow between nodes although they are not secure there: SEMI2K.",
     )
     metrics_listen: str = Field(
         "",
@@ -166,15 +169,15 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Write the logs as JSON lines.")
     log_file: Path | None = Field(
         None,
-        description="File of the node's or the listener's log, its own for each; without it standard error.",
+        description="Log file, a different one for the node and the listener; by default standard error.",
     )
     log_file_bytes: int = Field(
         100_000_000,
         ge=10_000,
-        description="Length at which the log file is renamed and another is begun.",
+        description="Size at which the log file is renamed and a new one is started.",
     )
     log_file_count: int = Field(
-        9, ge=1, le=1000, description="How many renamed log files are kept."
+        9, ge=1, le=1000, description="Number of renamed log files that are kept."
     )
 
     @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
@@ -209,9 +212,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if set(value) - {"SEMI2K"}:
-            raise ValueError(
-                "only SEMI2K is refused between nodes, so that only it can be allowed by name"
-            )
+            raise ValueError("only SEMI2K is refused between nodes, so only SEMI2K can be allowed")
         return value
 
     @field_validator("database_url")

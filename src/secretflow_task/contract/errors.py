@@ -179,7 +179,9 @@ class MissingFile(DataError):
 class UnreadableFile(DataError):
     """An input file cannot be read as a table."""
 
-    default_hint = "Write it as UTF-8 CSV with a header and rows of equal length, or as flat Parquet."
+    default_hint = (
+        "Write it as UTF-8 CSV with a header and rows of equal length, or as flat Parquet."
+    )
 
 
 class UnsupportedFormat(DataError):
@@ -242,7 +244,7 @@ class UnseenCategory(DataError):
     """A column holds a category that the encoder was not fitted on."""
 
     default_hint = (
-        "Fit the encoder on data with all categories, or set handle_unknown of `onehot_encoder`."
+        "Fit on data with all categories, or use `onehot_encoder` with handle_unknown: ignore."
     )
 
 

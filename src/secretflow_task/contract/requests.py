@@ -283,7 +283,7 @@ def parties_to_tell(request: TaskRequest, hosted: Collection[str]) -> list[str]:
 def _refuse_step_paths(value: Any) -> None:
     """Only a workflow itself names intermediate files; elsewhere they would lead past the allowed folders."""
     if isinstance(value, str) and value.startswith(STEP_PREFIX):
-        raise InvalidTaskConfig(f"No text may begin with {STEP_PREFIX!r}.", hint=_REFERENCE)
+        raise InvalidTaskConfig(f"Text must not begin with {STEP_PREFIX!r}.", hint=_REFERENCE)
     if isinstance(value, (Mapping, list)):
         for item in value.values() if isinstance(value, Mapping) else value:
             _refuse_step_paths(item)
@@ -300,7 +300,9 @@ def _check_roles(params: Params, parties: list[str]) -> None:
     for role, names in roles.items():
         for name in names:
             if name is not None and name not in parties:
-                raise InvalidTaskConfig(f"{role} names {name!r}, which is no party of the request.")
+                raise InvalidTaskConfig(
+                    f"{role} names {name!r}, which is not a party of the request."
+                )
 
 
 def _protocol(spu: SpuConfig, parties: int, needed: bool, default: str) -> Protocol:

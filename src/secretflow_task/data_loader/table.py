@@ -69,7 +69,7 @@ class Table:
         table = Table(_read_arrow(path, party, purpose), party, purpose)
         if len(set(table.columns)) < len(table.columns):
             raise DuplicateColumn(
-                f"{party}: the file of {purpose} has two columns of one name.", party=party
+                f"{party}: the file of {purpose} has two columns with the same name.", party=party
             )
         if table.rows == 0:
             raise EmptyInput(f"{party}: the file of {purpose} has no rows.", party=party)
@@ -231,7 +231,7 @@ class Table:
     def _write_csv(self, path: Path) -> None:
         if any(is_bytes(kind) for kind in self.data.schema.types):
             raise OutputNotWritable(
-                f"{self.party}: a column of {self.purpose} holds bytes, which no CSV can.",
+                f"{self.party}: a column of {self.purpose} holds bytes, which CSV cannot hold.",
                 party=self.party,
                 hint="Name the output .parquet instead.",
             )

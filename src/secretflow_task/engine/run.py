@@ -273,9 +273,7 @@ def _check_target(target: Path, is_folder: bool, party: str, purpose: str) -> No
     while not above.exists():
         above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise OutputNotWritable(
-            f"{party}: {purpose} cannot be written where it should lie.", party=party
-        )
+        raise OutputNotWritable(f"{party}: {purpose} cannot be written to its place.", party=party)
     in_the_way = (
         target.is_dir() if not is_folder else target.exists() and not _may_be_replaced(target)
     )

@@ -85,7 +85,7 @@ def exact_numbers(table: Table, name: str) -> Array:
         whole = _whole(cell)
         if whole is not None and whole != int(value):
             raise ValueRange(
-                table.about(name, "holds integers beyond 2**53, of which digits would be lost"),
+                table.about(name, "holds integers beyond 2**53, which would lose digits"),
                 party=table.party,
             )
     return values
@@ -147,7 +147,7 @@ def cells(table: Table, name: str) -> Cells:
 
 def empty_column(table: Table, name: str) -> EmptyColumn:
     """The error for a column of which every cell is empty."""
-    return EmptyColumn(table.about(name, "has empty cells only"), party=table.party)
+    return EmptyColumn(table.about(name, "has only empty cells"), party=table.party)
 
 
 def _whole(cell: Any) -> int | None:

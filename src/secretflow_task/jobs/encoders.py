@@ -100,7 +100,7 @@ def _is_nan(value: Any) -> bool:
 
 def _unseen(table: Table, name: str) -> UnseenCategory:
     return UnseenCategory(
-        table.about(name, "holds a category that was not there when the encoder was fitted"),
+        table.about(name, "holds a category that the encoder was not fitted on"),
         party=table.party,
     )
 
@@ -115,7 +115,7 @@ def _check_outputs(table: Table, name: str, outputs: list[str]) -> None:
         )
     if len(set(outputs)) < len(outputs):
         raise DuplicateColumn(
-            table.about(name, "would become two columns of one name"), party=table.party
+            table.about(name, "would become two columns with the same name"), party=table.party
         )
 
 

@@ -74,7 +74,7 @@ def _check_kind(table: Table, name: str, value: Fill) -> None:
     known = cells(table, name).counts()
     if isinstance(value, str) and known and not any(isinstance(cell, str) for cell in known):
         raise BadColumnType(
-            table.about(name, "holds numbers, among which text would come"),
+            table.about(name, "holds numbers, and a text cannot fill them"),
             party=table.party,
             hint="Fill it with a number.",
         )

@@ -65,7 +65,7 @@ def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
     points = [float(edge) for edge in edges[1:-1]]
     if not points:
         raise ConstantColumn(
-            table.about(name, "has quantiles that coincide, so that one bin would be left"),
+            table.about(name, "has quantiles that coincide, so only one bin would be left"),
             party=table.party,
             hint="Use method equal_width or custom, or leave the column out: it has few values.",
         )

@@ -137,13 +137,13 @@ def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
         problem = table.about(name, f"has more than {_MOST_BINS} categories")
         raise TooManyCategories(problem, party=table.party)
     if len(bins.names) < 2:
-        problem = table.about(name, "cannot be parted: all but a few cells are equal")
+        problem = table.about(name, "cannot be binned: all but a few cells are equal")
         raise ConstantColumn(problem, party=table.party)
     if bins.rows.min() < config.min_bin_rows:
         raise TooFewRows(
             table.about(name, "has a category, or missing cells, in fewer than min_bin_rows rows"),
             party=table.party,
-            hint="Their labels could be told: join categories, fill cells, or lower min_bin_rows.",
+            hint="Their labels could be inferred: merge categories, fill cells, or lower min_bin_rows.",
         )
     return bins
 
@@ -156,7 +156,7 @@ def _any_bins(table: Table, name: str, config: WoeConfig) -> Bins:
     values = table.numbers([name], missing=True).ravel()
     if np.isnan(values).all():
         raise MissingValues(
-            f"{table.party}: column {name!r} has empty cells only.", party=table.party
+            f"{table.party}: column {name!r} has only empty cells.", party=table.party
         )
     return numeric_bins(values, config.method, config.n_bins, config.min_bin_rows)
 

@@ -153,7 +153,7 @@ class TaskStatusListener:
         if malformed:
             self.malformed += len(malformed)
             log.error(
-                "Entries of the stream were left out: they are no status events.",
+                "Entries of the stream were skipped: they are not status events.",
                 action="entries_malformed",
                 entries=malformed[:10],
                 in_all=self.malformed,

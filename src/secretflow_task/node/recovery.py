@@ -140,7 +140,7 @@ class Recovery:
             self.clean(execution, succeeded)
         except (OSError, WorkerError) as error:  # such as folders that are no longer allowed
             log.error(
-                "Something that an earlier process staged is left.",
+                "Outputs staged by an earlier process could not be removed.",
                 action="recovery_clean_failed",
                 party=execution.party,
                 problem=problem_of(error),

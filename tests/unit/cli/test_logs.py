@@ -148,7 +148,7 @@ def test_a_misspelt_id_or_party_is_told_with_what_was_meant(
         node.execute("march-2026", PSI)
     capsys.readouterr()
     assert sfworker("logs", "marhc-2026") == Exit.BAD_REQUEST
-    expected = "UnknownExecution: Nothing is known here of an execution marhc-2026.\n  Did you mean march-2026?\n"
+    expected = "UnknownExecution: Nothing is known here about an execution marhc-2026.\n  Did you mean march-2026?\n"
     assert capsys.readouterr() == ("", expected)
     assert sfworker("logs", "march-2026", "--party", "bbo") == Exit.BAD_REQUEST
     expected = "UnknownExecution: The execution has no party bbo.\n  Its parties are alice, bob.\n"

@@ -257,7 +257,7 @@ def test_a_secret_that_cannot_be_read_is_a_bad_setting(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sfworker_redis_url").write_bytes(content)
-    reason = "no text"
+    reason = "not readable text"
     if content.isascii():
         reason = "Permission denied"
 

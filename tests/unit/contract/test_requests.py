@@ -149,14 +149,14 @@ def test_null_stands_for_a_part_that_is_left_out(part: str, plan_of: Callable[..
         ),
         (
             {"task_config": LR, "sf_init_config": {"self_party": "carol"}},
-            "sf_init_config.self_party names 'carol', which is no party of the request.",
+            "sf_init_config.self_party names 'carol', which is not a party of the request.",
         ),
         (
             {
                 "task_config": LR,
                 "heu_config": {"sk_keeper": "alice", "evaluators": ["bob", "carol"]},
             },
-            "heu_config.evaluators names 'carol', which is no party of the request.",
+            "heu_config.evaluators names 'carol', which is not a party of the request.",
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_path_inside_a_workflow_is_not_for_requests(
     """It is not held against the allowed folders."""
     step = {"name": "train", "task_config": {**LR, "train_data": {"alice": path, "bob": "b.csv"}}}
     for config in (step["task_config"], {"task_type": "workflow", "steps": [step]}):
-        with pytest.raises(InvalidTaskConfig, match="^No text may begin with 'step:'"):
+        with pytest.raises(InvalidTaskConfig, match="^Text must not begin with 'step:'"):
             plan_of(config)
 
 

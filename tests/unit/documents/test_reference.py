@@ -122,7 +122,7 @@ def test_every_command_and_option_is_told() -> None:
         str(command.callback and command.callback.__name__) for command in app.registered_commands
     ]
     assert re.findall(r"^## `sfworker (\w+)`$", text, re.M) == names
-    assert "* `-f, --follow`: Go on until the execution has ended." in text
+    assert "* `-f, --follow`: Keep printing until the execution has ended." in text
     assert not re.search(r"\w\.{3}\n", text) and "--help`:" not in text
 
 

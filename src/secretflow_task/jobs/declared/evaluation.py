@@ -50,7 +50,7 @@ class BiclassificationEvalConfig(EvaluationConfig):
     bucket_size: int = Field(
         10, ge=2, le=1000, description="Rows of the ROC, PR, lift and gain tables."
     )
-    threshold: float = Field(0.5, description="Scores from here on count as predicted 1.")
+    threshold: float = Field(0.5, description="Scores of at least this count as predicted 1.")
 
 
 class RegressionEvalConfig(EvaluationConfig):

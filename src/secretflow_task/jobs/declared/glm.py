@@ -47,7 +47,7 @@ class SsGlmParams(Strict):
     optimizer: Literal["irls", "sgd"] = Field(
         "irls", description="Fisher scoring, or gradient descent."
     )
-    epochs: int = Field(20, ge=1, le=10_000, description="At most so many passes over the rows.")
+    epochs: int = Field(20, ge=1, le=10_000, description="Most passes over the rows.")
     tol: float = Field(
         1e-4,
         ge=0,
@@ -65,7 +65,9 @@ class SsGlmParams(Strict):
         128, ge=1, description="Rows per step of sgd; at most the number of rows is used."
     )
     offset: str | None = Field(None, description="Column that is added to the linear predictor.")
-    weight: str | None = Field(None, description="Column with the weight of each row, over 0.")
+    weight: str | None = Field(
+        None, description="Column with the weight of each row; weights are positive."
+    )
 
     @model_validator(mode="after")
     def _link_of_dist(self) -> SsGlmParams:

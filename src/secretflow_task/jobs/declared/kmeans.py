@@ -29,13 +29,13 @@ class SsKmeansParams(Strict):
     init: Literal["k-means++", "random"] = Field(
         "k-means++", description="How the first centres are drawn."
     )
-    n_init: int = Field(3, ge=1, le=100, description="Number of starts, of which the best is kept.")
-    max_iter: int = Field(20, ge=1, le=1000, description="At most so many iterations of a start.")
+    n_init: int = Field(3, ge=1, le=100, description="Number of starts; the best one is kept.")
+    max_iter: int = Field(20, ge=1, le=1000, description="Most iterations of one start.")
     tol: float = Field(
         1e-4,
         ge=0,
         lt=1,
-        description="Stop when the centres' squared moves are below this share of the mean variance.",
+        description="Stop when the squared moves of the centres are below this fraction of the mean variance.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="The same seed draws the same first centres.")
 
@@ -58,7 +58,7 @@ class SsKmeansConfig(TaskConfig):
     output_path: Annotated[PathText, PathRole("write", at="receiver")] = Field(
         description="Where the receiver writes its ids and the column `cluster`."
     )
-    model_output: SavesModel = Field(description="Folder for the model, at every party.")
+    model_output: SavesModel = Field(description="Folder for the model at every party.")
     params: SsKmeansParams = Field(
         default_factory=SsKmeansParams, description="The algorithm's own parameters."
     )

@@ -35,7 +35,7 @@ class TrainingConfig(TaskConfig):
     ids: PartyColumns | None = Field(
         None, description="Columns that are never features: {party: [columns]}."
     )
-    model_output: SavesModel = Field(description="Folder for the model, at every party.")
+    model_output: SavesModel = Field(description="Folder for the model at every party.")
 
     @model_validator(mode="after")
     def _label_is_no_feature(self) -> TrainingConfig:
@@ -56,7 +56,7 @@ _ADDED = {"prediction", "cluster"}  # the columns that the outputs add
 class PredictConfig(TaskConfig):
     """``task_config`` of the predictions."""
 
-    model_path: LoadsModel = Field(description="Folder of the model, as it was named for training.")
+    model_path: LoadsModel = Field(description="Folder of the model, as named for training.")
     predict_data: Reads = Field(description="The aligned table of each party.")
     receiver: PartyName | None = Field(
         None, description="Who gets the predictions; the label party if absent."

@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 class SsLrParams(Strict):
     """``params`` of `ss_lr`."""
 
-    epochs: int = Field(10, ge=1, le=10_000, description="How often every row is used.")
+    epochs: int = Field(10, ge=1, le=10_000, description="Number of passes over the rows.")
     learning_rate: Positive = Field(0.1, description="Step size.")
     batch_size: int = Field(
         128, ge=1, description="Rows per step; at most the number of rows is used."
@@ -36,12 +36,12 @@ class SsLrParams(Strict):
         0.0,
         ge=0,
         lt=1,
-        description="Stop when no weight changes by more than this share in an epoch; 0 never stops.",
+        description="Stop when no weight changes by more than this fraction in an epoch; 0 never stops.",
     )
     report_metrics: bool = Field(
-        False, description="Tell the label party loss and AUC (or R2) after every epoch."
+        False, description="Report loss and AUC (or R2) to the label party after every epoch."
     )
-    allow_unscaled: bool = Field(False, description="Train although features are not scaled.")
+    allow_unscaled: bool = Field(False, description="Train even if features are not scaled.")
 
 
 class SsLrConfig(TrainingConfig):

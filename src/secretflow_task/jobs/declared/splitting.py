@@ -29,12 +29,12 @@ class TrainTestSplitConfig(TaskConfig):
     input_data: Reads = Field(description="The aligned table of each party.")
     train_data: Writes = Field(description="Where each party writes its training rows.")
     test_data: Writes = Field(description="Where each party writes its test rows.")
-    train_size: Share = Field(0.8, description="Share of the rows that train_data gets.")
+    train_size: Share = Field(0.8, description="Fraction of the rows that train_data gets.")
     seed: int = Field(
         0, ge=0, lt=2**32, description="The same seed and tables give the same split."
     )
     stratify: StratifyBy | None = Field(
-        None, description="Keep the shares of this label in both parts."
+        None, description="Keep the proportions of this label in both parts."
     )
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ class TransformConfig(TaskConfig):
     label: str | None = Field(None, description="A label column, which is left as it is.")
     model_output: SavesModel | None = Field(None, description="Where to save what was fitted.")
     model_path: LoadsModel | None = Field(
-        None, description="Apply what was fitted before instead of fitting."
+        None, description="Apply what was fitted before, instead of fitting."
     )
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class MinMaxScalerConfig(TransformConfig):
         [0.0, 1.0],
         min_length=2,
         max_length=2,
-        description="What the least and the greatest value become.",
+        description="What the smallest and the largest value become.",
     )
 
     @model_validator(mode="after")
@@ -94,14 +94,14 @@ class BinningConfig(TransformConfig):
 
     method: Literal["quantile", "equal_width", "custom"] = Field(
         "quantile",
-        description="Bins of as many rows each, of the same width, or between own split points.",
+        description="Bins with equal numbers of rows, of equal width, or between given split points.",
     )
     n_bins: int = Field(
         10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide."
     )
     split_points: dict[str, list[float]] | None = Field(
         None,
-        description="For custom: {column: [points]}, rising; a value on a point is in the lower bin.",
+        description="For custom: {column: [points]}, increasing; a value equal to a point is in the lower bin.",
     )
 
     @model_validator(mode="after")
@@ -115,7 +115,7 @@ class BinningConfig(TransformConfig):
             raise ValueError("columns and split_points must name the same columns")
         for name, points in (given or {}).items():
             if not points or any(low >= high for low, high in zip(points, points[1:])):
-                raise ValueError(f"split_points of {name!r} must be one or more and rise")
+                raise ValueError(f"split_points of {name!r} must be one or more increasing numbers")
         return self
 
     def wanted(self) -> list[str] | None:
@@ -144,13 +144,13 @@ class OnehotEncoderConfig(EncoderConfig):
     )
     min_frequency: int | float | None = Field(
         None,
-        description="Rarer categories share a column: a number of rows, or below 1 a share of them.",
+        description="Rarer categories share a column: a number of rows, or below 1 a fraction of them.",
     )
     max_categories: int | None = Field(
-        None, ge=1, description="At most so many columns of each column."
+        None, ge=1, description="Most columns that one column may become."
     )
     handle_unknown: Literal["error", "ignore", "infrequent_if_exist"] = Field(
-        "error", description="What a category is that is new to a fitted encoder."
+        "error", description="What to do with a category that the encoder was not fitted on."
     )
 
     @model_validator(mode="after")

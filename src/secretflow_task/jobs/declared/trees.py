@@ -21,16 +21,16 @@ class TreeParams(Strict):
     """``params`` of the boosted trees, with XGBoost's names and meanings."""
 
     num_boost_round: int = Field(10, ge=1, le=1000, description="Number of trees.")
-    max_depth: int = Field(5, ge=1, le=10, description="Levels of splits; cost doubles with each.")
-    learning_rate: Rate = Field(0.3, description="Share of each tree's weights that is added.")
+    max_depth: int = Field(5, ge=1, le=10, description="Levels of splits; each doubles the cost.")
+    learning_rate: Rate = Field(0.3, description="Fraction of each tree's weights that is added.")
     objective: Literal["binary:logistic", "reg:squarederror", "logistic", "linear"] = Field(
         "binary:logistic",
         description="Classification or regression; the last two are SecretFlow's names for the first two.",
     )
     reg_lambda: float = Field(1.0, ge=0.001, le=10_000, description="L2 penalty on leaf weights.")
-    subsample: Rate = Field(1.0, description="Share of the rows that each tree is grown on.")
+    subsample: Rate = Field(1.0, description="Fraction of the rows that each tree is grown on.")
     colsample_by_tree: Rate = Field(
-        1.0, description="Share of every party's features that each tree may split, rounded up."
+        1.0, description="Fraction of every party's features that each tree may split, rounded up."
     )
     sketch_eps: float = Field(
         0.03, ge=0.01, le=0.5, description="1/sketch_eps is the number of bins per feature."
@@ -40,7 +40,7 @@ class TreeParams(Strict):
         description="Prediction before the first tree: a probability, or for a regression in the target's "
         "unit. If absent 0.5, or the target's mean, which stays at the label party.",
     )
-    seed: int = Field(42, ge=0, le=2**31 - 1, description="For the samples of rows and features.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed for sampling rows and features.")
 
     @property
     def is_classifier(self) -> bool:

@@ -18,7 +18,7 @@ class WoeConfig(StatisticsConfig):
 
     output_data: Writes | None = Field(
         None,
-        description="Where each party writes its table with the WOE in the place of the cells.",
+        description="Where each party writes its table, with WOE values instead of the cells.",
     )
     label: str = Field(description="The label column.")
     label_party: PartyName | None = Field(
@@ -26,11 +26,11 @@ class WoeConfig(StatisticsConfig):
     )
     positive_value: str | int | float | None = Field(
         None,
-        description="The label's value that counts, all others are negative; absent: 1, the other 0.",
+        description="The label value that counts as positive; all others are negative. If absent, labels are 0 and 1.",
     )
     method: Method = Field(
         "quantile",
-        description="Equal counts, equal widths, or neighbours joined while they are similar.",
+        description="Equal counts, equal widths, or neighbours merged while they are similar.",
     )
     n_bins: int = Field(
         10, ge=2, le=100, description="Bins of a number column, besides missing cells."
@@ -38,7 +38,7 @@ class WoeConfig(StatisticsConfig):
     min_bin_rows: int = Field(
         5,
         ge=1,
-        description="Smaller bins join their neighbour: they would tell labels of single rows.",
+        description="Smaller bins are merged with a neighbour, since they would reveal labels of single rows.",
     )
 
     @model_validator(mode="after")

@@ -164,7 +164,9 @@ def standardised(
         return None, None
     if (values == values[0]).all():
         raise BadLabel(
-            f"{party}: label {label!r} is constant.", party=party, hint="There is nothing to learn."
+            f"{party}: label {label!r} is constant.",
+            party=party,
+            hint="There is nothing to learn from it.",
         )
     middle = float(values.mean()) if center is None else center
     target = (middle, float(((values - middle) ** 2).mean() ** 0.5))

@@ -266,7 +266,7 @@ class Supervisor:
         try:
             self._job.connection.send_bytes(PipeMessage(Kind.GO, facts).to_bytes())
         except OSError:
-            log.debug("The job process left before its go.", action="go_not_heard")
+            log.debug("The job process exited before it was told to go.", action="go_not_heard")
 
     def _settle(self) -> None:
         """Move the outputs to their places when every party has its result."""
@@ -304,7 +304,7 @@ class Supervisor:
             message = f"The job process of {party} was stopped from outside (SIGSTOP)."
             self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
         elif time.monotonic() - self._last_heard > limits.silence_seconds:
-            message = f"The job process of {party} gave no sign for {limits.silence_seconds:g} s."
+            message = f"The job process of {party} was silent for {limits.silence_seconds:g} s."
             self._fail(JobProcessDied(message, party=party), may_be_consequence=False)
         elif limits.memory_bytes and vitals.memory_bytes(self._job.pid) > limits.memory_bytes:
             self._fail(MemoryLimitExceeded(party=party), may_be_consequence=False)

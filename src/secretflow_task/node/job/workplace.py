@@ -85,7 +85,9 @@ class Workplace:
             remove_traces(spec.log_path)
         except (OSError, WorkerError) as error:
             log.error(
-                "Something of a job is left.", action="clean_failed", problem=problem_of(error)
+                "Files of a job could not be removed.",
+                action="clean_failed",
+                problem=problem_of(error),
             )
 
     def clean_left(self, execution: TakenExecution, succeeded: bool) -> None:

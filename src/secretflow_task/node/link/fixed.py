@@ -43,7 +43,7 @@ class ProbedSettlement(LocalSettlement):
                 elif party in missed:
                     missed[party] += 1
                 if missed.get(party) == _MISSED and not self.all_finished:
-                    message = f"The process of {party} takes no connections any more."
+                    message = f"The process of {party} no longer accepts connections."
                     self.fail(PeerLost(message, party=party))
 
     def close(self) -> None:

@@ -73,7 +73,7 @@ class LocalSettlement:
         try:
             self._decide()
         except Exception as error:  # pylint: disable=broad-exception-caught
-            log.exception("The success could not be written down.", action="decision_failed")
+            log.exception("The success could not be stored.", action="decision_failed")
             # It must end in any case.
             failure = error if isinstance(error, WorkerError) else WorkerError()
             with self.mutex:

@@ -178,7 +178,7 @@ class EventStore:
             with self._transaction(durable=True) as db:
                 db.execute("REPLACE INTO decisions VALUES (?, ?)", (execution_id, time.time()))
         except sqlite3.OperationalError as error:
-            raise OutputNotWritable("The success could not be written down.") from error
+            raise OutputNotWritable("The success could not be stored.") from error
 
     def decided(self, execution_id: str) -> bool:
         """Whether `decide` was called."""

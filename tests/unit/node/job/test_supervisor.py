@@ -509,7 +509,7 @@ def test_a_job_that_gives_no_sign_is_ended_and_one_that_only_works_is_not(
     monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
     silent, busy = bench.run({"alice": JobSide.hang}, {"alice": works}, silence_seconds=0.4)
     said = both_fail(silent, "JobProcessDied", "alice")
-    assert said == "The job process of alice gave no sign for 0.4 s."
+    assert said == "The job process of alice was silent for 0.4 s."
     assert busy["alice"].failure is None
 
 

@@ -1,4 +1,4 @@
-"""With fixed addresses a peer is lost when its port was open and takes no connections any more."""
+"""With fixed addresses a peer is lost when its port was open and no longer accepts connections."""
 
 from __future__ import annotations
 

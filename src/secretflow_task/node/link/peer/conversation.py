@@ -61,7 +61,7 @@ async def converse(wire: Wire, end: End, peer: str, pace: Pace) -> None:
     try:
         await _Conversation(wire, end, pace, news).run()
     except Garbled:
-        end.lost(PeerRefused(f"The node of {peer} said something that makes no sense.", party=peer))
+        end.lost(PeerRefused(f"The node of {peer} sent a message that makes no sense.", party=peer))
     except (WireClosed, _Silence):
         end.lost(lost)
     except Exception:  # pylint: disable=broad-exception-caught

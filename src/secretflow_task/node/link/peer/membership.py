@@ -119,7 +119,7 @@ async def _knock(member: Member, dialler: Dialler) -> Wire | None:
 
 def _not_yet(coordinator: str, seconds: float) -> WorkerError:
     return PeerUnreachable(
-        f"The request did not come to {coordinator} within {seconds:g} s.",
+        f"The request did not reach {coordinator} within {seconds:g} s.",
         hint=f"Send the same request to {coordinator} too.",
         party=coordinator,
     )
