@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from secretflow_task.contract.tasks.trees import TreeParams
 from secretflow_task.engine import adapter as engine_adapter
-from secretflow_task.jobs.declared.trees import TreeParams
 from tests.integration.bench import Bench, Workspace
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe

@@ -1,6 +1,7 @@
 """The registry of task types, and the way from a ``task_type`` to its function.
 
-Every process knows what the task types declare (`jobs.declared`); a job process imports their bodies too, by name.
+Every process knows what the task types declare (`contract.tasks`); a job process also imports their bodies, by
+name.
 """
 
 from __future__ import annotations
@@ -175,6 +176,6 @@ class TaskDispatcher:
     @staticmethod
     def _declare_all() -> None:
         # By name: the declarations import this module to make themselves known.
-        declared = importlib.import_module("secretflow_task.jobs.declared")
-        for module in pkgutil.iter_modules(declared.__path__, f"{declared.__name__}."):
+        tasks = importlib.import_module("secretflow_task.contract.tasks")
+        for module in pkgutil.iter_modules(tasks.__path__, f"{tasks.__name__}."):
             importlib.import_module(module.name)

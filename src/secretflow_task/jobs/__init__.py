@@ -1,1 +1,1 @@
-"""The task types: what they declare in `declared`, their bodies beside it."""
+"""The bodies of the task types; what each declares is in `contract.tasks`."""

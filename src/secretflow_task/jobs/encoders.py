@@ -11,13 +11,13 @@ from secretflow_task.contract.errors import (
     TooManyCategories,
     UnseenCategory,
 )
-from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.cells import UNSEEN, Cell, cells, empty_column, raw_cells
-from secretflow_task.jobs.declared.transformation import (
+from secretflow_task.contract.tasks.transformation import (
     EncoderConfig,
     LabelEncoderConfig,
     OnehotEncoderConfig,
 )
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.cells import UNSEEN, Cell, cells, empty_column, raw_cells
 from secretflow_task.jobs.transformation import Fitted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, TYPE_CHECKING
 
 from secretflow_task.contract.errors import BadLabel, RowCountMismatch, TooFewRows
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.evaluation import (
+from secretflow_task.contract.tasks.evaluation import (
     BiclassificationEvalConfig,
     EvaluationConfig,
     RegressionEvalConfig,

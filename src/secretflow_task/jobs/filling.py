@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Collection
 
 from secretflow_task.contract.errors import BadColumnType
+from secretflow_task.contract.tasks.transformation import Fill, FillnaConfig
 from secretflow_task.data_loader.arrow_types import is_text
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import (
@@ -16,7 +17,6 @@ from secretflow_task.jobs.cells import (
     present_numbers,
     raw_cells,
 )
-from secretflow_task.jobs.declared.transformation import Fill, FillnaConfig
 from secretflow_task.jobs.transformation import Fitted
 
 

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.errors import TooFewRows
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.cells import cells
-from secretflow_task.jobs.columns import check_rows
-from secretflow_task.jobs.declared.splitting import TrainTestSplitConfig
-from secretflow_task.jobs.declared.transformation import (
+from secretflow_task.contract.tasks.splitting import TrainTestSplitConfig
+from secretflow_task.contract.tasks.transformation import (
     BinningConfig,
     FillnaConfig,
     LabelEncoderConfig,
@@ -20,6 +17,9 @@ from secretflow_task.jobs.declared.transformation import (
     OnehotEncoderConfig,
     StandardScalerConfig,
 )
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.cells import cells
+from secretflow_task.jobs.columns import check_rows
 from secretflow_task.jobs.encoders import (
     encode_labels,
     encode_onehot,

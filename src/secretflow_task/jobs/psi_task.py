@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from secretflow_task.contract.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.psi import PsiConfig
 from secretflow_task.data_loader.csv_file import plain_rows
 from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.declared.psi import PsiConfig
 from secretflow_task.jobs.psi_progress import STARTED, progress_from_log
 from secretflow_task.utils.log import get_logger
 

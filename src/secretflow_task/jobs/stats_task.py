@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Collection, Iterator
 from secretflow_task.contract.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
 from secretflow_task.contract.requests import Protocol
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.data_loader.arrow_types import is_text
-from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.columns import Features, agree_on_features, own_features
-from secretflow_task.jobs.declared.statistics import (
+from secretflow_task.contract.tasks.statistics import (
     CorrelationConfig,
     StatisticsConfig,
     TableStatisticsConfig,
     VifConfig,
 )
+from secretflow_task.data_loader.arrow_types import is_text
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.columns import Features, agree_on_features, own_features
 
 if TYPE_CHECKING:
     import pandas as pd

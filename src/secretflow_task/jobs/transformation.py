@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping
 
+from secretflow_task.contract.tasks.transformation import TransformConfig
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.model_store import (
     Manifest,
@@ -19,7 +20,6 @@ from secretflow_task.engine.model_store import (
     save_manifest,
 )
 from secretflow_task.jobs.columns import agree_on_features, check_rows, own_features
-from secretflow_task.jobs.declared.transformation import TransformConfig
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices

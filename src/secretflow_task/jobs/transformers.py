@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import ConstantColumn
-from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.cells import exact_numbers, present_numbers
-from secretflow_task.jobs.declared.transformation import (
+from secretflow_task.contract.tasks.transformation import (
     BinningConfig,
     MinMaxScalerConfig,
     StandardScalerConfig,
 )
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.cells import exact_numbers, present_numbers
 from secretflow_task.jobs.transformation import Fitted
 
 if TYPE_CHECKING:

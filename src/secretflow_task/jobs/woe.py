@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Sequence, TYPE_CHECKING
 
-from secretflow_task.jobs.declared.woe import Method
+from secretflow_task.contract.tasks.woe import Method
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,6 +18,7 @@ from secretflow_task.contract.errors import (
     TooManyCategories,
 )
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.woe import WoeConfig
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.columns import (
@@ -26,7 +27,6 @@ from secretflow_task.jobs.columns import (
     own_features,
     reveal_to,
 )
-from secretflow_task.jobs.declared.woe import WoeConfig
 from secretflow_task.jobs.stats_task import reported, row_chunks
 from secretflow_task.jobs.woe import Bins, category_bins, merged, numeric_bins, woe_and_iv
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.workflow import WorkflowConfig
+from secretflow_task.contract.tasks.workflow import WorkflowConfig
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices

@@ -23,7 +23,7 @@ from secretflow_task.contract.errors import (
     ValueRange,
 )
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.declared.evaluation import (
+from secretflow_task.contract.tasks.evaluation import (
     BiclassificationEvalConfig,
     RegressionEvalConfig,
 )

@@ -22,7 +22,7 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.requests import Protocol
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.declared.glm import LINKS, SsGlmConfig
+from secretflow_task.contract.tasks.glm import LINKS, SsGlmConfig
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.glm import GlmInput, prepare_glm, row_slices, scaled_offset
 from tests.unit.conftest import RunOf

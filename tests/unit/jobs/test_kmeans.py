@@ -21,7 +21,7 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.requests import Protocol
 from secretflow_task.contract.task_config import parse
-from secretflow_task.jobs.declared.kmeans import SsKmeansConfig
+from secretflow_task.contract.tasks.kmeans import SsKmeansConfig
 from secretflow_task.jobs.ml_task.kmeans import KmeansInput, prepare_kmeans, sizes_of
 from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS

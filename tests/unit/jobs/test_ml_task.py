@@ -25,9 +25,9 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.tasks.learning import PredictConfig
+from secretflow_task.contract.tasks.linear import SsLrConfig
 from secretflow_task.engine.model_store import Manifest, load_manifest, save_manifest
-from secretflow_task.jobs.declared.learning import PredictConfig
-from secretflow_task.jobs.declared.linear import SsLrConfig
 from secretflow_task.jobs.ml_task.linear import prepare_regression
 from secretflow_task.jobs.ml_task.prediction import prepare_prediction
 from tests.unit.conftest import RunOf

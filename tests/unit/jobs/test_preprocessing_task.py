@@ -23,12 +23,12 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.task_config import Use, parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.splitting import TrainTestSplitConfig
+from secretflow_task.contract.tasks.transformation import StandardScalerConfig
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.devices import Devices
 from secretflow_task.engine.model_store import load_manifest
 from secretflow_task.engine.run import Run
-from secretflow_task.jobs.declared.splitting import TrainTestSplitConfig
-from secretflow_task.jobs.declared.transformation import StandardScalerConfig
 from secretflow_task.jobs.preprocessing_task import prepare_split
 from secretflow_task.testing import MemoryChannel
 from tests.unit.conftest import RunOf

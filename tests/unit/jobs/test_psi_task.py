@@ -19,8 +19,8 @@ from secretflow_task.contract.errors import (
     MissingKeys,
 )
 from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.tasks.psi import PsiConfig
 from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.declared.psi import PsiConfig
 from secretflow_task.jobs.psi_task import alignment_digest, encode_keys, prepare_psi
 from tests.data.tables import AWKWARD_KEYS
 from tests.unit.conftest import RunOf

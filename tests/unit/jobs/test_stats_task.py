@@ -27,8 +27,8 @@ from secretflow_task.contract.errors import (
 from secretflow_task.contract.requests import Protocol
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.woe import Method, WoeConfig
 from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.declared.woe import Method, WoeConfig
 from secretflow_task.jobs.stats_task import (
     fixed_point_length,
     inflation_factors,

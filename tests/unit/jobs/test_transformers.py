@@ -30,9 +30,7 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.task_config import parse
-from secretflow_task.data_loader.table import Table
-from secretflow_task.jobs.cells import exact_numbers
-from secretflow_task.jobs.declared.transformation import (
+from secretflow_task.contract.tasks.transformation import (
     BinningConfig,
     FillnaConfig,
     LabelEncoderConfig,
@@ -41,6 +39,8 @@ from secretflow_task.jobs.declared.transformation import (
     StandardScalerConfig,
     TransformConfig,
 )
+from secretflow_task.data_loader.table import Table
+from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.encoders import (
     text_columns,
     encode_labels,

@@ -13,7 +13,7 @@ import pytest
 from secretflow_task.contract.errors import BadLabel, InvalidTaskConfig, ValueRange
 from secretflow_task.contract.requests import HeuConfig, Protocol
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.declared.trees import SgbConfig, SsXgbConfig, TreeParams
+from secretflow_task.contract.tasks.trees import SgbConfig, SsXgbConfig, TreeParams
 from secretflow_task.jobs.ml_task.sgb import prepare_sgb
 from secretflow_task.jobs.ml_task.trees import named_splits, numbered_splits, probabilities
 from secretflow_task.jobs.ml_task.xgb import prepare_xgb

@@ -9,7 +9,7 @@ import pytest
 
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.task_config import Use, parse
-from secretflow_task.jobs.declared.workflow import WorkflowConfig
+from secretflow_task.contract.tasks.workflow import WorkflowConfig
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS
 
 PSI = {

@@ -15,11 +15,11 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.task_config import PartyName
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.glm import SsGlmConfig, SsGlmParams
+from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.data_loader.table import owners
 from secretflow_task.engine.model_store import Manifest
 from secretflow_task.jobs.columns import check_fits_shares, reveal_to
-from secretflow_task.jobs.declared.glm import SsGlmConfig, SsGlmParams
-from secretflow_task.jobs.declared.learning import PredictConfig
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.prediction import (
     TARGET,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
-from secretflow_task.jobs.declared.glm import is_positive
+from secretflow_task.contract.tasks.glm import is_positive
 
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array

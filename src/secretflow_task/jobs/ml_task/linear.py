@@ -7,10 +7,10 @@ from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.learning import PredictConfig
+from secretflow_task.contract.tasks.linear import SsLrConfig, SsLrParams
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import check_fits_shares, matrix, reveal_to
-from secretflow_task.jobs.declared.learning import PredictConfig
-from secretflow_task.jobs.declared.linear import SsLrConfig, SsLrParams
 from secretflow_task.jobs.ml_task.prediction import (
     PREDICT_ROWS,
     TARGET,

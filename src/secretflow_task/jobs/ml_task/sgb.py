@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.trees import SgbConfig, SgbParams, SgbPredictConfig
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix
-from secretflow_task.jobs.declared.trees import SgbConfig, SgbParams, SgbPredictConfig
 from secretflow_task.jobs.ml_task.prediction import (
     PredictionInput,
     TARGET,

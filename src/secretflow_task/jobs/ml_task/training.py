@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from secretflow_task.contract.errors import BadLabel, FeatureRange, TooFewRows, ValueRange
 from secretflow_task.contract.task_config import Strict
+from secretflow_task.contract.tasks.learning import TrainingConfig
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.model_store import Manifest, save_manifest
 from secretflow_task.jobs.columns import (
@@ -18,7 +19,6 @@ from secretflow_task.jobs.columns import (
     find_label_party,
     own_features,
 )
-from secretflow_task.jobs.declared.learning import TrainingConfig
 
 if TYPE_CHECKING:
     from secretflow_task.engine.devices import Devices

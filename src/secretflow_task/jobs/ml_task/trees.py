@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, Callable, Iterator, Mapping, Sequence, TYPE_CHECKING
 
 from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.tasks.learning import TrainingConfig
+from secretflow_task.contract.tasks.trees import TreeParams
 from secretflow_task.jobs.columns import matrix
-from secretflow_task.jobs.declared.learning import TrainingConfig
-from secretflow_task.jobs.declared.trees import TreeParams
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
     TrainingInput,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.errors import ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.learning import PredictConfig
+from secretflow_task.contract.tasks.trees import SsXgbConfig, TreeParams
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix, reveal_to
-from secretflow_task.jobs.declared.learning import PredictConfig
-from secretflow_task.jobs.declared.trees import SsXgbConfig, TreeParams
 from secretflow_task.jobs.ml_task.prediction import (
     PredictionInput,
     prepare_prediction,

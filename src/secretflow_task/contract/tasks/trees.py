@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from secretflow_task.contract.task_config import Strict, Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.learning import PredictConfig, TrainingConfig
+from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 

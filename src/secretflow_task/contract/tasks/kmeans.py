@@ -19,7 +19,7 @@ from secretflow_task.contract.task_config import (
     Use,
 )
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.learning import PredictConfig
+from secretflow_task.contract.tasks.learning import PredictConfig
 
 
 class SsKmeansParams(Strict):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from secretflow_task.contract.task_config import Strict, Use
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.learning import PredictConfig, TrainingConfig
+from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
 Positive = Annotated[float, Field(gt=0)]
 

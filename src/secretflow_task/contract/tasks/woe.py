@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from secretflow_task.contract.task_config import PartyName, Use, Writes, check_same_parties
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.jobs.declared.statistics import StatisticsConfig
+from secretflow_task.contract.tasks.statistics import StatisticsConfig
 
 Method = Literal["quantile", "eq_range", "chimerge"]
 

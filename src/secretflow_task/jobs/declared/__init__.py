@@ -1,1 +1,0 @@
-"""What each task type declares: its request, what it reads, writes and reveals. Imports `contract` only."""
