@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, Iterable, Iterator
 
-from redis import Redis
-
 from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME, create_app
+from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent, TaskRequest
 
 _BATCH = 1000
-_SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails
 _CONTROL_SECONDS = 1.0  # how long the nodes may take to answer a command
 
 
@@ -22,11 +20,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
-        self._redis = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            decode_responses=True,
-            socket_timeout=_SOCKET_SECONDS,
-        )
+        self._redis = connect(settings, decode_responses=True)
 
     def __enter__(self) -> Client:
         return self

@@ -15,7 +15,7 @@ from redis import TimeoutError as RedisTimeoutError
 from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.broker.keys import cancel_key
 from secretflow_task.contract.messages import Status, TaskRequest
-from secretflow_task.node import ownership
+from secretflow_task.node import lua, ownership
 from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict, living_nodes
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
@@ -93,7 +93,10 @@ def nodes(redis: Redis) -> Nodes:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that is just in touch with Redis may take another for dead."""
     monkeypatch.setattr(ownership, "LEASE_SECONDS", 0)
-    monkeypatch.setattr(ownership, "_RENEW", ownership._RENEW.replace("'EX', ARGV[2]", "'EX', 15"))
+    script = lua.script
+    monkeypatch.setattr(
+        lua, "script", lambda name: script(name).replace("'EX', ARGV[2]", "'EX', 15")
+    )
 
 
 def store_of(name: str) -> MemoryOutbox:

@@ -10,6 +10,7 @@ from celery.events import EventDispatcher
 from kombu import Connection
 from redis import RedisError
 
+from secretflow_task.broker.keys import unacknowledged_keys
 from secretflow_task.config.settings import Settings
 
 TASK_NAME = "tasks.secretflow.execute_task"
@@ -75,8 +76,7 @@ def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600)
     options: dict[str, Any] = {"visibility_timeout": visibility_seconds}
     options |= {"socket_timeout": _SOCKET_SECONDS, "socket_keepalive": True}
     if node_id:
-        names = {"unacked_key": "", "unacked_index_key": "_index", "unacked_mutex_key": "_mutex"}
-        options |= {key: f"sfworker:unacked{end}:{node_id}" for key, end in names.items()}
+        options |= unacknowledged_keys(node_id)
         options["unacked_mutex_expire"] = _MUTEX_SECONDS
     return options
 

@@ -6,6 +6,8 @@ STREAM = "task_status_stream"
 GROUP = "task_status_listener"  # of the listeners, which write the stream to a database
 CHANNEL = "task_status_events"
 LIST = "task_status_queue"
+NODES = "sfworker:nodes"  # all nodes, by the time of their last renewal
+LEASE_PREFIX = "sfworker:node:"
 RECORD_SECONDS = 7 * 24 * 3600
 CANCEL_SECONDS = 24 * 3600
 
@@ -23,3 +25,22 @@ def cancel_key(execution_id: str) -> str:
 def taken_key(node_id: str) -> str:
     """The key of what a node has taken and not ended: the request, by the key of its record at a party."""
     return f"sfworker:taken:{node_id}"
+
+
+def lease_key(node_id: str) -> str:
+    """The key of a node's lease, which holds what the node says of itself."""
+    return LEASE_PREFIX + node_id
+
+
+def mark_key(node_id: str) -> str:
+    """The key of what a node has sent last, by which it notices that Redis has lost something."""
+    return f"sfworker:mark:{node_id}"
+
+
+def unacknowledged_keys(node_id: str) -> dict[str, str]:
+    """Where Celery keeps what it has delivered to a node and not heard of since, by kombu's options."""
+    return {
+        "unacked_key": f"sfworker:unacked:{node_id}",
+        "unacked_index_key": f"sfworker:unacked_index:{node_id}",
+        "unacked_mutex_key": f"sfworker:unacked_mutex:{node_id}",
+    }

@@ -15,6 +15,7 @@ from redis import Redis, RedisError
 from rich.markup import escape
 from rich.table import Table
 
+from secretflow_task.broker.connection import connect
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
@@ -25,6 +26,7 @@ from secretflow_task.node.ports import is_free
 ENGINE = ("secretflow", "1.14.0b0")
 _DISK_BYTES = 5 * 1024**3
 _CLOCK_SECONDS = 2.0
+_REDIS_SECONDS = 3.0  # the operator waits
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,7 @@ def _data_root(settings: Settings) -> Finding:
 
 
 def _connect(settings: Settings) -> Redis:
-    url = settings.redis_url.get_secret_value()
-    return Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, decode_responses=True)
+    return connect(settings, timeout_seconds=_REDIS_SECONDS, decode_responses=True)
 
 
 _CHECKS: dict[str, Callable[[Settings], Finding]] = {

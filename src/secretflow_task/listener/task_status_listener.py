@@ -11,9 +11,10 @@ import signal
 import time
 from typing import Any, Sequence
 
-from redis import Redis, RedisError, ResponseError
+from redis import RedisError, ResponseError
 from sqlalchemy.exc import DBAPIError
 
+from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.listener.database import Database
@@ -23,7 +24,6 @@ from secretflow_task.utils.log import get_logger
 
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read
-_SOCKET_SECONDS = 10.0  # of silence of Redis, after which a call fails
 _DEAD_MILLISECONDS = (
     15_000  # without a commit, after which another consumer takes over what one had read
 )
@@ -166,11 +166,7 @@ def listen(settings: Settings) -> None:
     Raises:
         DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
     """
-    url = settings.redis_url.get_secret_value()
-    with (
-        Redis.from_url(url, socket_timeout=_SOCKET_SECONDS) as redis,
-        Database.of(settings) as database,
-    ):
+    with connect(settings) as redis, Database.of(settings) as database:
         listener = TaskStatusListener(redis, database, settings.name)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())

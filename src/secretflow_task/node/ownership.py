@@ -27,8 +27,17 @@ from redis import (  # pylint: disable=redefined-builtin
 )
 
 from secretflow_task.broker.celery_tasks import NodeStopping
-from secretflow_task.broker.keys import RECORD_SECONDS, cancel_key, record_key, taken_key
+from secretflow_task.broker.keys import (
+    LEASE_PREFIX,
+    NODES,
+    RECORD_SECONDS,
+    cancel_key,
+    lease_key,
+    record_key,
+    taken_key,
+)
 from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.node import lua
 from secretflow_task.utils.log import get_logger
 
 LEASE_SECONDS = 15
@@ -36,7 +45,6 @@ RENEWAL_SECONDS = 5.0
 _DEAD_SECONDS = 20  # a lease and a renewal
 _RETRY_SECONDS = 0.5
 _AWAY_SECONDS = 2.0
-_NODES = "sfworker:nodes"
 
 log = get_logger()
 
@@ -112,76 +120,6 @@ class SoleOwnership:
         """No claim waits."""
 
 
-# KEYS: the cancel key, what the node has taken, then the record of each party.
-# ARGV: node, lifetime of records, prefix of leases, the request, whether the node has been in touch for long
-# enough to call another dead, whether only what another has had is taken, and what names this claim, which
-# may come twice when its answer was lost.
-_CLAIM = """
-local epoch, answer, taken, ended, own, other, repeated = 1, {}, 0, 0, false, false, false
-for index = 3, #KEYS do
-  local known = redis.call('HMGET', KEYS[index], 'node', 'epoch', 'seq', 'ended', 'claim', 'verdict')
-  answer[index - 2] = tonumber(known[3] or '0')
-  epoch = math.max(epoch, tonumber(known[2] or '0'))
-  if known[1] then
-    taken = taken + 1
-    if known[4] == '1' then ended = ended + 1
-    elseif known[1] == ARGV[1] then
-      own = true
-      if known[5] == ARGV[7] then repeated = known[6] end
-    elseif redis.call('EXISTS', ARGV[3] .. known[1]) == 1 then other = true end
-  end
-end
-if other or (taken > 0 and ended == taken) then return {'drop', epoch, unpack(answer)} end
-if own then return {repeated or 'own', epoch, unpack(answer)} end
-local verdict = 'run'
-if taken > 0 then
-  if ARGV[5] == '0' then return {'wait', epoch, unpack(answer)} end
-  verdict, epoch = 'lost', epoch + 1
-elseif ARGV[6] == '1' then return {'drop', epoch, unpack(answer)}
-elseif redis.call('EXISTS', KEYS[1]) == 1 then verdict = 'cancelled' end
-for index = 3, #KEYS do
-  redis.call('HSET', KEYS[2], KEYS[index], ARGV[4])
-  redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', epoch, 'claim', ARGV[7], 'verdict', verdict)
-  redis.call('EXPIRE', KEYS[index], ARGV[2])
-end
-return {verdict, epoch, unpack(answer)}
-"""
-
-# KEYS: what the node has taken, then the record of each party.
-# ARGV: node, lifetime of records, the request.
-_NOTE = """
-for index = 2, #KEYS do
-  local known = redis.call('HMGET', KEYS[index], 'node', 'ended')
-  if not known[1] then
-    redis.call('HSET', KEYS[index], 'node', ARGV[1], 'epoch', 1)
-    redis.call('EXPIRE', KEYS[index], ARGV[2])
-  end
-  if (known[1] or ARGV[1]) == ARGV[1] and known[2] ~= '1' then
-    redis.call('HSET', KEYS[1], KEYS[index], ARGV[3])
-  end
-end
-"""
-
-# KEYS: as of _NOTE. ARGV: node.
-_RELEASE = """
-for index = 2, #KEYS do
-  local known = redis.call('HMGET', KEYS[index], 'node', 'seq')
-  if known[1] == ARGV[1] and not known[2] then
-    redis.call('DEL', KEYS[index])
-    redis.call('HDEL', KEYS[1], KEYS[index])
-  end
-end
-"""
-
-# KEYS: the own lease, all nodes. ARGV: node, lifetime of a lease, after how long a node is dead, how it is.
-_RENEW = """
-local now = tonumber(redis.call('TIME')[1])
-redis.call('SET', KEYS[1], ARGV[4], 'EX', ARGV[2])
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[3]))
-"""
-
-
 class LeaseHolder(Protocol):
     """The node, as its lease sees it."""
 
@@ -204,10 +142,10 @@ class RedisOwnership:
     def __init__(self, redis: Any, node_id: str) -> None:
         self._redis = redis
         self._node_id = node_id
-        self._claim_script = redis.register_script(_CLAIM)
-        self._note_script = redis.register_script(_NOTE)
-        self._release_script = redis.register_script(_RELEASE)
-        self._renew_script = redis.register_script(_RENEW)
+        self._claim_script = redis.register_script(lua.script("claim"))
+        self._note_script = redis.register_script(lua.script("note"))
+        self._release_script = redis.register_script(lua.script("release"))
+        self._renew_script = redis.register_script(lua.script("renew"))
         self._in_touch_since: float | None = None
         self._stopping = threading.Event()
 
@@ -225,7 +163,7 @@ class RedisOwnership:
             redis.RedisError: only with ``only_lost``.
         """
         keys = [cancel_key(request.execution_id), *self._keys(request.execution_id, parties)]
-        values = [self._node_id, RECORD_SECONDS, _lease_key(""), _as_text(request)]
+        values = [self._node_id, RECORD_SECONDS, LEASE_PREFIX, _as_text(request)]
         away_since, name = None, uuid.uuid4().hex
         while not self._stopping.is_set():
             try:
@@ -273,7 +211,7 @@ class RedisOwnership:
 
     def renew(self, description: Mapping[str, Any]) -> list[str]:
         """Renew the lease; returns the nodes that have died, as far as this one can know."""
-        keys = [_lease_key(self._node_id), _NODES]
+        keys = [lease_key(self._node_id), NODES]
         values = [self._node_id, LEASE_SECONDS, _DEAD_SECONDS, json.dumps(description)]
         dead = self._renew_script(keys, values)
         self._in_touch_since = self._in_touch_since or time.monotonic()
@@ -309,14 +247,14 @@ class RedisOwnership:
 
     def bury(self, node_id: str) -> None:
         """Forget a dead node, when all that it left is settled."""
-        self._redis.zrem(_NODES, node_id)
+        self._redis.zrem(NODES, node_id)
 
     def leave(self) -> None:
         """End the own lease; what is still taken is settled by others, if this node stays away."""
         with suppress(RedisError):
-            self._redis.delete(_lease_key(self._node_id))
+            self._redis.delete(lease_key(self._node_id))
             if not self._redis.exists(taken_key(self._node_id)):
-                self._redis.zrem(_NODES, self._node_id)
+                self._redis.zrem(NODES, self._node_id)
 
 
 class Lease:
@@ -387,16 +325,12 @@ def _is_away(error: RedisError) -> bool:
 
 def living_nodes(redis: Any) -> list[dict[str, Any]]:
     """What the nodes that share a Redis say of themselves; raises `redis.RedisError`."""
-    leases = [redis.get(_lease_key(_text(node_id))) for node_id in redis.zrange(_NODES, 0, -1)]
+    leases = [redis.get(lease_key(_text(node_id))) for node_id in redis.zrange(NODES, 0, -1)]
     return [json.loads(lease) for lease in leases if lease]
 
 
 def _as_text(request: TaskRequest) -> str:
     return json.dumps(asdict(request))
-
-
-def _lease_key(node_id: str) -> str:
-    return f"sfworker:node:{node_id}"
 
 
 def _text(value: str | bytes) -> str:

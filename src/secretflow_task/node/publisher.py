@@ -13,51 +13,19 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Protocol
 
-from secretflow_task.broker.keys import CHANNEL, LIST, RECORD_SECONDS, STREAM, record_key, taken_key
+from secretflow_task.broker.keys import (
+    CHANNEL,
+    LIST,
+    RECORD_SECONDS,
+    STREAM,
+    mark_key,
+    record_key,
+    taken_key,
+)
 from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.node import lua
 from secretflow_task.utils.log import get_logger
 
-# One atomic step: the next event of an execution and party goes out, in its owner's newest epoch, and none
-# after the terminal one; the terminal events of an execution go out together. The mark is renewed by every
-# step: a Redis that came back empty, or from an older file, has another one.
-# KEYS: stream, channel, list, the node's mark, what the node has taken, then the record of each event.
-# ARGV: lifetime of records, length of the stream, whether to use the list, node, mark, next mark; of each
-# event its number, body, epoch, whether it is terminal, and whether numbers before it may be missing.
-PUBLISH_SCRIPT = """
-local lifetime, maxlen, also_list, node, mark, next_mark = unpack(ARGV, 1, 6)
-if redis.call('GET', KEYS[4]) ~= mark then return {'behind'} end
-local answers = {}
-for index = 6, #KEYS do
-  local seq, _, epoch, _, may_skip = unpack(ARGV, 5 * index - 23, 5 * index - 19)
-  local known = redis.call('HMGET', KEYS[index], 'epoch', 'seq', 'ended', 'node')
-  local last, newest = tonumber(known[2] or '0'), tonumber(known[1] or '0')
-  if newest > tonumber(epoch) or (newest == tonumber(epoch) and known[4] ~= node) then
-    answers[index - 5] = 'stale'
-  elseif known[3] == '1' or tonumber(seq) <= last then answers[index - 5] = 'known'
-  elseif tonumber(seq) > last + 1 and may_skip == '0' then return {'behind'}
-  else answers[index - 5] = 'sent' end
-end
--- Before the first write, since Redis does not undo the writes of a script that fails later.
-for key, kind in pairs({[KEYS[1]] = 'stream', [KEYS[3]] = 'list'}) do
-  local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. kind)
-  end
-end
-redis.call('SET', KEYS[4], next_mark)
-for index = 6, #KEYS do
-  local seq, event, epoch, terminal = unpack(ARGV, 5 * index - 23, 5 * index - 20)
-  if answers[index - 5] == 'sent' then
-    redis.call('HSET', KEYS[index], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
-    redis.call('EXPIRE', KEYS[index], lifetime)
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxlen, '*', 'event', event)
-    redis.call('PUBLISH', KEYS[2], event)
-    if also_list == '1' then redis.call('LPUSH', KEYS[3], event) end
-  end
-  if terminal == '1' then redis.call('HDEL', KEYS[5], KEYS[index]) end
-end
-return answers
-"""
 _CHECK_SECONDS = 5.0
 
 
@@ -145,8 +113,8 @@ class Publisher:
         self._on_stale = on_stale
         self._on_sent = on_sent
         self.failures = 0
-        self._script = redis.register_script(PUBLISH_SCRIPT)
-        self._mark_key = f"sfworker:mark:{outbox.node_id}"
+        self._script = redis.register_script(lua.script("publish"))
+        self._mark_key = mark_key(outbox.node_id)
         self._mark: str | None = None
         self._rewound_to = 0
         self._wake = threading.Event()

@@ -16,6 +16,7 @@ from redis import Redis, RedisError
 
 from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
+from secretflow_task.broker.connection import connect
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import StatusEvent
@@ -47,8 +48,7 @@ def serve(settings: Settings) -> int:
         EngineUnavailable: SecretFlow does not load.
         StoreInUse: another node uses the state folder.
     """
-    url = settings.redis_url.get_secret_value()
-    redis = Redis.from_url(url, socket_timeout=10, socket_keepalive=True, health_check_interval=30)
+    redis = connect(settings, idle=True)
     metrics = Metrics()
     with ExitStack() as stack:
         monitor = stack.enter_context(Monitor(settings, metrics))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.engine.status import _publish_status, bind_status_sink
-from secretflow_task.node import publisher as status_notifier
+from secretflow_task.node import lua
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
 
@@ -59,7 +59,7 @@ class FailingScript:
 
     def register_script(self, script: str) -> Any:
         """The client's call; the script itself runs on a real Redis in the contract tests."""
-        assert script is status_notifier.PUBLISH_SCRIPT
+        assert script == lua.script("publish")
         return self
 
     def set(self, _key: str, mark: str) -> None:

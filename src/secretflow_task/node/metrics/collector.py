@@ -12,8 +12,9 @@ from kombu.transport.redis import PRIORITY_STEPS, Channel
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis import Redis, RedisError
+from redis import RedisError
 
+from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.job import vitals
@@ -181,11 +182,7 @@ class RedisGlance:
     """Looks at Redis for a moment; nothing here may wait for it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis: Any = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=REDIS_SECONDS,
-            socket_connect_timeout=REDIS_SECONDS,
-        )
+        self._redis: Any = connect(settings, timeout_seconds=REDIS_SECONDS)
         self._queues = settings.queues
 
     def look(self) -> Sight | None:
