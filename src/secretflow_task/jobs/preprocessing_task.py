@@ -169,7 +169,7 @@ def execute_min_max_scaler(devices: Devices, task_config: MinMaxScalerConfig) ->
     prepare=prepare_transformation("label_encoder", fit_labels, encode_labels, text_columns),
 )
 def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> dict[str, Any]:
-    """Replace categories by their place in sorted order, as scikit-learn does, at the owner."""
+    """Replace categories by their index in sorted order, as scikit-learn does, at the owner."""
     return write_transformed(
         devices, task_config, "label_encoder", ("category_count", "categories")
     )
@@ -180,7 +180,7 @@ def execute_label_encoder(devices: Devices, task_config: LabelEncoderConfig) -> 
     prepare=prepare_transformation("onehot_encoder", fit_onehot, encode_onehot, text_columns),
 )
 def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -> dict[str, Any]:
-    """Replace a column by one of 0 and 1 for each category, as scikit-learn does, at its owner."""
+    """Replace a column by a column of 0 and 1 per category, as scikit-learn does, at its owner."""
     return write_transformed(
         devices, task_config, "onehot_encoder", ("categories", "output_columns")
     )

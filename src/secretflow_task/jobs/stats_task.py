@@ -318,7 +318,7 @@ def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig
 
 @TaskDispatcher.register_task("vif", prepare=prepare_correlation)
 def execute_vif(devices: Devices, task_config: VifConfig) -> dict[str, Any]:
-    """Find by variance inflation factors which columns the others, of all parties, already tell."""
+    """Find columns that the other columns, of all parties, already explain (variance inflation factors)."""
     run = devices.run
     own: Features = run.inputs
     names, order = _in_order(own, task_config)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.reference import PAGES, events, log_actions, source
+from scripts.reference import PAGES, events, log_actions, source, task_types
 from secretflow_task.cli import app
 from secretflow_task.contract.errors import WorkerError, error_classes
 from secretflow_task.contract.messages import Stage, Status
@@ -32,6 +32,28 @@ def page(name: str) -> str:
 def test_a_page_is_that_of_make_reference(name: str) -> None:
     written = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     assert written == page(name), "run `make reference`"
+
+
+@pytest.mark.parametrize("name", task_types.TABLES)
+def test_a_table_of_task_types_is_that_of_make_reference(name: str) -> None:
+    written = (task_types.ROOT / name).read_text(encoding="utf-8")
+    assert written == task_types.renewed(name), "run `make reference`"
+
+
+def test_every_task_type_has_a_page_and_a_chinese_summary() -> None:
+    names = [name for family in task_types.families() for name in family["task_types"]]
+    assert sorted(names) == TaskDispatcher.list_supported_tasks()
+    chinese = [text for family in task_types.families() for text in family["task_types"].values()]
+    assert [text for text in chinese if not re.search("[\u4e00-\u9fff]", text)] == []
+
+
+def test_the_page_of_a_task_type_describes_it() -> None:
+    for family in task_types.families():
+        for ending in (".md", ".zh-CN.md"):
+            path = task_types.ROOT / "docs/user_guide" / (family["page"] + ending)
+            text = path.read_text(encoding="utf-8")
+            words = set(re.findall(r"\w+", text))
+            assert set(family["task_types"]) <= words
 
 
 def test_every_page_is_generated() -> None:

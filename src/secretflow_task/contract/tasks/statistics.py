@@ -74,7 +74,7 @@ TaskDispatcher.declare(
     "table_statistics",
     TableStatisticsConfig,
     family="statistics",
-    summary="Describe columns at their owners: 26 statistics of each number column, counts of each text column.",
+    summary="Summarise columns at their owners: 26 statistics of each number column, counts of each text column.",
     body="secretflow_task.jobs.stats_task",
 )
 TaskDispatcher.declare(
@@ -90,6 +90,6 @@ TaskDispatcher.declare(
     VifConfig,
     needs=("spu",),
     family="statistics",
-    summary="Find by variance inflation factors which columns the others, of all parties, already tell.",
+    summary="Find columns that the other columns, of all parties, already explain (variance inflation factors).",
     body="secretflow_task.jobs.stats_task",
 )

@@ -230,14 +230,14 @@ TaskDispatcher.declare(
     "label_encoder",
     LabelEncoderConfig,
     family="preprocessing",
-    summary="Replace categories by their place in sorted order, as scikit-learn does, each column at its owner.",
+    summary="Replace categories by their index in sorted order, as scikit-learn does, each column at its owner.",
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(
     "onehot_encoder",
     OnehotEncoderConfig,
     family="preprocessing",
-    summary="Replace a column by one of 0 and 1 for each category, as scikit-learn does, at its owner.",
+    summary="Replace a column by a column of 0 and 1 per category, as scikit-learn does, at its owner.",
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(

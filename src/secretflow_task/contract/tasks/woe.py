@@ -77,6 +77,6 @@ TaskDispatcher.declare(
     WoeConfig,
     needs=("spu",),
     family="statistics",
-    summary="Weigh columns by any party's label: WOE per bin to a column's owner, IV to the label's party.",
+    summary="Compute WOE and IV against any party's label: WOE per bin for a column's owner, IV for the label party.",
     body="secretflow_task.jobs.woe_task",
 )
