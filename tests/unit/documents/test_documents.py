@@ -1,9 +1,11 @@
-"""What the developer guide says of the tests and of the engine holds."""
+"""What the guides say of the tests, the engine and the task types holds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from scripts.reference import task_types
 
 ROOT = Path(__file__).parents[3]
 PAGE, CHINESE = (
@@ -46,3 +48,12 @@ def test_classes_that_are_silently_wrong_are_not_used() -> None:
         if re.match(r"\s*(from|import) ", line)
     ]
     assert [line for line in imports for name in WRONG if name in line] == []
+
+
+def test_the_page_of_a_task_type_describes_it() -> None:
+    for family in task_types.families():
+        for ending in (".md", ".zh-CN.md"):
+            path = task_types.ROOT / "docs/user_guide" / (family["page"] + ending)
+            text = path.read_text(encoding="utf-8")
+            words = set(re.findall(r"\w+", text))
+            assert set(family["task_types"]) <= words
