@@ -26,8 +26,8 @@ from secretflow_task.node.link.peer.settlement import PeerSettlement
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import Unsettled
 from secretflow_task.testing import MemorySettlement
+from tests.bench.waiting import comes_true
 from tests.peers import Hubs
-from tests.contract.test_peer_link import soon
 
 
 def code(error: WorkerError | None) -> tuple[str, str | None] | None:
@@ -137,7 +137,7 @@ def test_a_party_that_has_not_voted_ends_by_itself_when_nobody_answers(
     pair.cables["bob"].is_cut = True  # the coordinator is alive, and says nothing
     pair.links["bob"].fail(TaskCancelled(party="bob"))
     assert pair.links["bob"].failed is None
-    assert soon(lambda: code(pair.links["bob"].failed) == ("TaskCancelled", "bob"))
+    assert comes_true(lambda: code(pair.links["bob"].failed) == ("TaskCancelled", "bob"))
 
 
 def test_who_has_voted_does_not_end_by_itself_however_long_it_takes(pair: MemorySettlement) -> None:
@@ -206,7 +206,7 @@ def test_a_member_that_refuses_before_it_has_joined_says_so(hubs: Hubs) -> None:
         with pytest.raises(TaskCancelled):
             bob.join()
     with closing(hubs.open("e", "alice")) as alice:
-        assert soon(lambda: code(alice.links["alice"].failed) == ("TaskCancelled", "bob"))
+        assert comes_true(lambda: code(alice.links["alice"].failed) == ("TaskCancelled", "bob"))
 
 
 def test_who_comes_after_the_end_hears_how_it_ended(hubs: Hubs) -> None:
@@ -226,7 +226,7 @@ def test_a_node_that_goes_away_is_lost_at_once(hubs: Hubs) -> None:
         bob.join()
         started = time.monotonic()
         hubs.stop("bob")
-        assert soon(lambda: code(alice.links["alice"].failed) == ("PeerLost", "bob"))
+        assert comes_true(lambda: code(alice.links["alice"].failed) == ("PeerLost", "bob"))
         assert time.monotonic() - started < 20.0
         hubs.start("bob")
 
@@ -238,7 +238,7 @@ def undecided(hubs: Hubs) -> tuple[PeerSettlement, PeerSettlement]:
     bob.join()
     for end, party in ((alice, "alice"), (bob, "bob")):
         end.links[party].finish()
-    assert soon(lambda: bob.links["bob"].finished)
+    assert comes_true(lambda: bob.links["bob"].finished)
     bob.links["bob"].settle()
     time.sleep(0.2)
     hubs.stop("alice")
@@ -272,7 +272,7 @@ def test_a_senseless_answer_is_none_and_the_wait_ends_in_time(
     alice, bob = undecided(hubs)
     hubs.outcomes["alice", "e"] = answer
     hubs.start("alice")
-    assert soon(lambda: code(bob.links["bob"].failed) == ("SettlementUnknown", "alice"))
+    assert comes_true(lambda: code(bob.links["bob"].failed) == ("SettlementUnknown", "alice"))
     bob.close()
     alice.end.close()
 
@@ -288,7 +288,7 @@ def test_a_certificate_may_change_while_a_decision_is_waited_for(
     hubs.hubs["bob"].reload()
     hubs.outcomes["alice", "e"] = {"kind": "outcome", "status": "SUCCESS"}
     hubs.start("alice")
-    assert soon(lambda: bob.links["bob"].succeeded)
+    assert comes_true(lambda: bob.links["bob"].succeeded)
     bob.close()
     alice.end.close()
 

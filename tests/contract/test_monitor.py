@@ -32,8 +32,8 @@ from secretflow_task.node.publisher import Publisher
 from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import ScriptedTemplate
+from tests.bench.waiting import wait_for
 from tests.contract.scraping import ask, described, reasons, scrape
-from tests.e2e.nodes import wait_for
 from tests.unit.node.metrics.test_counters import stay
 from tests.unit.node.test_node import PSI, Bench, fail, succeed
 
@@ -63,7 +63,7 @@ class Rig:
 
     def until(self, name: str, condition: Callable[[float], bool], labels: str = "") -> None:
         """Scrape until the value of a series is as it should be."""
-        wait_for(lambda: condition(scrape(self.monitor.port).get((name, labels), -1.0)), 60)
+        wait_for(lambda: condition(scrape(self.monitor.port).get((name, labels), -1.0)))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from secretflow_task.contract.errors import OutputNotWritable, PeerLost, TaskTim
 from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.testing import MemorySettlement
+from tests.bench.waiting import comes_true
 from tests.peers import Hubs
 
 Links = dict[str, PeerLink]
@@ -87,14 +88,6 @@ def changed(link: PeerLink) -> bool:
     return bool(select.select([link], [], [], 0)[0])
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    """Whether ``condition()`` comes true: what a party says takes a moment to reach the others."""
-    deadline = time.monotonic() + 5.0
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return condition()
-
-
 def never(condition: Callable[[], bool]) -> bool:
     """Whether ``condition()`` stays false while a message could have come."""
     time.sleep(0.05)
@@ -108,7 +101,7 @@ def test_facts_are_agreed_when_all_have_offered(links: Links) -> None:
         assert never(lambda: any(link.agreed() for link in links.values()))
     links["carol"].offer({})
     expected = {"alice": {"rows": 5}, "bob": {"rows": 3}, "carol": {}}
-    assert soon(lambda: [link.agreed() for link in links.values()] == [expected] * 3)
+    assert comes_true(lambda: [link.agreed() for link in links.values()] == [expected] * 3)
 
 
 def test_rounds_do_not_mix(links: Links) -> None:
@@ -117,7 +110,7 @@ def test_rounds_do_not_mix(links: Links) -> None:
             link.offer({"round": number})
         expected = {party: {"round": number} for party in links}
         for link in links.values():  # each goes on when it has heard, as a job does
-            assert soon(lambda link=link: link.agreed() == expected)  # type: ignore[misc]
+            assert comes_true(lambda link=link: link.agreed() == expected)  # type: ignore[misc]
 
 
 def test_what_is_agreed_is_everyones_own_copy(links: Links) -> None:
@@ -125,16 +118,16 @@ def test_what_is_agreed_is_everyones_own_copy(links: Links) -> None:
     for link in links.values():
         link.offer(facts)
     facts["rows"] = 2
-    assert soon(lambda: links["alice"].agreed() is not None)
+    assert comes_true(lambda: links["alice"].agreed() is not None)
     (links["alice"].agreed() or {}).clear()
     expected = {party: {"rows": 1} for party in links}
-    assert soon(lambda: all(link.agreed() == expected for link in links.values()))
+    assert comes_true(lambda: all(link.agreed() == expected for link in links.values()))
 
 
 @pytest.mark.parametrize("first", PARTIES)
 def test_the_first_failure_is_everyones(first: str, links: Links) -> None:
     links[first].fail(PeerLost(party=first))
-    assert soon(lambda: all(link.failed for link in links.values()))
+    assert comes_true(lambda: all(link.failed for link in links.values()))
     for link in links.values():
         link.fail(TaskTimeout(party="alice"))
         link.finish()
@@ -149,7 +142,7 @@ def test_outputs_are_moved_when_all_have_finished(links: Links) -> None:
         assert never(lambda: any(link.finished for link in links.values()))
         link.finish()
         link.finish()
-    assert soon(lambda: all(link.finished for link in links.values()))
+    assert comes_true(lambda: all(link.finished for link in links.values()))
     assert not any(link.succeeded for link in links.values())
 
 
@@ -157,7 +150,7 @@ def settle(links: Links, *parties: str) -> None:
     """Let all finish, and these settle."""
     for link in links.values():
         link.finish()
-    assert soon(lambda: all(link.finished for link in links.values()))
+    assert comes_true(lambda: all(link.finished for link in links.values()))
     for party in parties:
         links[party].settle()
         links[party].settle()
@@ -167,7 +160,7 @@ def test_success_is_when_all_have_settled_and_nothing_changes_it(links: Links, f
     settle(links, "alice", "bob")
     assert never(lambda: any(link.succeeded for link in links.values())) and not form.decided
     links["carol"].settle()
-    assert soon(lambda: all(link.succeeded for link in links.values())) and form.decided == 1
+    assert comes_true(lambda: all(link.succeeded for link in links.values())) and form.decided == 1
     for link in links.values():
         link.fail(PeerLost())
     assert all(link.succeeded and link.failed is None for link in links.values())
@@ -177,7 +170,7 @@ def test_success_is_when_all_have_settled_and_nothing_changes_it(links: Links, f
 def test_a_failure_after_some_have_settled_counts(late: str, links: Links, form: Form) -> None:
     settle(links, *(party for party in PARTIES if party != late))
     links[late].fail(PeerLost(party=late))
-    assert soon(lambda: all(link.failed for link in links.values()))
+    assert comes_true(lambda: all(link.failed for link in links.values()))
     links[late].settle()
     assert never(lambda: any(link.succeeded for link in links.values())) and form.decided == 0
 
@@ -185,7 +178,7 @@ def test_a_failure_after_some_have_settled_counts(late: str, links: Links, form:
 def test_every_change_wakes_every_party(links: Links) -> None:
     for link in links.values():
         link.offer({})
-    assert soon(lambda: all(link.agreed() for link in links.values()))
+    assert comes_true(lambda: all(link.agreed() for link in links.values()))
     for change in (
         lambda: [link.offer({}) for link in links.values()],
         lambda: [link.finish() for link in links.values()],
@@ -195,14 +188,14 @@ def test_every_change_wakes_every_party(links: Links) -> None:
         for link in links.values():
             link.clear()
         change()
-        assert soon(lambda: all(changed(link) for link in links.values()))
+        assert comes_true(lambda: all(changed(link) for link in links.values()))
 
 
 def test_a_failure_wakes_every_party(links: Links) -> None:
     for link in links.values():
         link.clear()
     links["carol"].fail(PeerLost())
-    assert soon(lambda: all(changed(link) for link in links.values()))
+    assert comes_true(lambda: all(changed(link) for link in links.values()))
 
 
 def test_clearing_twice_is_no_error_and_loses_nothing(links: Links) -> None:
@@ -210,13 +203,13 @@ def test_clearing_twice_is_no_error_and_loses_nothing(links: Links) -> None:
         link.clear()
         link.clear()
         link.finish()
-    assert soon(lambda: all(changed(link) for link in links.values()))
+    assert comes_true(lambda: all(changed(link) for link in links.values()))
 
 
 def test_a_change_after_one_party_has_left_reaches_the_others(links: Links) -> None:
     links["alice"].close()
     links["bob"].fail(PeerLost())
-    assert soon(lambda: changed(links["bob"]) and changed(links["carol"]))
+    assert comes_true(lambda: changed(links["bob"]) and changed(links["carol"]))
 
 
 def test_a_success_that_cannot_be_written_down_is_none() -> None:
@@ -252,6 +245,6 @@ def test_failing_and_settling_at_once_has_one_outcome_for_all(attempt: int, form
         thread.start()
     for thread in threads:
         thread.join()
-    assert soon(lambda: all(link.failed or link.succeeded for link in links.values()))
+    assert comes_true(lambda: all(link.failed or link.succeeded for link in links.values()))
     final = {(link.failed is not None, link.succeeded) for link in links.values()}
     assert final in ({(True, False)}, {(False, True)})

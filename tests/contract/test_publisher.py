@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -15,6 +14,7 @@ from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
+from tests.bench.waiting import wait_for
 from tests.contract.conftest import AnyOutbox, RedisServer
 from tests.contract.events import event, request
 
@@ -43,14 +43,6 @@ def fill(
         for step in range(count)
     ]
     return [item for item in stored if item]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -200,14 +192,14 @@ def test_the_thread_sends_what_it_is_woken_for(
         for number in range(3):
             sent = fill(outbox, 2, execution_id=f"e-{number}")
             publisher.wake()
-            until(lambda: stream(redis)[-2:] == sent)
+            wait_for(lambda: stream(redis)[-2:] == sent)
 
 
 def test_the_thread_sends_also_what_nobody_woke_it_for(redis: Any) -> None:
     outbox = MemoryOutbox()
     with Publisher(outbox, redis, maxlen=1000):
         sent = fill(outbox, 2)
-        until(lambda: stream(redis) == sent)
+        wait_for(lambda: stream(redis) == sent)
 
 
 def test_redis_away_and_back_all_events_arrive_once_and_in_order(
@@ -226,18 +218,18 @@ def test_redis_away_and_back_all_events_arrive_once_and_in_order(
                 publisher.wake()
 
         report(3)
-        until(lambda: stream(redis) == sent)
+        wait_for(lambda: stream(redis) == sent)
         redis_server.stop()
         report(5)
         with pytest.raises(RedisError):
             redis.ping()
-        until(lambda: bool(records))
+        wait_for(lambda: bool(records))
         assert [unsent.event for unsent in outbox.unsent(10)] == sent[3:]
         redis_server.start()
         report(3)
         sent.append(outbox.append(event(Status.SUCCESS)))
         publisher.wake()
-        until(lambda: stream(redis) == sent)
+        wait_for(lambda: stream(redis) == sent)
     assert stream(redis) == sent
     assert [item.seq for item in stream(redis)] == list(range(1, 13))
     assert redis.llen("task_status_queue") == 12

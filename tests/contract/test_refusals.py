@@ -20,8 +20,8 @@ from secretflow_task.contract.errors import PeerUnreachable, WorkerError
 from secretflow_task.node.link.peer import agenda
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import make_certificate
+from tests.bench.waiting import comes_true
 from tests.peers import Hubs, Stranger, as_bob
-from tests.contract.test_peer_link import soon
 
 
 @pytest.fixture
@@ -134,12 +134,12 @@ def refused(stranger: Stranger) -> None:
 def test_an_unknown_certificate_is_refused(hubs: Hubs, tmp_path: Path) -> None:
     identity, _ = make_certificate("bob", tmp_path / "another")
     refused(Stranger(hubs, identity.certificate, identity.key))
-    assert soon(lambda: hubs.hubs["alice"].refused == 1)
+    assert comes_true(lambda: hubs.hubs["alice"].refused == 1)
 
 
 def test_no_certificate_is_refused(hubs: Hubs) -> None:
     refused(Stranger(hubs, None, None))
-    assert soon(lambda: hubs.hubs["alice"].refused == 1)
+    assert comes_true(lambda: hubs.hubs["alice"].refused == 1)
 
 
 def remake(hubs: Hubs, tmp_path: Path, **dates: datetime.datetime) -> None:
@@ -288,7 +288,7 @@ def test_a_peer_that_talks_nonsense_ends_the_execution_with_its_name(
         stranger.say(Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol").join())
         assert stranger.hear()["kind"] == "welcome"
         stranger.say(garbage)
-        assert soon(lambda: alice.links["alice"].failed is not None)
+        assert comes_true(lambda: alice.links["alice"].failed is not None)
         failed = alice.links["alice"].failed
         assert failed is not None and (failed.code, failed.party) == ("PeerRefused", "bob")
 
@@ -331,7 +331,7 @@ def test_bytes_thrown_at_the_port_neither_stop_nor_grow_the_node(
     assert fuzz(port, seconds, random.Random(1)) > 20
     for connection in idle:
         connection.close()
-    assert soon(lambda: process.num_fds() <= before[1] + 2)
+    assert comes_true(lambda: process.num_fds() <= before[1] + 2)
     assert process.memory_info().rss - before[0] < 30 << 20
     assert process.num_threads() <= before[2] + 16
     with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 from redis import Redis, RedisError
@@ -22,6 +22,7 @@ from secretflow_task.listener import database as database_module
 from secretflow_task.listener import task_status_listener
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.task_status_listener import TaskStatusListener
+from tests.bench.waiting import wait_for
 from tests.contract.conftest import RedisServer
 from tests.contract.listening import ListenerProcess
 from tests.contract.postgresql import PostgresServer
@@ -40,14 +41,6 @@ def publish(redis: Any, events: list[StatusEvent]) -> None:
     """Put events into the stream, as a node does."""
     for event in events:
         redis.xadd(STREAM, {"event": event.to_json()})
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def holds(database: Database, events: list[StatusEvent]) -> bool:
@@ -111,10 +104,10 @@ def test_what_was_there_and_what_comes_is_written_and_acknowledged(
 ) -> None:
     publish(raw, EVENTS[:5])
     with running(TaskStatusListener(raw, database, "one")):
-        until(lambda: holds(database, EVENTS[:5]))
+        wait_for(lambda: holds(database, EVENTS[:5]))
         publish(raw, EVENTS[5:])
-        until(lambda: holds(database, EVENTS))
-        until(lambda: unacknowledged(raw) == 0)
+        wait_for(lambda: holds(database, EVENTS))
+        wait_for(lambda: unacknowledged(raw) == 0)
 
 
 def test_a_listener_goes_on_where_the_last_one_stopped(raw: Redis, database: Database) -> None:
@@ -221,22 +214,22 @@ def test_an_event_that_comes_twice_is_stored_once(raw: Redis, database: Database
 def test_redis_that_comes_back_empty_gets_its_group_again(raw: Redis, database: Database) -> None:
     publish(raw, EVENTS[:5])
     with running(TaskStatusListener(raw, database, "one")):
-        until(lambda: holds(database, EVENTS[:5]))
+        wait_for(lambda: holds(database, EVENTS[:5]))
         raw.flushall()
         publish(raw, EVENTS[2:])
-        until(lambda: holds(database, EVENTS))
+        wait_for(lambda: holds(database, EVENTS))
 
 
 def test_redis_away_and_back(raw: Redis, redis_server: RedisServer, database: Database) -> None:
     publish(raw, EVENTS[:5])
     with capture_logs() as records, running(TaskStatusListener(raw, database, "one")):
-        until(lambda: holds(database, EVENTS[:5]))
+        wait_for(lambda: holds(database, EVENTS[:5]))
         redis_server.stop()
-        until(lambda: any(record["action"] == "listener_waits" for record in records))
+        wait_for(lambda: any(record["action"] == "listener_waits" for record in records))
         redis_server.start()
         publish(raw, EVENTS[5:])
-        until(lambda: holds(database, EVENTS))
-        until(lambda: records[-1]["action"] == "listener_goes_on")
+        wait_for(lambda: holds(database, EVENTS))
+        wait_for(lambda: records[-1]["action"] == "listener_goes_on")
     assert [record["action"] for record in records] == ["listener_waits", "listener_goes_on"]
 
 
@@ -244,12 +237,12 @@ def test_postgresql_away_and_back(raw: Redis, postgresql: PostgresServer) -> Non
     with Database(postgresql.new_database()) as database:
         publish(raw, EVENTS[:5])
         with capture_logs() as records, running(TaskStatusListener(raw, database, "one")):
-            until(lambda: holds(database, EVENTS[:5]))
+            wait_for(lambda: holds(database, EVENTS[:5]))
             postgresql.crash()
             publish(raw, EVENTS[5:])
-            until(lambda: any(record["action"] == "listener_waits" for record in records))
+            wait_for(lambda: any(record["action"] == "listener_waits" for record in records))
             postgresql.start()
-            until(lambda: holds(database, EVENTS))
+            wait_for(lambda: holds(database, EVENTS))
 
 
 def test_a_database_that_comes_back_without_tables_gets_them_again(
@@ -257,12 +250,12 @@ def test_a_database_that_comes_back_without_tables_gets_them_again(
 ) -> None:
     publish(raw, EVENTS[:5])
     with running(TaskStatusListener(raw, database, "one")):
-        until(lambda: holds(database, EVENTS[:5]))
+        wait_for(lambda: holds(database, EVENTS[:5]))
         with database.engine.begin() as connection:
             for name in ("executions", "events", "alembic_version"):
                 connection.execute(text(f"DROP TABLE {name}"))
         publish(raw, EVENTS)
-        until(lambda: holds(database, EVENTS))
+        wait_for(lambda: holds(database, EVENTS))
 
 
 def test_an_sqlite_that_somebody_else_has_locked_is_waited_for(
@@ -275,9 +268,9 @@ def test_an_sqlite_that_somebody_else_has_locked_is_waited_for(
     other.execute("BEGIN IMMEDIATE")
     publish(raw, EVENTS)
     with capture_logs() as records, running(TaskStatusListener(raw, sqlite, "one")):
-        until(lambda: any(record["action"] == "listener_waits" for record in records))
+        wait_for(lambda: any(record["action"] == "listener_waits" for record in records))
         other.execute("COMMIT")
-        until(lambda: holds(sqlite, EVENTS))
+        wait_for(lambda: holds(sqlite, EVENTS))
     other.close()
 
 
@@ -293,8 +286,8 @@ def test_several_listeners_share_the_work(
     ]
     with running(listeners[0]), running(listeners[1]), running(listeners[2]):
         publish(raw, events[750:])
-        until(lambda: holds(database, events))
-        until(lambda: unacknowledged(raw) == 0)
+        wait_for(lambda: holds(database, events))
+        wait_for(lambda: unacknowledged(raw) == 0)
     assert sum(listener.stored for listener in listeners) == len(events)
     for client in clients:
         client.close()
@@ -311,7 +304,7 @@ def test_the_command_stops_in_order(
 ) -> None:
     publish(raw, EVENTS)
     with ListenerProcess(tmp_path, f"unix://{redis_server.socket}", database_url) as process:
-        until(lambda: holds(database, EVENTS))
+        wait_for(lambda: holds(database, EVENTS))
         assert process.end(number) == 0
     assert unacknowledged(raw) == 0
     assert "listener_stopped" in process.log.splitlines()[-1]
@@ -322,5 +315,5 @@ def test_the_command_stops_also_while_redis_and_database_are_away(
 ) -> None:
     url = postgresql.url("no_such_database")
     with ListenerProcess(tmp_path, "redis://127.0.0.1:1/0", url) as process:
-        until(lambda: "listener_waits" in process.log)
+        wait_for(lambda: "listener_waits" in process.log)
         assert process.end(signal.SIGTERM) == 0

@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.contract.monitoring import FOLDER, faster, program
-from tests.e2e.nodes import wait_for
 
 FACTOR = 60  # a minute of the files is a second of a test
 PROMETHEUS, ALERTMANAGER = program("prometheus"), program("prometheus-alertmanager", "alertmanager")
@@ -112,7 +112,7 @@ class Alerting:
             subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
         )
         stack.callback(process.kill)
-        wait_for(lambda: process.poll() is None and _answers(f"{url}/-/ready"), 30)
+        wait_for(lambda: process.poll() is None and _answers(f"{url}/-/ready"))
 
 
 class _Webhook(ThreadingHTTPServer):

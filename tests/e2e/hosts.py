@@ -24,8 +24,9 @@ from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent, TaskRequest
 from secretflow_task.node.link.peer.certificates import Identity, make_certificate
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import write_tables
-from tests.e2e.nodes import RunningNode, wait_for
+from tests.e2e.nodes import RunningNode
 
 PORT = 9443
 _CLONE_NEWNET = 0x40000000
@@ -116,7 +117,7 @@ class Host:
         command += [part for name, value in options.items() for part in (f"--{name}", value)]
         with subprocess.Popen(self.command(*command), stdout=subprocess.DEVNULL) as server:
             try:
-                wait_for(self._redis_answers, 10)
+                wait_for(self._redis_answers)
                 yield
             finally:
                 server.terminate()
@@ -132,7 +133,7 @@ class Host:
     def running(self, **settings: str) -> Iterator[RunningNode]:
         """Run the host's node, which finds its state again when it runs a second time."""
         with self.started(**settings) as node:
-            wait_for(lambda: self.is_ready, 90)
+            wait_for(lambda: self.is_ready)
             yield node
 
     @contextmanager
@@ -296,7 +297,7 @@ def running_nodes(hosts: Mapping[str, Host], **settings: str) -> Iterator[None]:
         for host in hosts.values():
             stack.enter_context(host.started(**settings))
         for host in hosts.values():
-            wait_for(lambda host=host: host.is_ready, 120)  # type: ignore[misc]
+            wait_for(lambda host=host: host.is_ready)  # type: ignore[misc]
         yield
 
 

@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import psutil
 
@@ -19,6 +18,7 @@ from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent, TaskRequest
 from secretflow_task.node.ports import leased_ports
+from tests.bench.waiting import wait_for
 
 METRICS_PORTS = range(31000, 31200)
 PARTIES = ("alice", "bob")
@@ -105,7 +105,7 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
                 root,
             )
             try:
-                wait_for(lambda: b"takes requests" in (root / "node.log").read_bytes()[begin:], 60)
+                wait_for(lambda: b"takes requests" in (root / "node.log").read_bytes()[begin:])
                 yield node
             finally:
                 popen.terminate()
@@ -147,11 +147,3 @@ def jobs_below(work: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Wait until ``condition()`` is true; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)

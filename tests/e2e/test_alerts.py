@@ -18,6 +18,7 @@ from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.contract.errors import error_classes
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.link.peer.certificates import make_certificate
+from tests.bench.waiting import wait_for
 from tests.contract.monitoring import (
     OF_PROMETHEUS,
     RECORDED,
@@ -31,7 +32,7 @@ from tests.contract.monitoring import (
 from tests.contract.scraping import ask
 from tests.e2e.alerting import Alerting, free_port, needs_programs
 from tests.e2e.conftest import psi_params, write_tables
-from tests.e2e.nodes import RunningNode, running_node, wait_for
+from tests.e2e.nodes import RunningNode, running_node
 from tests.faults.field import RedisServer
 
 pytestmark = pytest.mark.engine
@@ -142,7 +143,7 @@ def test_every_panel_shows_something(node: RunningNode, alerting: Alerting) -> N
         return not empty
 
     with suppress(AssertionError):
-        wait_for(all_are_drawn, 60)
+        wait_for(all_are_drawn)
     assert not empty
 
 

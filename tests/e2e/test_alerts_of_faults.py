@@ -8,9 +8,10 @@ from typing import Iterator
 
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.e2e.alerting import Alerting, needs_programs
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import RunningNode, wait_for
+from tests.e2e.nodes import RunningNode
 from tests.faults.field import Field, check_events
 from tests.faults.report import Report
 from tests.faults.test_disk import disk, fill

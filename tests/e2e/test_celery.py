@@ -15,8 +15,9 @@ from redis import Redis
 from secretflow_task.broker.celery_app import TASK_NAME
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.contract.messages import Status, StatusEvent
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params, write_tables
-from tests.e2e.nodes import RunningNode, is_alive, running_node, wait_for
+from tests.e2e.nodes import RunningNode, is_alive, running_node
 
 pytestmark = pytest.mark.engine
 PSI_STAGES = [

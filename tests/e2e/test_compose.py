@@ -12,8 +12,8 @@ from typing import Iterator
 
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.e2e.containers import ROOT, Machine, Project
-from tests.e2e.nodes import wait_for
 from tests.e2e.shell import Docker
 
 GUIDE = ROOT / "docs/ops_guide/deployment.md"
@@ -73,7 +73,7 @@ def test_all_services_survive_a_restart_in_any_order(project: Project, docker: D
         smoke(docker, f"it-{number}")
         listed = project.execute("bob-listener", "sfworker", "jobs").stdout
         assert len(re.findall(r"it-\d .*SUCCESS", listed)) == 2 * (number + 1)
-        wait_for(lambda: nodes_that_are_scraped(project) == {"alice:9464", "bob:9464"}, 60)
+        wait_for(lambda: nodes_that_are_scraped(project) == {"alice:9464", "bob:9464"})
 
 
 def nodes_that_are_scraped(project: Project) -> set[str]:

@@ -12,9 +12,9 @@ from typing import Any, Iterator
 import pytest
 
 from secretflow_task.contract.messages import Status, StatusEvent
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network, execute, running_nodes
-from tests.e2e.nodes import wait_for
 from tests.e2e.tables_apart import plain_auc, rows_of, train_and_evaluate, write_split
 from tests.faults.field import check_events
 
@@ -127,7 +127,7 @@ def test_one_port_of_each_host_is_open_to_the_other_while_a_job_runs(
     params = train_and_evaluate("ss_lr", ["alice", "bob"], epochs=500) | SEMI2K
     for host in hosts.values():
         host.send("scanned", params)
-    wait_for(lambda: all("training" in _stages(host, "scanned") for host in hosts.values()), 60)
+    wait_for(lambda: all("training" in _stages(host, "scanned") for host in hosts.values()))
     assert open_ports(hosts["alice"], hosts["bob"]) == [PORT]
     assert open_ports(hosts["bob"], hosts["alice"]) == [PORT]
     hosts["alice"].cancel("scanned")
@@ -198,7 +198,7 @@ def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(
     fixed["spu_config"] |= {"protocol": "SEMI2K"}
     for host in hosts.values():
         host.send("fixed-lost", fixed)
-    wait_for(lambda: all("training" in _stages(host, "fixed-lost") for host in hosts.values()), 60)
+    wait_for(lambda: all("training" in _stages(host, "fixed-lost") for host in hosts.values()))
     assert hosts["bob"].node
     for job in hosts["bob"].node.jobs():
         job.kill()

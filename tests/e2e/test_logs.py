@@ -14,8 +14,9 @@ from kombu import Connection
 from scripts.reference import events as reference
 from scripts.reference import log_actions
 from secretflow_task.contract.messages import Status, StatusEvent
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import RunningNode, wait_for
+from tests.e2e.nodes import RunningNode
 from tests.e2e.test_cli import sfworker
 
 pytestmark = pytest.mark.engine

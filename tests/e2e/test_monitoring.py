@@ -12,9 +12,10 @@ from celery import Celery
 
 from secretflow_task.broker.celery_app import SENT_AT, TASK_NAME
 from secretflow_task.node.job.usage import STAGES
+from tests.bench.waiting import wait_for
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params
-from tests.e2e.nodes import RunningNode, wait_for
+from tests.e2e.nodes import RunningNode
 
 pytestmark = pytest.mark.engine
 MARKER = "marker-4711"

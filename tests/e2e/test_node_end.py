@@ -15,9 +15,10 @@ from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.link.peer.certificates import make_certificate
+from tests.bench.waiting import wait_for
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
-from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of, wait_for
+from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of
 from tests.e2e.test_celery import assert_ended_once
 
 pytestmark = pytest.mark.engine

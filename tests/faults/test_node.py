@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import RunningNode, template_of, wait_for
+from tests.e2e.nodes import RunningNode, template_of
 from tests.faults.field import Field
 from tests.faults.report import Report
 

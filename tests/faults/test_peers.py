@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from secretflow_task.contract.messages import Status, StatusEvent
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network
-from tests.e2e.nodes import jobs_below, wait_for
+from tests.e2e.nodes import jobs_below
 from tests.e2e.tables_apart import train_and_evaluate, write_split
 from tests.faults.field import check_events
 from tests.faults.report import Report

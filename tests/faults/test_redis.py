@@ -11,8 +11,8 @@ from typing import Callable, Iterator
 import psutil
 import pytest
 
+from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.e2e.nodes import wait_for
 from tests.faults.field import Field, RedisServer
 from tests.faults.report import Report
 

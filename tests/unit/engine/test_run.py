@@ -165,7 +165,7 @@ def test_times_of_one_name_add_up_also_after_an_error(make_run: RunOf) -> None:
     for _ in range(2):
         with pytest.raises(KeyError), run.timed("prepare"):
             raise KeyError
-    assert list(run.timings) == ["prepare"] and 0 <= run.timings["prepare"] < 1
+    assert list(run.timings) == ["prepare"] and run.timings["prepare"] >= 0
 
 
 def test_a_stage_within_itself_counts_once(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Claim, Verdict
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.unit.node.test_node import PSI, Bench, never
 
 ENDED = {party: [(1, "FAILURE", "TaskCancelled")] for party in ("alice", "bob")}
@@ -45,24 +45,13 @@ def in_a_thread(action: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=action)
     thread.start()
     yield
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def until_running(node: Node, execution_id: str) -> None:
     """Wait for the execution to run."""
-    deadline = time.monotonic() + 5
-    while execution_id not in node.running():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: execution_id in node.running())
 
 
 def test_a_cancelled_execution_ends_at_every_party(bench: Bench) -> None:
@@ -223,7 +212,7 @@ def test_what_another_node_has_settled_since_is_undone_and_not_told_again(
     bench.events.clear()
     asked = Answers(Claim(Verdict.DROP), None, None, False)  # Redis is away for a while
     with bench.node(never, ownership=asked) as node:
-        until(lambda: node.store.unfinished() == [])
+        wait_for(lambda: node.store.unfinished() == [])
     assert bench.told() == {} and [path.split("/")[1] for path in bench.files()] == ["alice", "bob"]
     assert {(bench.root / path).read_text() for path in bench.files()} == {"old"}
 
@@ -282,7 +271,7 @@ def test_a_full_disk_does_not_keep_a_node_from_starting(
         taken_over = Answers(Claim(Verdict.DROP), False)
         with bench.node(never, ownership=taken_over) as node:
             patch.undo()
-            until(lambda: node.store.unfinished() == [])
+            wait_for(lambda: node.store.unfinished() == [])
     assert bench.told() == {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ports import leased_ports
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
+from tests.bench.waiting import wait_for
 from tests.unit.plan_requests import PLAN_REQUESTS
 from tests.unit.node.test_node import Script, never, succeed
 
@@ -185,21 +185,13 @@ def test_a_cancel_reaches_both(where: str, state: str, pair: Pair) -> None:
         threads.submit(nodes[where].execute, "r-1", PSI)
         if state == "running":
             threads.submit(nodes[other].execute, "r-1", PSI)
-            wait_until(lambda: len(pair.spawned()) == 2)
-        wait_until(lambda: nodes[where].running())
+            wait_for(lambda: len(pair.spawned()) == 2)
+        wait_for(lambda: nodes[where].running())
         assert nodes[where].cancel("r-1")
         if state == "joining":
             threads.submit(nodes[other].execute, "r-1", PSI)
-        wait_until(lambda: len(pair.ends()) == 2)
+        wait_for(lambda: len(pair.ends()) == 2)
     assert {end[:2] for end in pair.ends().values()} == {("FAILURE", "TaskCancelled")}
-
-
-def wait_until(condition: Any) -> None:
-    """Wait for it, 10 s at most."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_semi2k_between_nodes_must_be_allowed_by_name_at_each(pair: Pair) -> None:
@@ -285,7 +277,7 @@ def test_a_success_that_was_written_down_is_one_at_both_after_both_were_killed(
     Left(pair, "bob").note(voted=True)
     second = next(party for party in PARTIES if party != first)
     with pair.node(first, never), pair.node(second, never):
-        wait_until(lambda: pair.all_are("SUCCESS"))
+        wait_for(lambda: pair.all_are("SUCCESS"))
     assert {party: events[-1].data["result"] for party, events in pair.events.items()} == {
         party: {"of": party} for party in PARTIES
     }
@@ -300,7 +292,7 @@ def test_a_success_that_was_not_written_down_is_none_at_either(
         Left(pair, party).note(voted=party in votes)
     second = next(party for party in PARTIES if party != first)
     with pair.node(first, never), pair.node(second, never):
-        wait_until(lambda: pair.all_are("FAILURE"))
+        wait_for(lambda: pair.all_are("FAILURE"))
     codes = {end[1] for end in pair.ends().values()}
     assert codes == {"NodeLost"}
 
@@ -308,7 +300,7 @@ def test_a_success_that_was_not_written_down_is_none_at_either(
 def test_who_has_voted_and_cannot_ask_ends_without_knowing(pair: Pair) -> None:
     Left(pair, "bob").note(voted=True)
     with pair.node("bob", never, settle_seconds=1.0):
-        wait_until(lambda: pair.ends().get("bob") == ("FAILURE", "SettlementUnknown", "alice"))
+        wait_for(lambda: pair.ends().get("bob") == ("FAILURE", "SettlementUnknown", "alice"))
     stages = [event.data.get("stage") for event in pair.events["bob"]]
     assert stages == ["settling", None]
 
@@ -316,11 +308,11 @@ def test_who_has_voted_and_cannot_ask_ends_without_knowing(pair: Pair) -> None:
 def test_the_next_start_goes_on_with_what_the_last_one_left_open(pair: Pair) -> None:
     Left(pair, "bob").note(voted=True)
     with pair.node("bob", never):
-        time.sleep(0.3)
+        wait_for(lambda: "bob" in pair.ends())
     assert pair.ends()["bob"][0] == "RUNNING"
     Left(pair, "alice").note(voted=True, decided=True)
     with pair.nodes(never):
-        wait_until(lambda: pair.all_are("SUCCESS"))
+        wait_for(lambda: pair.all_are("SUCCESS"))
 
 
 def test_a_request_that_only_one_understands_ends_at_both(pair: Pair) -> None:

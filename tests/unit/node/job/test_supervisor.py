@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Mapping
 
 import pytest
@@ -29,6 +30,7 @@ from secretflow_task.testing import JobSide, scripted_job
 
 Script = Callable[[JobSide], None]
 STAGING = ".sfworker-test"
+JUMP = 1000.0
 
 
 @dataclass
@@ -139,6 +141,15 @@ def hasty_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(supervisor, "_CAUSE_SECONDS", 0.15)
     monkeypatch.setattr(supervisor, "_EXIT_SECONDS", 0.2)
     return bench
+
+
+@pytest.fixture
+def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every report of a job the supervisors' clock jumps by `JUMP` seconds."""
+    jumps: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(jumps))
+    monkeypatch.setattr(supervisor, "time", clock)
+    monkeypatch.setattr(Ending, "report", lambda _ending, _data: jumps.append(JUMP))
 
 
 def good(job: JobSide) -> None:
@@ -433,24 +444,36 @@ def test_of_two_failures_the_first_counts(bench: Bench) -> None:
     assert both_fail(endings, "AlgorithmError", "bob") == "Broken at bob."
 
 
+@pytest.mark.usefixtures("jumping_clock")
 def test_a_party_that_is_not_prepared_in_time_ends_the_execution(bench: Bench) -> None:
-    started = time.monotonic()
+    def prepared(job: JobSide) -> None:
+        job.send(Kind.PREPARED, {})
+        job.report(0.1)
+        job.hang()
+
     (endings,) = bench.run(
-        {"alice": JobSide.hang, "bob": lambda job: job.send(Kind.PREPARED, {}) or job.hang()},
-        prepare_seconds=0.3,
+        {"alice": JobSide.hang, "bob": prepared},
+        prepare_seconds=JUMP / 2,
+        job_seconds=10 * JUMP,
+        silence_seconds=10 * JUMP,
     )
     assert both_fail(endings, "TaskTimeout", "alice") == "The parties were not prepared in time."
-    assert time.monotonic() - started < 25
 
 
+@pytest.mark.usefixtures("jumping_clock")
 def test_only_the_preparation_of_a_round_has_to_be_in_time(bench: Bench) -> None:
     def script(job: JobSide) -> None:
         job.agree({})
-        time.sleep(0.6)
+        job.report(0.1)
         job.agree({})
         job.finish({})
 
-    (endings,) = bench.run({"alice": script, "bob": script}, prepare_seconds=0.4)
+    (endings,) = bench.run(
+        {"alice": script, "bob": script},
+        prepare_seconds=JUMP / 2,
+        job_seconds=10 * JUMP,
+        silence_seconds=10 * JUMP,
+    )
     assert [ending.failure for ending in endings.values()] == [None, None]
 
 
@@ -503,13 +526,13 @@ def test_a_job_that_gives_no_sign_is_ended_and_one_that_only_works_is_not(
     def works(job: JobSide) -> None:
         for _ in range(8):
             job.send(Kind.ALIVE, {})
-            time.sleep(0.1)
+            time.sleep(0.3)
         good(job)
 
     monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
-    silent, busy = bench.run({"alice": JobSide.hang}, {"alice": works}, silence_seconds=0.4)
+    silent, busy = bench.run({"alice": JobSide.hang}, {"alice": works}, silence_seconds=2.0)
     said = both_fail(silent, "JobProcessDied", "alice")
-    assert said == "The job process of alice was silent for 0.4 s."
+    assert said == "The job process of alice was silent for 2 s."
     assert busy["alice"].failure is None
 
 

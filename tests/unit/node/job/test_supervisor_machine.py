@@ -65,7 +65,7 @@ class Party:
             spu_addresses={},
             several=True,
         )
-        limits = Limits(job_seconds=20.0, prepare_seconds=20.0, grace_seconds=0.0)
+        limits = Limits(job_seconds=300.0, prepare_seconds=300.0, grace_seconds=0.0)
         self.supervisor = Supervisor(spec, self.job, self.link, self, limits)
 
     def say(self, kind: Kind, body: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Execution(RuleBasedStateMachine):
         self.parties["alice"].link.fail(TaskCancelled())
         try:
             for end in self.ends:
-                end.result(10)
+                end.result(60)
             self._check()
         finally:
             self.threads.shutdown()

@@ -1,0 +1,1 @@
+"""What several suites stand on: waiting, servers and ports."""
