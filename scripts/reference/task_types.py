@@ -1,24 +1,15 @@
-"""The tables of task types on pages that are written by hand, in both languages.
-
-A table stands between two markers; `make reference` replaces what is between them.
-"""
+"""The tables of task types of the README and of the user guide, in both languages."""
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import yaml
 
 from scripts.reference.markdown import code, table
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-
-ROOT = Path(__file__).parents[2]
-_BEGIN = "<!-- `make reference` writes this table -->"
-_END = "<!-- end of the table -->"
-_BETWEEN = re.compile(f"(?<={re.escape(_BEGIN)}\n).*(?={re.escape(_END)})", re.S)
 
 
 @cache
@@ -63,21 +54,3 @@ def _families(language: str, ending: str, comma: str) -> Iterator[tuple[str, str
         link = f"[{family['title'][language]}]({family['page']}{ending})"
         names = comma.join(code(name) for name in family["task_types"])
         yield link, names, family["use"][language]
-
-
-TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "README.md": english_types,
-    "README.zh-CN.md": chinese_types,
-    "docs/user_guide/index.md": english_families,
-    "docs/user_guide/index.zh-CN.md": chinese_families,
-}
-
-
-def renewed(page: str) -> str:
-    """The text of a page with its table as it should be."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    lines = "\n".join(TABLES[page]())
-    renewed_text, found = _BETWEEN.subn(lambda _match: lines + "\n", text)
-    if found != 1:
-        raise ValueError(f"{page} needs the markers of one table")
-    return renewed_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scripts.reference import task_types
+from scripts.reference import rooms, task_types
 
 ROOT = Path(__file__).parents[3]
 PAGE, CHINESE = (
@@ -53,7 +53,31 @@ def test_classes_that_are_silently_wrong_are_not_used() -> None:
 def test_the_page_of_a_task_type_describes_it() -> None:
     for family in task_types.families():
         for ending in (".md", ".zh-CN.md"):
-            path = task_types.ROOT / "docs/user_guide" / (family["page"] + ending)
+            path = ROOT / "docs/user_guide" / (family["page"] + ending)
             text = path.read_text(encoding="utf-8")
             words = set(re.findall(r"\w+", text))
             assert set(family["task_types"]) <= words
+
+
+def test_every_room_of_the_tree_is_described_and_kept_by_a_contract() -> None:
+    assert set(rooms.described()) == rooms.rooms_of_tree()
+    outer = {name.partition("/")[0] for name in rooms.rooms_of_tree()}
+    kept = {name for sources, _ in rooms.contracts() for name in sources}
+    assert outer - kept == {"config", "utils"}, "what every room may use"
+
+
+def test_every_room_that_a_contract_names_exists() -> None:
+    named = {name for pair in rooms.contracts() for names in pair for name in names}
+    ours = {name for name in named if (rooms.PACKAGE / name.partition("/")[0]).is_dir()}
+    assert {name for name in ours if not (rooms.PACKAGE / name).exists()} <= {
+        "utils/status_notifier"
+    }
+    assert "node" in rooms.never_reaches("engine") and "engine" in rooms.never_reaches("node")
+
+
+def test_every_module_stands_in_the_table_of_its_room() -> None:
+    for name in (".md", ".zh-CN.md"):
+        text = (ROOT / f"docs/developer_guide/architecture{name}").read_text(encoding="utf-8")
+        for room in rooms.rooms_of_tree():
+            row = re.search(rf"^\| `{room}/` \|.*$", text, re.M)
+            assert row and set(rooms.modules(room)) <= set(re.findall(r"`(\w+)`", row[0]))
