@@ -102,7 +102,7 @@ def leak(devices: Devices, task_config: LeakConfig) -> dict[str, Any]:
     """Show alice something of bob's table, as no task must."""
     import secretflow as sf
 
-    own, alice = devices.run.inputs, devices["alice"]
+    own, alice = devices.inputs, devices["alice"]
     value = devices["bob"](lambda: own)()
     if task_config.how == "through shares":
         value = value.to(devices["spu"])
@@ -369,7 +369,7 @@ def foreign_row_psi(devices: Devices, task_config: psi_task.PsiConfig) -> dict[s
 
     def replaced(*arguments: Any) -> Any:
         rows = output_rows(*arguments).to_pylist()
-        others = set(range(devices.run.inputs.table.rows)) - set(rows)
+        others = set(range(devices.inputs.table.rows)) - set(rows)
         return [min(others), *rows[1:]]
 
     with mock.patch.object(

@@ -49,12 +49,13 @@ def run_body(session: Session, config: Mapping[str, Any]) -> None:
             plan.protocol,
             several=True,
         )
-        run.prepare(plan.task, plan.config)
+        task = TaskDispatcher.with_body(plan.task.task_type)
+        prepared = run.prepare(task, plan.config)
         devices = Devices(run)
         devices |= session.pyus
         if "spu" in plan.needs:
             devices["spu"] = session.spu
-        TaskDispatcher.dispatch(plan.task.task_type, devices, plan.config)
+        TaskDispatcher.run(prepared, devices)
     for staged, target in run.outputs.items():
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staged, target)

@@ -29,7 +29,6 @@ class Task:
         config: the model that its ``task_config`` must fit; None takes any mapping.
         needs: the devices besides the PYUs, of ``spu`` and ``heu``.
         prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers, first of all.
-        own_cluster: the task brings its own cluster; none is made for it.
         summary: one sentence that says what it does.
         family: which of the task types belong together.
         body: the module that registers the function.
@@ -40,7 +39,6 @@ class Task:
     config: type[TaskConfig] | None = None
     needs: tuple[str, ...] = ()
     prepare: PrepareFunction | None = None
-    own_cluster: bool = False
     summary: str = ""
     family: str = ""
     body: str = ""
@@ -57,6 +55,20 @@ class Task:
             raise InvalidTaskConfig(f"{self.task_type}: task_config must be an object.")
         values = {key: value for key, value in task_config.items() if key != "task_type"}
         return parse(self.config, values, self.task_type)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task that may run: its own input is checked, and the peers have agreed.
+
+    Attributes:
+        config: the parsed ``task_config``.
+        inputs: what the task's ``prepare`` returned; None for a task without one.
+    """
+
+    task: Task
+    config: Any
+    inputs: Any = None
 
 
 class TaskDispatcher:
@@ -89,7 +101,6 @@ class TaskDispatcher:
         config: type[TaskConfig] | None = None,
         needs: tuple[str, ...] = (),
         prepare: PrepareFunction | None = None,
-        own_cluster: bool = False,
     ) -> Callable[[TaskFunction], TaskFunction]:
         """Register the decorated function as ``task_type``; `ValueError` if the name is taken.
 
@@ -103,7 +114,7 @@ class TaskDispatcher:
             else:
                 cls._refuse_taken(task_type)
                 summary = (function.__doc__ or "").strip().partition("\n")[0]
-                task = Task(task_type, function, config, needs, prepare, own_cluster, summary)
+                task = Task(task_type, function, config, needs, prepare, summary)
             cls.TASK_REGISTRY[task_type] = task
             return function
 
@@ -149,17 +160,29 @@ class TaskDispatcher:
             WorkerError: what the task raises.
         """
         task = cls.with_body(task_type)
-        assert task.function is not None
         config = task.parse(task_config)
-        lacking = [name for name in getattr(config, "needs", task.needs) if name not in devices]
-        if lacking:
-            raise DeviceInitError(f"{task_type} needs the device {lacking[0]!r}.")
+        _check_devices(task, config, devices)
+        if task.prepare is None:
+            return cls.run(Prepared(task, config), devices)
+        if not hasattr(devices, "run"):
+            raise DeviceInitError(
+                f"{task_type} needs the devices of an execution, not a plain mapping."
+            )
+        return cls.run(devices.run.prepare(task, config), devices)
+
+    @classmethod
+    def run(cls, prepared: Prepared, devices: Any) -> dict[str, Any]:
+        """Run a task that is prepared on ``devices``; returns the own party's result.
+
+        Raises:
+            DeviceInitError: a device is lacking.
+            WorkerError: what the task raises.
+        """
+        task, config = prepared.task, prepared.config
+        _check_devices(task, config, devices)
+        assert task.function is not None
         if task.prepare is not None:
-            if not hasattr(devices, "run"):
-                raise DeviceInitError(
-                    f"{task_type} needs the devices of an execution, not a plain mapping."
-                )
-            devices.run.open(task, config)
+            devices = devices.with_inputs(prepared.inputs)
         return task.function(devices, config)
 
     @classmethod
@@ -179,3 +202,9 @@ class TaskDispatcher:
         tasks = importlib.import_module("secretflow_task.contract.tasks")
         for module in pkgutil.iter_modules(tasks.__path__, f"{tasks.__name__}."):
             importlib.import_module(module.name)
+
+
+def _check_devices(task: Task, config: Any, devices: Any) -> None:
+    for name in getattr(config, "needs", task.needs):
+        if name not in devices:
+            raise DeviceInitError(f"{task.task_type} needs the device {name!r}.")

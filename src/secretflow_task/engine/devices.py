@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Mapping
+from typing import Any, Generic, Mapping
+
+from typing_extensions import TypeVar
 
 from secretflow_task.contract.errors import DeviceInitError
 from secretflow_task.contract.job_spec import Listening
@@ -11,8 +13,11 @@ from secretflow_task.contract.requests import Protocol
 from secretflow_task.engine.adapter import LINK_DESC
 from secretflow_task.engine.run import Run
 
+Other = TypeVar("Other")
+Input = TypeVar("Input", default=Any)  # what a task's ``prepare`` returns
 
-class Devices(dict[str, Any]):
+
+class Devices(dict[str, Any], Generic[Input]):
     """``"spu"``, ``"heu"`` and one PYU per party name.
 
     ``"heu"`` makes the HEU, given the party that holds the secret key: only a task's input tells whose labels
@@ -20,11 +25,21 @@ class Devices(dict[str, Any]):
 
     Attributes:
         run: progress, staging and models of the execution at the own party.
+        inputs: what the ``prepare`` of the task that runs has returned.
     """
+
+    inputs: Input
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run = run
+
+    def with_inputs(self, inputs: Other) -> Devices[Other]:
+        """The same devices, for a task with these inputs."""
+        devices: Devices[Other] = Devices(self.run)
+        devices.update(self)
+        devices.inputs = inputs
+        return devices
 
     @property
     def self_party(self) -> str:

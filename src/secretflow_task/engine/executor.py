@@ -19,9 +19,9 @@ from secretflow_task.contract.errors import (
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Stage, Status
 from secretflow_task.contract.requests import HeuConfig, Plan
-from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import Prepared, TaskDispatcher
 from secretflow_task.engine.cluster import cluster
-from secretflow_task.engine.devices import Devices, create_devices
+from secretflow_task.engine.devices import create_devices
 from secretflow_task.engine.run import Channel, Run
 from secretflow_task.engine.status import _publish_status
 
@@ -53,13 +53,13 @@ def execute_secretflow_task(
     )
     if spec.listening:
         return _with_fixed_addresses(plan, run, spec, on_result)
-    run.prepare(plan.task, plan.config)
-    if plan.task.own_cluster:
-        with run.timed(Stage.TASK_EXECUTION.value):
-            result = TaskDispatcher.dispatch(plan.task.task_type, Devices(run), plan.config)
-        return _finish(plan, run, result, on_result)
+    prepared = _prepare(plan, run)
     with _timed_cluster(run, spec):
-        return _in_cluster(plan, run, spec, on_result)
+        return _in_cluster(plan, prepared, run, spec, on_result)
+
+
+def _prepare(plan: Plan, run: Run) -> Prepared:
+    return run.prepare(TaskDispatcher.with_body(plan.task.task_type), plan.config)
 
 
 @contextmanager
@@ -79,8 +79,8 @@ def _with_fixed_addresses(
     """Without a link between the nodes the parties agree in the cluster, so that it comes first."""
     with _timed_cluster(run, spec):
         run.channel = ClusterChannel(run.channel, run.parties)
-        run.prepare(plan.task, plan.config)
-        return _in_cluster(plan, run, spec, on_result)
+        prepared = _prepare(plan, run)
+        return _in_cluster(plan, prepared, run, spec, on_result)
 
 
 class ClusterChannel:
@@ -105,7 +105,11 @@ class ClusterChannel:
 
 
 def _in_cluster(
-    plan: Plan, run: Run, spec: JobSpec, on_result: Callable[[dict[str, Any], dict[str, str]], None]
+    plan: Plan,
+    prepared: Prepared,
+    run: Run,
+    spec: JobSpec,
+    on_result: Callable[[dict[str, Any], dict[str, str]], None],
 ) -> dict[str, Any]:
     _report(run, Stage.CLUSTER_INIT)
     with run.timed(Stage.DEVICE_CREATION.value):
@@ -113,7 +117,7 @@ def _in_cluster(
     _report(run, Stage.DEVICE_CREATION)
     with run.timed(Stage.TASK_EXECUTION.value):
         _report(run, Stage.TASK_EXECUTION)
-        result = TaskDispatcher.dispatch(plan.task.task_type, devices, plan.config)
+        result = TaskDispatcher.run(prepared, devices)
     return _finish(plan, run, result, on_result)
 
 

@@ -21,7 +21,7 @@ from secretflow_task.contract.messages import Status
 from secretflow_task.contract.paths import PathRules, check_format, staging_folder
 from secretflow_task.contract.requests import HeuConfig, Protocol
 from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig
-from secretflow_task.contract.task_dispatcher import Task
+from secretflow_task.contract.task_dispatcher import Prepared, Task
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.model_store import MANIFEST
 from secretflow_task.engine.status import _publish_status
@@ -47,7 +47,6 @@ class Run:
         heu: what the request says about homomorphic encryption.
         staging: name of the folder, beside each target, that outputs wait in until the execution succeeds.
         several: the node hosts more than one of the parties, so single paths get the party's name.
-        inputs: what the current task's ``prepare`` returned.
     """
 
     execution_id: str
@@ -61,28 +60,21 @@ class Run:
     protocol: Protocol
     several: bool = False
     heu: HeuConfig = HeuConfig()
-    inputs: Any = None
     outputs: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
-    _ready: dict[int, Any] = field(default_factory=dict)
     _span: tuple[float, float] = (0.5, 1.0)
     _step: str | None = None
     _timed: set[str] = field(default_factory=set)
 
-    def prepare(self, task: Task, config: Any) -> None:
-        """Check the own input of a task and agree with the peers, ahead of its dispatch."""
-        self._ready[id(config)] = self._prepared(task, config)
-
-    def open(self, task: Task, config: Any) -> None:
-        """Set `inputs` for a task, from `prepare` or now."""
-        ready = id(config) in self._ready
-        self.inputs = self._ready.pop(id(config)) if ready else self._prepared(task, config)
-
-    def _prepared(self, task: Task, config: Any) -> Any:
+    def prepare(self, task: Task, config: Any) -> Prepared:
+        """Check the own input of a task and agree with the peers, ahead of its run."""
         with self.timed("prepare"):
             if isinstance(config, TaskConfig):
                 self.check_outputs([config])
-            return task.prepare(self, config) if task.prepare else self.channel.agree({})
+            if task.prepare is None:
+                self.channel.agree({})
+                return Prepared(task, config)
+            return Prepared(task, config, task.prepare(self, config))
 
     def check_outputs(self, configs: Iterable[TaskConfig]) -> None:
         """Refuse outputs of the own party that could not be moved to their places, ahead of all computing.

@@ -83,10 +83,10 @@ def _check_values(run: Run, _config: RegressionEvalConfig, own: EvaluationInput)
 
 @TaskDispatcher.register_task("biclassification_eval", prepare=prepare_biclassification)
 def execute_biclassification_eval(
-    devices: Devices, task_config: BiclassificationEvalConfig
+    devices: Devices[EvaluationInput | None], task_config: BiclassificationEvalConfig
 ) -> dict[str, Any]:
     """Evaluate a binary classification: AUC, KS, F1, confusion matrix, ROC, PR, lift and gain."""
-    own: EvaluationInput | None = devices.run.inputs
+    own = devices.inputs
     if own is None:
         return _result(devices, task_config)
     figures = biclassification_figures(own.label, own.prediction, task_config.threshold)
@@ -95,9 +95,11 @@ def execute_biclassification_eval(
 
 
 @TaskDispatcher.register_task("regression_eval", prepare=prepare_regression)
-def execute_regression_eval(devices: Devices, task_config: RegressionEvalConfig) -> dict[str, Any]:
+def execute_regression_eval(
+    devices: Devices[EvaluationInput | None], task_config: RegressionEvalConfig
+) -> dict[str, Any]:
     """Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, residual histogram."""
-    own: EvaluationInput | None = devices.run.inputs
+    own = devices.inputs
     if own is None:
         return _result(devices, task_config)
     figures = regression_figures(own.label, own.prediction)

@@ -74,10 +74,12 @@ def prepare_split(run: Run, config: TrainTestSplitConfig) -> SplitInput:
 
 
 @TaskDispatcher.register_task("train_test_split", prepare=prepare_split)
-def execute_train_test_split(devices: Devices, task_config: TrainTestSplitConfig) -> dict[str, Any]:
+def execute_train_test_split(
+    devices: Devices[SplitInput], task_config: TrainTestSplitConfig
+) -> dict[str, Any]:
     """Split aligned tables into the same training and test rows at every party."""
     run, config = devices.run, task_config
-    own: SplitInput = run.inputs
+    own = devices.inputs
     train, test = _rows_of_parts(devices, config, own)
     outputs = {}
     for name, rows in (("train_data", train), ("test_data", test)):
@@ -189,9 +191,9 @@ def execute_onehot_encoder(devices: Devices, task_config: OnehotEncoderConfig) -
 @TaskDispatcher.register_task(
     "binning", prepare=prepare_transformation("binning", fit_bins, bin_index)
 )
-def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, Any]:
+def execute_binning(devices: Devices[Transformed], task_config: BinningConfig) -> dict[str, Any]:
     """Replace numbers by the index of their bin, with the bins of pandas, at the owner."""
-    own: Transformed = devices.run.inputs
+    own = devices.inputs
     bins = own.of_each(lambda name: bin_counts(own.table, name, own.fitted[name]["split_points"]))
     return write_transformed(devices, task_config, "binning", ()) | {"bins": bins}
 
@@ -199,9 +201,9 @@ def execute_binning(devices: Devices, task_config: BinningConfig) -> dict[str, A
 @TaskDispatcher.register_task(
     "fillna", prepare=prepare_transformation("fillna", fit_fill, fill, fillable_columns)
 )
-def execute_fillna(devices: Devices, task_config: FillnaConfig) -> dict[str, Any]:
+def execute_fillna(devices: Devices[Transformed], task_config: FillnaConfig) -> dict[str, Any]:
     """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, at the owner."""
-    own: Transformed = devices.run.inputs
+    own = devices.inputs
     filled = own.of_each(lambda name: missing_count(own.before, name))
     return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {
         "filled_cells": filled

@@ -72,10 +72,10 @@ def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
 
 
 @TaskDispatcher.register_task("psi", prepare=prepare_psi)
-def execute_psi(devices: Devices, task_config: PsiConfig) -> dict[str, Any]:
+def execute_psi(devices: Devices[PsiInput], task_config: PsiConfig) -> dict[str, Any]:
     """Find the rows that the parties have in common, without showing each other the rest."""
     run, config = devices.run, task_config
-    own: PsiInput = run.inputs
+    own = devices.inputs
     _write_keys(own.keys, run.folder / "psi_in.csv")
     run.progress(STARTED, "intersection")
     with progress_from_log(run, len(own.keys)):

@@ -81,13 +81,13 @@ def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
 
 @TaskDispatcher.register_task("table_statistics", prepare=prepare_statistics)
 def execute_table_statistics(
-    devices: Devices, task_config: TableStatisticsConfig
+    devices: Devices[OwnColumns], task_config: TableStatisticsConfig
 ) -> dict[str, Any]:
     """Describe columns at their owners: 26 statistics of number columns, counts of text columns."""
     import secretflow as sf
 
     run, config = devices.run, task_config
-    own: OwnColumns = run.inputs
+    own = devices.inputs
     content = own.described()
     if config.share:
         parts = sf.reveal(
@@ -252,7 +252,7 @@ def fixed_point_length(protocol: Protocol) -> float:
     return float(2 ** (min(room, 20) // 2))
 
 
-def correlations(devices: Devices) -> Array:
+def correlations(devices: Devices[Features]) -> Array:
     """The Pearson matrix of all columns, parties sorted, which every party learns.
 
     Columns of one party meet in its own process, columns of two on the SPU, which takes and gives
@@ -261,7 +261,7 @@ def correlations(devices: Devices) -> Array:
     import numpy as np
     import secretflow as sf
 
-    own: Features = devices.run.inputs
+    own = devices.inputs
     parties = [party for party in own.names if own.names[party]]
     inner = {party: devices[party](lambda: own.values.T @ own.values)() for party in parties}
     blocks = {(party, party): block for party, block in sf.reveal(inner).items()}
@@ -277,10 +277,10 @@ def correlations(devices: Devices) -> Array:
 
 
 def _cross_products(
-    devices: Devices, parties: list[str], length: float
+    devices: Devices[Features], parties: list[str], length: float
 ) -> dict[tuple[str, str], Any]:
     """The products of the columns of every two parties, scaled to ``length``, as shares."""
-    own: Features = devices.run.inputs
+    own = devices.inputs
     spu, pairs = devices["spu"], list(combinations(parties, 2))
     sums: dict[tuple[str, str], Any] = {}
     for done, rows in row_chunks(own.table.rows, own.count):
@@ -306,10 +306,12 @@ def row_chunks(rows: int, columns: int) -> Iterator[tuple[float, slice]]:
 
 
 @TaskDispatcher.register_task("pearson_correlation", prepare=prepare_correlation)
-def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig) -> dict[str, Any]:
+def execute_pearson_correlation(
+    devices: Devices[Features], task_config: CorrelationConfig
+) -> dict[str, Any]:
     """Correlate all columns of all parties; every party learns the whole matrix."""
     run = devices.run
-    own: Features = run.inputs
+    own = devices.inputs
     names, order = _in_order(own, task_config)
     matrix = correlations(devices)[order][:, order]
     content = {"columns": names, "correlation": matrix.tolist(), "rows": own.table.rows}
@@ -317,10 +319,10 @@ def execute_pearson_correlation(devices: Devices, task_config: CorrelationConfig
 
 
 @TaskDispatcher.register_task("vif", prepare=prepare_correlation)
-def execute_vif(devices: Devices, task_config: VifConfig) -> dict[str, Any]:
-    """Find columns that the other columns, of all parties, already explain (variance inflation factors)."""
+def execute_vif(devices: Devices[Features], task_config: VifConfig) -> dict[str, Any]:
+    """Find columns that the others, of all parties, already explain."""
     run = devices.run
-    own: Features = run.inputs
+    own = devices.inputs
     names, order = _in_order(own, task_config)
     found = inflation_factors(correlations(devices))
     factors = [found[at] for at in order]

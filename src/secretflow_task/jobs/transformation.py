@@ -109,7 +109,7 @@ def _agree_on_model(run: Run, manifest: Manifest, table: Table) -> dict[str, lis
 
 
 def write_transformed(
-    devices: Devices, config: TransformConfig, task_type: str, shown: tuple[str, ...]
+    devices: Devices[Transformed], config: TransformConfig, task_type: str, shown: tuple[str, ...]
 ) -> dict[str, Any]:
     """Write the own transformed table, and what was fitted where that is asked for.
 
@@ -117,7 +117,7 @@ def write_transformed(
         shown: the fitted values that the result shows to their owner, each as ``{column: value}``.
     """
     run = devices.run
-    own: Transformed = run.inputs
+    own = devices.inputs
     path = run.write(own.table, config.output_data[run.party], "output_data")
     result: dict[str, Any] = {"output_data": {run.party: path}}
     if config.model_output:

@@ -210,10 +210,10 @@ def _is_number(table: Table, label: str, positive_value: float | None) -> Array:
 
 
 @TaskDispatcher.register_task("woe_iv", prepare=prepare_woe)
-def execute_woe_iv(devices: Devices, task_config: WoeConfig) -> dict[str, Any]:
+def execute_woe_iv(devices: Devices[WoeInput], task_config: WoeConfig) -> dict[str, Any]:
     """Weigh columns by a party's label: WOE per bin to a column's owner, IV to the label party."""
     run, config = devices.run, task_config
-    own: WoeInput = run.inputs
+    own = devices.inputs
     row_values = {}
     figures = {}
     for name, positives in own.split(_positives(devices, own)).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TYPE_CHECKING
 
-from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.task_dispatcher import Prepared, TaskDispatcher
 from secretflow_task.contract.tasks.workflow import WorkflowConfig
 
 if TYPE_CHECKING:
@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from secretflow_task.engine.run import Run
 
 
-def prepare_workflow(run: Run, config: WorkflowConfig) -> None:
+def prepare_workflow(run: Run, config: WorkflowConfig) -> Prepared:
     """Check all outputs and prepare the first step; later ones are prepared in their turn."""
     run.check_outputs(step.config for step in config.bound)
     first = config.bound[0]
     with run.named_step(first.name):
-        run.prepare(first.task, first.config)
+        return run.prepare(TaskDispatcher.with_body(first.task.task_type), first.config)
 
 
 @TaskDispatcher.register_task("workflow", prepare=prepare_workflow)
-def execute_workflow(devices: Devices, task_config: WorkflowConfig) -> dict[str, Any]:
+def execute_workflow(devices: Devices[Prepared], task_config: WorkflowConfig) -> dict[str, Any]:
     """Run several tasks in turn as one execution; later steps use what earlier ones wrote."""
     run, steps = devices.run, task_config.bound
     results = {}
     for index, step in enumerate(steps):
         with run.step(step.name, index, len(steps)):
+            if index == 0:
+                results[step.name] = TaskDispatcher.run(devices.inputs, devices)
+                continue
             results[step.name] = TaskDispatcher.dispatch(step.task.task_type, devices, step.config)
     return {"steps": results, "columns_used": []}

@@ -143,10 +143,6 @@ def _with_fixed_addresses(plan: Plan, hosted: list[str]) -> Plan:
         raise InvalidTaskConfig(
             f"spu_config.nodes must say where the SPU of {missing[0]} is reached."
         )
-    if plan.task.own_cluster:
-        raise InvalidTaskConfig(
-            "This task makes its own cluster, for which fixed addresses do not fit."
-        )
     return Plan.of(plan.request, between_nodes=True)
 
 

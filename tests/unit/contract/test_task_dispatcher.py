@@ -14,7 +14,7 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.task_config import Reads, TaskConfig
-from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.task_dispatcher import Prepared, Task, TaskDispatcher
 from secretflow_task.engine.devices import Devices
 from secretflow_task.engine.run import Run
 from tests.unit.conftest import RunOf
@@ -70,13 +70,11 @@ def test_register_as_a_decorator_with_keywords(registry: Registry) -> None:
     def prepare(run: Run, config: EchoConfig) -> str:
         return f"{run.party} {config.times}"
 
-    @TaskDispatcher.register_task(
-        "echo", config=EchoConfig, needs=("spu",), prepare=prepare, own_cluster=True
-    )
+    @TaskDispatcher.register_task("echo", config=EchoConfig, needs=("spu",), prepare=prepare)
     def execute_echo(devices: Any, task_config: EchoConfig) -> dict[str, Any]:
         return {"times": task_config.times}
 
-    assert registry["echo"] == Task("echo", execute_echo, EchoConfig, ("spu",), prepare, True)
+    assert registry["echo"] == Task("echo", execute_echo, EchoConfig, ("spu",), prepare)
 
 
 def test_a_name_is_registered_once(registry: Registry) -> None:
@@ -161,32 +159,37 @@ def test_dispatch_prepares_once(registry: Registry, make_run: RunOf) -> None:
         return [run.party] * config.times
 
     TaskDispatcher.register_task("echo", config=EchoConfig, prepare=prepare)(
-        lambda devices, config: {"inputs": devices.run.inputs}
+        lambda devices, config: {"inputs": devices.inputs}
     )
     run = make_run("alice")
     config = EchoConfig(input_data={"alice": "a.csv"}, times=2)
-    run.prepare(TaskDispatcher.get("echo"), config)
-    assert TaskDispatcher.dispatch("echo", Devices(run), config) == {"inputs": ["alice", "alice"]}
+    prepared = run.prepare(TaskDispatcher.get("echo"), config)
+    assert prepared == Prepared(TaskDispatcher.get("echo"), config, ["alice", "alice"])
+    assert TaskDispatcher.run(prepared, Devices(run)) == {"inputs": ["alice", "alice"]}
     assert calls == ["alice"]
-    TaskDispatcher.dispatch("echo", Devices(run), config)
+    assert TaskDispatcher.dispatch("echo", Devices(run), config) == {"inputs": ["alice", "alice"]}
     assert calls == ["alice", "alice"]
+
+
+def test_the_inputs_of_one_task_are_not_those_of_another_on_the_same_devices(
+    make_run: RunOf,
+) -> None:
+    devices = Devices(make_run("alice"))
+    devices["alice"] = object()
+    first, second = devices.with_inputs([1]), devices.with_inputs({"a": 2})
+    assert (first.inputs, second.inputs) == ([1], {"a": 2})
+    assert first == second == devices and first.run is devices.run
+    assert not hasattr(devices, "inputs")
 
 
 def test_a_task_without_prepare_agrees_with_its_peers_all_the_same(
     registry: Registry, make_run: RunOf
 ) -> None:
-    TaskDispatcher.register_task("echo", own_cluster=True)(echo)
+    TaskDispatcher.register_task("echo")(echo)
     run = make_run("alice")
     task, config = TaskDispatcher.get("echo"), {"any": 1}
-    run.prepare(task, config)
+    assert run.prepare(task, config) == Prepared(task, config)
     assert run.channel.offered == [{}]  # type: ignore[attr-defined]
-
-
-def test_own_cluster_is_declared_and_off_by_default(registry: Registry) -> None:
-    TaskDispatcher.register_task("plain")(echo)
-    TaskDispatcher.register_task("component", own_cluster=True)(echo)
-    assert [registry[name].own_cluster for name in ("plain", "component")] == [False, True]
-    assert not any(task.own_cluster for name, task in registry.items() if name != "component")
 
 
 def test_what_a_task_raises_comes_through(registry: Registry) -> None:

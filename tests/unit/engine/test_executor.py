@@ -152,26 +152,32 @@ def spec(tmp_path: Path) -> JobSpec:
     )
 
 
-def test_a_task_with_its_own_cluster_runs_without_ours(
+@pytest.mark.usefixtures("without_secretflow")
+def test_an_execution_prepares_once_and_runs_on_what_was_prepared(
     spec: JobSpec, registry: dict[str, Task]
 ) -> None:
+    prepared: list[str] = []
+
     def prepare(run: Run, config: CountConfig) -> int:
         rows = run.read(config.input_data, "input_data").rows
         run.agree(rows=rows)
+        prepared.append(run.party)
         return rows
 
-    @TaskDispatcher.register_task("count", config=CountConfig, prepare=prepare, own_cluster=True)
-    def execute_count(devices: Devices, task_config: CountConfig) -> dict[str, Any]:
+    @TaskDispatcher.register_task("count", config=CountConfig, prepare=prepare)
+    def execute_count(devices: Devices[int], task_config: CountConfig) -> dict[str, Any]:
         run = devices.run
         run.write(
             run.read(task_config.input_data, "input_data"), task_config.output_data, "output_data"
         )
-        return {"rows": run.inputs, "self_party": devices.self_party, "devices": list(devices)}
+        return {"rows": devices.inputs, "self_party": devices.self_party, "devices": list(devices)}
 
     told: list[tuple[dict[str, Any], dict[str, str]]] = []
     channel = MemoryChannel("alice")
     result = execute_secretflow_task(spec, channel, lambda *arguments: told.append(arguments))
-    assert list(result["timings"]) == ["prepare", "task_execution"]
+    stages = ["prepare", "cluster_init", "device_creation", "task_execution"]
+    assert list(result["timings"]) == stages
+    assert prepared == ["alice"]
     assert result == {"rows": 2, "self_party": "alice", "devices": [], "timings": result["timings"]}
     assert channel.offered == [{"rows": 2}]
     ((told_result, outputs),) = told
@@ -182,9 +188,7 @@ def test_a_task_with_its_own_cluster_runs_without_ours(
 def test_a_wrong_request_fails_before_anything_is_read(
     spec: JobSpec, registry: dict[str, Task]
 ) -> None:
-    TaskDispatcher.register_task("count", config=CountConfig, own_cluster=True)(
-        lambda devices, config: {}
-    )
+    TaskDispatcher.register_task("count", config=CountConfig)(lambda devices, config: {})
     spec.request.params["task_config"]["more"] = 1
     with pytest.raises(InvalidTaskConfig):
         execute_secretflow_task(
@@ -198,7 +202,7 @@ def test_an_error_of_the_preparation_comes_before_any_agreement(
     def prepare(run: Run, config: CountConfig) -> None:
         run.read({"alice": "none.csv"}, "input_data")
 
-    TaskDispatcher.register_task("count", config=CountConfig, prepare=prepare, own_cluster=True)(
+    TaskDispatcher.register_task("count", config=CountConfig, prepare=prepare)(
         lambda devices, config: pytest.fail("ran")
     )
     channel = MemoryChannel("alice")

@@ -34,6 +34,11 @@ class ProbeConfig(TaskConfig):
     what: str = "succeed"
 
 
+STAGES = ["prepare", "cluster_init", "device_creation", "task_execution"]
+# What a job says until its task begins: each stage that ends, and the events between them.
+UNTIL_WORK = ["prepared", "stage", "stage", "event", "stage", "event", "event"]
+
+
 def prepare(run: Run, config: ProbeConfig) -> None:
     """Refuse if told so, else agree."""
     if config.what == "refuse":
@@ -53,11 +58,9 @@ def execute(devices: Devices, task_config: ProbeConfig) -> dict[str, Any]:
 
 
 @pytest.fixture
-def spec(tmp_path: Path, registry: dict[str, Task]) -> JobSpec:
+def spec(tmp_path: Path, registry: dict[str, Task], without_secretflow: None) -> JobSpec:
     """Alice's part of a `probe`."""
-    TaskDispatcher.register_task("probe", config=ProbeConfig, prepare=prepare, own_cluster=True)(
-        execute
-    )
+    TaskDispatcher.register_task("probe", config=ProbeConfig, prepare=prepare)(execute)
     (tmp_path / "job").mkdir()
     return JobSpec(
         request=TaskRequest(
@@ -110,16 +113,14 @@ def run_detached(spec: JobSpec, side: JobSide) -> None:
 
 def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
     log = JobLog(spec)
-    assert (log.kinds, log.exit_code) == (
-        ["prepared", "stage", "event", "stage", "result", "done"],
-        0,
-    )
-    prepared, first, event, second, result, done = (dict(message.body) for message in log.messages)
+    assert (log.kinds, log.exit_code) == ([*UNTIL_WORK, "event", "stage", "result", "done"], 0)
+    bodies = [dict(message.body) for message in log.messages]
+    prepared, event, result, done = bodies[0], bodies[len(UNTIL_WORK)], bodies[-2], bodies[-1]
     assert (prepared, done) == ({"rows": 3}, {})
-    assert {stage["stage"]: stage["seconds"] for stage in (first, second)} == result["result"][
-        "timings"
-    ]
-    assert list(result["result"]["timings"]) == ["prepare", "task_execution"]
+    stages = [body for body in bodies if "seconds" in body]
+    assert {stage["stage"]: stage["seconds"] for stage in stages} == result["result"]["timings"]
+    assert [body["progress"] for body in bodies if "progress" in body] == [0.1, 0.3, 0.5, 0.75]
+    assert list(result["result"]["timings"]) == STAGES
     assert event == {"stage": "working", "progress": 0.75}
     assert result["outputs"] == {}
     folder = str(spec.folder)
@@ -139,7 +140,7 @@ def test_a_job_is_prepared_reports_and_tells_its_result(spec: JobSpec) -> None:
 def test_a_job_logs_its_start_its_stages_and_its_end(as_json: bool, spec: JobSpec) -> None:
     JobLog(replace(spec, log_json=as_json))
     lines = [line for line in spec.log_path.read_text().splitlines() if "action" in line]
-    actions = ["job_started", "job_stage_ended", "job_stage_ended", "job_succeeded"]
+    actions = ["job_started", *["job_stage_ended"] * len(STAGES), "job_succeeded"]
     if not as_json:
         assert [re.findall(r"action=(\w+)", line) for line in lines] == [
             [action] for action in actions
@@ -150,7 +151,7 @@ def test_a_job_logs_its_start_its_stages_and_its_end(as_json: bool, spec: JobSpe
         return
     records = [json.loads(line) for line in lines]
     assert [record["action"] for record in records] == actions
-    assert [record.get("stage") for record in records] == [None, "prepare", "task_execution", None]
+    assert [record.get("stage") for record in records] == [None, *STAGES, None]
     assert all(record["seconds"] >= 0 for record in records[1:])
     ids = {"execution_id": "e", "task_request_id": "r", "task_type": "probe", "party": "alice"}
     assert all(ids.items() <= record.items() for record in records)
@@ -181,7 +182,7 @@ def test_a_failure_comes_after_go_and_keeps_the_foreign_text_in_the_log(
     what: str, spec: JobSpec
 ) -> None:
     log = JobLog(spec, what=what)
-    assert (log.kinds, log.exit_code) == (["prepared", "stage", "event", "stage", "failed"], 1)
+    assert (log.kinds, log.exit_code) == ([*UNTIL_WORK, "event", "stage", "failed"], 1)
     error = log.messages[-1].body["error"]
     assert (error["code"], error["party"]) == ("AlgorithmError", "alice")
     assert "secret row" not in str(error)

@@ -198,10 +198,10 @@ def check_numbers(
 
 
 @TaskDispatcher.register_task("ss_glm", prepare=prepare_glm)
-def execute_ss_glm(devices: Devices, task_config: SsGlmConfig) -> dict[str, Any]:
+def execute_ss_glm(devices: Devices[GlmInput], task_config: SsGlmConfig) -> dict[str, Any]:
     """Train a generalised linear model on secret shares; no party ever holds the whole model."""
     run, config, params = devices.run, task_config, task_config.params
-    own: GlmInput = run.inputs
+    own = devices.inputs
     b, epochs, converged = fit(
         devices, params, list(training_rows(devices, params)), penalty_of(devices, params)
     )
@@ -248,10 +248,10 @@ def row_slices(rows: int, columns: int) -> Iterator[slice]:
 
 
 def training_rows(
-    devices: Devices, params: SsGlmParams
+    devices: Devices[GlmInput], params: SsGlmParams
 ) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
     """The training's input as shares, in parts, each with what the label party starts from."""
-    own: GlmInput = devices.run.inputs
+    own = devices.inputs
     label_party, family = own.label_party or "", family_of(params, devices.run.protocol.field)
     start = (None, None) if own.label is None else irls.start(family, own.label)
     offset = scaled_offset(params, (own.extra or {}).get(params.offset or ""), own.target)
@@ -280,7 +280,7 @@ def scaled_offset(
     return offset / target[1] if params.link_name == "Identity" else offset * target[1]
 
 
-def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
+def penalty_of(devices: Devices[GlmInput], params: SsGlmParams) -> Any:
     """The penalty of each coefficient as shares of shape (features + 1, 1), or None.
 
     It stays what was asked for though features, label and weights are scaled, each by its owner.
@@ -289,7 +289,7 @@ def penalty_of(devices: Devices, params: SsGlmParams) -> Any:
 
     if not params.l2_lambda:
         return None
-    own: GlmInput = devices.run.inputs
+    own = devices.inputs
     family = family_of(params, devices.run.protocol.field)
     variance = np.ones(0) if own.scales is None else own.scales[1] ** 2
     parts = [
@@ -368,7 +368,7 @@ def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -
 
 def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by Fisher scoring, and ``[settled, sound]``, all as shares."""
-    field, rows = devices.run.protocol.field, devices.run.inputs.table.rows
+    field, rows = devices.run.protocol.field, devices.inputs.table.rows
     family, totals = family_of(params, field), None
 
     def add(totals: Any, part: irls.Rows, start: Any, b: Any) -> tuple[Any, Any]:
@@ -388,7 +388,7 @@ def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: 
 
 def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by gradient descent, and ``[settled, sound]``, all as shares."""
-    family, rows = family_of(params, devices.run.protocol.field), devices.run.inputs.table.rows
+    family, rows = family_of(params, devices.run.protocol.field), devices.inputs.table.rows
 
     def descend(part: irls.Rows, b: Any, penalty: Any) -> Any:
         size = min(params.batch_size, rows)
@@ -439,10 +439,12 @@ def check_new_rows(own: PredictionInput, field: str) -> None:
         "ss_glm", features_on_shares=False, further=_offset_column, check=check_new_rows
     ),
 )
-def execute_ss_glm_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+def execute_ss_glm_predict(
+    devices: Devices[PredictionInput], task_config: PredictConfig
+) -> dict[str, Any]:
     """Predict with a model of `ss_glm`; only the receiver sees the predictions."""
     run, config = devices.run, task_config
-    own: PredictionInput = run.inputs
+    own = devices.inputs
     model = GlmModel.model_validate(own.model.params)
     b = own.shares(devices, _WEIGHTS)
     run.progress(0.2, "prediction")

@@ -103,10 +103,10 @@ def check_spread(table: Table, names: list[str], values: Array, field: str) -> N
 
 
 @TaskDispatcher.register_task("ss_kmeans", prepare=prepare_kmeans)
-def execute_ss_kmeans(devices: Devices, task_config: SsKmeansConfig) -> dict[str, Any]:
+def execute_ss_kmeans(devices: Devices[KmeansInput], task_config: SsKmeansConfig) -> dict[str, Any]:
     """Cluster the rows on secret shares; only the receiver sees which row is in which cluster."""
     run, config = devices.run, task_config
-    own: KmeansInput = run.inputs
+    own = devices.inputs
     x = _shared_features(devices, own, own.values)
     centers, iterations = fit(devices, config.params, x)
     result: dict[str, Any] = {
@@ -152,10 +152,12 @@ def check_new_rows(own: PredictionInput, field: str) -> None:
     "ss_kmeans_predict",
     prepare=prepare_prediction("ss_kmeans", features_on_shares=False, check=check_new_rows),
 )
-def execute_ss_kmeans_predict(devices: Devices, task_config: KmeansPredictConfig) -> dict[str, Any]:
+def execute_ss_kmeans_predict(
+    devices: Devices[PredictionInput], task_config: KmeansPredictConfig
+) -> dict[str, Any]:
     """Assign rows to the clusters of `ss_kmeans`; only the receiver sees which."""
     run, config = devices.run, task_config
-    own: PredictionInput = run.inputs
+    own = devices.inputs
     params = SsKmeansParams.model_validate(own.model.params)
     centers = own.shares(devices, _CENTERS)
     run.progress(0.2, "prediction")
@@ -213,7 +215,7 @@ def fit(devices: Devices, params: SsKmeansParams, x: Any) -> tuple[Any, list[int
 def _first_centers(
     devices: Devices, params: SsKmeansParams, x: Any, random: np.random.Generator
 ) -> Any:
-    rows = random.choice(devices.run.inputs.table.rows, params.n_clusters, replace=False)
+    rows = random.choice(devices.inputs.table.rows, params.n_clusters, replace=False)
     candidates = 2 + int(math.log(params.n_clusters))  # for each centre, as in scikit-learn
     draws = random.random((params.n_clusters - 1, candidates))  # drawn even if `init` is random
     if params.init == "random":

@@ -85,12 +85,14 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
 
 
 @TaskDispatcher.register_task("ss_lr", prepare=prepare_regression)
-def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) -> dict[str, Any]:
+def execute_ss_logistic_regression(
+    devices: Devices[TrainingInput], task_config: SsLrConfig
+) -> dict[str, Any]:
     """Train a logistic or linear regression on secret shares; no party holds the whole model."""
     from secretflow.ml.linear import SSRegression
 
     run, config, params = devices.run, task_config, task_config.params
-    own: TrainingInput = run.inputs
+    own = devices.inputs
     x = matrix(devices, own.names, own.values)
     y = matrix(devices, {own.label_party or "": [config.label]}, own.label)  # type: ignore[arg-type]
     engine_adapter.train_on_every_row()
@@ -137,12 +139,14 @@ def execute_ss_logistic_regression(devices: Devices, task_config: SsLrConfig) ->
     return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
 
 
-def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[str, float]:
+def _metrics(
+    devices: Devices[TrainingInput], config: SsLrConfig, model: Any, x: Any
+) -> dict[str, float]:
     """Loss and AUC, or R2, of the current weights on the training rows, at the label party."""
     from secretflow.ml.linear import SSRegression
     from sklearn.metrics import log_loss, mean_squared_error, r2_score, roc_auc_score
 
-    own: TrainingInput = devices.run.inputs
+    own = devices.inputs
     # A second object: predicting changes the batch size of the one that trains.
     current = SSRegression(devices["spu"])
     current.load_model(model.save_model())
@@ -163,14 +167,16 @@ def _metrics(devices: Devices, config: SsLrConfig, model: Any, x: Any) -> dict[s
 
 
 @TaskDispatcher.register_task("ss_lr_predict", prepare=prepare_prediction("ss_lr"))
-def execute_ss_lr_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+def execute_ss_lr_predict(
+    devices: Devices[PredictionInput], task_config: PredictConfig
+) -> dict[str, Any]:
     """Predict with a model of `ss_lr`; only the receiver sees the predictions."""
     from secretflow.ml.linear import SSRegression
     from secretflow.ml.linear.linear_model import LinearModel, RegType
     from secretflow.utils.sigmoid import SigType
 
     run, config = devices.run, task_config
-    own: PredictionInput = run.inputs
+    own = devices.inputs
     params = SsLrParams.model_validate(own.model.params)
     weights = own.shares(devices, _WEIGHTS)
     model = SSRegression(devices["spu"])

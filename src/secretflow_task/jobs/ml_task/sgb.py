@@ -45,12 +45,12 @@ def prepare_sgb(run: Run, config: SgbConfig) -> TrainingInput:
 
 
 @TaskDispatcher.register_task("sgb", prepare=prepare_sgb)
-def execute_sgb(devices: Devices, task_config: SgbConfig) -> dict[str, Any]:
+def execute_sgb(devices: Devices[TrainingInput], task_config: SgbConfig) -> dict[str, Any]:
     """Train boosted trees on encrypted gradients; every party keeps its own splits."""
     from secretflow.ml.boost.sgb_v import Sgb
 
     run, config, params = devices.run, task_config, task_config.params
-    own: TrainingInput = run.inputs
+    own = devices.inputs
     engine_adapter.hide_gains_of_splits()
     after_tree = report_trees(run, params.num_boost_round)
     model = Sgb(devices["heu"](own.label_party)).train(
@@ -105,12 +105,14 @@ def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, An
 @TaskDispatcher.register_task(
     "sgb_predict", prepare=prepare_prediction("sgb", on_shares=False, features_on_shares=False)
 )
-def execute_sgb_predict(devices: Devices, task_config: SgbPredictConfig) -> dict[str, Any]:
+def execute_sgb_predict(
+    devices: Devices[PredictionInput], task_config: SgbPredictConfig
+) -> dict[str, Any]:
     """Predict with a model of `sgb`; the label party computes for the receiver."""
     import numpy as np
 
     run = devices.run
-    own: PredictionInput = run.inputs
+    own = devices.inputs
     params = SgbParams.model_validate(own.model.params)
     shown: list[Array] = []
     for values in batches(own, params.num_boost_round * 2**params.max_depth):

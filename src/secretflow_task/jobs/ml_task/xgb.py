@@ -52,12 +52,12 @@ def prepare_xgb(run: Run, config: SsXgbConfig) -> TrainingInput:
 
 
 @TaskDispatcher.register_task("ss_xgb", prepare=prepare_xgb)
-def execute_ss_xgboost(devices: Devices, task_config: SsXgbConfig) -> dict[str, Any]:
+def execute_ss_xgboost(devices: Devices[TrainingInput], task_config: SsXgbConfig) -> dict[str, Any]:
     """Train boosted trees on secret shares; each party sees its own splits and no leaf weight."""
     from secretflow.ml.boost.ss_xgb_v import Xgb
 
     run, config, params = devices.run, task_config, task_config.params
-    own: TrainingInput = run.inputs
+    own = devices.inputs
     engine_adapter.use_exact_sigmoid_in_trees()
     engine_adapter.wait_without_programs()
     after_tree = report_trees(run, params.num_boost_round)
@@ -93,12 +93,14 @@ def _joined(weights: list[Any]) -> Any:
 @TaskDispatcher.register_task(
     "ss_xgb_predict", prepare=prepare_prediction("ss_xgb", features_on_shares=False)
 )
-def execute_ss_xgb_predict(devices: Devices, task_config: PredictConfig) -> dict[str, Any]:
+def execute_ss_xgb_predict(
+    devices: Devices[PredictionInput], task_config: PredictConfig
+) -> dict[str, Any]:
     """Predict with a model of `ss_xgb`; only the receiver sees the predictions."""
     import numpy as np
 
     run = devices.run
-    own: PredictionInput = run.inputs
+    own = devices.inputs
     params = TreeParams.model_validate(own.model.params)
     weights = own.shares(devices, _WEIGHTS)
     leaves = params.num_boost_round * 2**params.max_depth
