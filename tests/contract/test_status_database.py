@@ -206,7 +206,7 @@ def test_an_unknown_id_is_told_with_the_nearest(database: Database) -> None:
     Writer(database).write(entries(execution("customers-2026-01")))
     with pytest.raises(UnknownExecution) as caught:
         find(database, "customer-2026-01")
-    assert caught.value.hint == "Did you mean customers-2026-01?"
+    assert caught.value.message.endswith(", did you mean 'customers-2026-01'?")
     with pytest.raises(UnknownExecution) as caught:
         find(database, "zzz")
     assert caught.value.hint == UnknownExecution.default_hint

@@ -92,7 +92,7 @@ def test_a_failure_says_why_and_nothing_else(node: RunningNode, app: Celery) -> 
 @pytest.mark.parametrize(
     ("params", "code", "words"),
     [
-        ({"task_config": {"task_type": "pis"}}, "UnknownTaskType", "Did you mean 'psi'?"),
+        ({"task_config": {"task_type": "pis"}}, "UnknownTaskType", "did you mean 'psi'?"),
         (psi_params(reciever="alice"), "InvalidTaskConfig", "did you mean 'receiver'?"),
         (psi_params() | {"spu_config": {"protocol": "SEMI3K"}}, "UnsupportedProtocol", "SEMI3K"),
         (

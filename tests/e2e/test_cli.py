@@ -73,11 +73,15 @@ def test_check_says_what_is_read_and_written_and_who_learns_what(request_file: P
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ("task_config: {task_type: pis}", 3, "Did you mean 'psi'?"),
+        ("task_config: {task_type: pis}", 3, "did you mean 'psi'?"),
         ("task_config: {task_type: psi, reciever: alice}", 3, "did you mean 'receiver'?"),
         ("task_config: [unclosed", 3, "is not YAML"),
-        ("just a sentence", 3, "holds no request"),
-        ("task_conifg: {task_type: psi}", 3, "did you mean 'task_conifg'?"),
+        ("just a sentence", 3, "is not a request: it must be an object"),
+        (
+            "task_conifg: {task_type: psi}",
+            3,
+            "unknown key 'task_conifg', did you mean 'task_config'?",
+        ),
         ("parties: [alice, bob\ntask_config: {}", 3, "is not YAML: line 2, column 12: "),
     ],
 )
@@ -211,5 +215,5 @@ def test_a_misspelt_setting_is_named_and_those_of_a_container_platform_are_not(
     done = sfworker(
         "check", str(request_file), SFWORKER_REDIS_ULR="redis://x", SFWORKER_SERVICE_HOST="::1"
     )
-    expected = "UnknownSetting: SFWORKER_REDIS_ULR is ignored, did you mean SFWORKER_REDIS_URL?\n"
+    expected = "UnknownSetting: SFWORKER_REDIS_ULR is ignored, did you mean 'SFWORKER_REDIS_URL'?\n"
     assert (done.returncode, done.stderr) == (0, expected)

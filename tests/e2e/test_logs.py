@@ -114,7 +114,7 @@ def test_the_commands_of_the_guide_show_the_logs(node: RunningNode) -> None:
     assert "PsiReceiver" in of_alice  # what the engine itself says
     assert [json.loads(line)["execution_id"] for line in of_node.splitlines()] == ["shown"] * 12
     typo = sfworker("logs", "shwon", **node.environment)
-    assert (typo.returncode, "Did you mean shown?" in typo.stderr) == (3, True)
+    assert (typo.returncode, "did you mean 'shown'?" in typo.stderr) == (3, True)
 
 
 def test_a_message_that_is_no_request_is_logged_without_what_it_holds(

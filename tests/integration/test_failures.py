@@ -290,7 +290,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"task_type": "pssi"},
         {},
         "UnknownTaskType",
-        "Did you mean 'psi'?",
+        "did you mean 'psi'?",
     ),
     "a key with a typo": ({"reciever": "bob"}, {}, "InvalidTaskConfig", "did you mean 'receiver'?"),
     "a value of another type": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from secretflow_task.cli.exits import complain
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.utils import log
+from secretflow_task.utils.spelling import did_you_mean
 
 
 def settings(secrets: Path = Path("/run/secrets")) -> Settings:
@@ -50,8 +50,8 @@ def _warn_of_misspelt_settings(secrets: Path) -> None:
     files = {str(path): path.name.upper() for path in secrets.glob("*")}
     for given, name in sorted(({name: name for name in os.environ} | files).items()):
         if name.startswith("SFWORKER_") and name not in known:
-            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
-                complain("UnknownSetting", f"{given} is ignored, did you mean {near}?")
+            if guess := did_you_mean(name, known, likeness=0.85):
+                complain("UnknownSetting", f"{given} is ignored{guess}")
 
 
 def open_log(chosen: Settings) -> None:

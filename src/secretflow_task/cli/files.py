@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
 from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.utils.spelling import did_you_mean
 
 
 def read_request(path: Path) -> TaskRequest:
@@ -26,15 +26,20 @@ def read_request(path: Path) -> TaskRequest:
         )
     values = _load(path)
     if not isinstance(values, dict) or "task_config" not in values:
-        keys = map(str, values) if isinstance(values, dict) else ()
-        near = difflib.get_close_matches("task_config", keys, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else "."
         raise InvalidTaskConfig(
-            f"{path} holds no request: a request is an object with the key task_config{guess}",
+            f"{path} is not a request: {_problem_of(values)}",
             hint="`sfworker tasks psi --example` prints one.",
         )
     values.setdefault("task_request_id", "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64])
     return TaskRequest.from_arguments(values)
+
+
+def _problem_of(values: Any) -> str:
+    if isinstance(values, dict):
+        for key in map(str, values):
+            if guess := did_you_mean(key, ["task_config"]):
+                return f"unknown key {key!r}{guess}"
+    return "it must be an object with the key 'task_config'."
 
 
 def _load(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -18,6 +17,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, UnknownExecution
 from secretflow_task.node.link.peer.address_book import AddressBook
 from secretflow_task.node.store.reader import StateFolder
+from secretflow_task.utils.spelling import did_you_mean
 
 _LOOK_SECONDS = 0.2
 _BEGIN = re.compile(
@@ -76,11 +76,10 @@ class _Execution:
         folder = StateFolder.holding(execution_id, settings.state_dir)
         if not folder.logs(execution_id):
             known = StateFolder(settings.state_dir).execution_ids()
-            near = difflib.get_close_matches(execution_id, known, n=1)
-            elsewhere = "SFWORKER_STATE_DIR names the folder of the node whose jobs are looked for."
+            guess = did_you_mean(execution_id, known) or "."
             raise UnknownExecution(
-                f"Nothing is known here about an execution {execution_id}.",
-                hint=f"Did you mean {near[0]}?" if near else elsewhere,
+                f"This node knows no execution {execution_id!r}{guess}",
+                hint="SFWORKER_STATE_DIR names the state folder of the node that is asked.",
             )
         return _Execution(execution_id, folder, settings)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Collection, Literal, Mapping
@@ -14,6 +13,7 @@ from secretflow_task.contract.errors import InvalidTaskConfig, UnsupportedProtoc
 from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
 from secretflow_task.contract.task_config import STEP_PREFIX, PartyName, Strict, TaskConfig, parse
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.utils.spelling import did_you_mean
 
 # How many parties each SPU protocol takes.
 PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
@@ -312,9 +312,8 @@ def _protocol(spu: SpuConfig, parties: int, needed: bool, default: str) -> Proto
     runtime = {key: value for key, value in runtime.items() if key not in ("protocol", "field")}
     unknown = sorted(set(runtime) - _RUNTIME_KEYS)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], _RUNTIME_KEYS, n=1)
-        guess = f", did you mean {near[0]!r}?" if near else ""
-        raise InvalidTaskConfig(f"Unknown key 'spu_config.runtime_config.{unknown[0]}'{guess}.")
+        guess = did_you_mean(unknown[0], _RUNTIME_KEYS) or "."
+        raise InvalidTaskConfig(f"Unknown key 'spu_config.runtime_config.{unknown[0]}'{guess}")
     if name not in PROTOCOLS:
         raise UnsupportedProtocol(f"There is no SPU protocol {name!r} here.")
     if field_name not in FIELDS:

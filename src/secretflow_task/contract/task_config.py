@@ -6,7 +6,6 @@ A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Iterable, Iterator, Literal, Mapping, get_args
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.utils.spelling import did_you_mean
 
 PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
 # How pydantic names, in the place of a problem, the form of a value that may have several.
@@ -209,8 +209,11 @@ def parse(model: type[Strict], value: Any, where: str) -> Any:
                 _explain(problem, model) for problem in found if not _beside(problem, found)
             )
         )
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise InvalidTaskConfig(f"{where}: " + "; ".join(problems[:_SHOWN]) + f"{more}.") from None
+        said = "; ".join(problems[:_SHOWN])
+        if len(problems) > _SHOWN:
+            said += f"; and {len(problems) - _SHOWN} more"
+        end = "" if said.endswith("?") else "."
+        raise InvalidTaskConfig(f"{where}: {said}{end}") from None
 
 
 def _beside(problem: ErrorDetails, found: list[ErrorDetails]) -> bool:
@@ -227,10 +230,8 @@ def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(model, problem["loc"][:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        return f"unknown key {place!r}" + (
-            f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
-        )
+        guess = did_you_mean(str(path[-1]), known) or f" (known: {', '.join(known)})"
+        return f"unknown key {place!r}{guess}"
     if problem["type"] == "missing":
         return f"{place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ").rstrip(".")

@@ -6,7 +6,6 @@ name.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any, Callable, ClassVar, Mapping
 
 from secretflow_task.contract.errors import DeviceInitError, InvalidTaskConfig, UnknownTaskType
 from secretflow_task.contract.task_config import TaskConfig, parse
+from secretflow_task.utils.spelling import did_you_mean
 
 TaskFunction = Callable[[Any, Any], dict[str, Any]]
 PrepareFunction = Callable[[Any, Any], Any]
@@ -129,9 +129,8 @@ class TaskDispatcher:
         """
         cls._declare_all()
         if task_type not in cls.TASK_REGISTRY:
-            near = difflib.get_close_matches(task_type, cls.TASK_REGISTRY, n=1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
-            raise UnknownTaskType(f"There is no task type {task_type!r}.{guess}")
+            guess = did_you_mean(task_type, cls.TASK_REGISTRY) or "."
+            raise UnknownTaskType(f"There is no task type {task_type!r}{guess}")
         return cls.TASK_REGISTRY[task_type]
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Select, Table, select
 from secretflow_task.contract.errors import UnknownExecution
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.tables import Base
+from secretflow_task.utils.spelling import did_you_mean
 
 _EVENTS: Table = Base.metadata.tables["events"]
 _EXECUTIONS: Table = Base.metadata.tables["executions"]
@@ -55,9 +55,9 @@ def find(database: Database, execution_id: str) -> dict[str, AtParty]:
     parties = _rows(database, rows.order_by(_EXECUTIONS.c.party))
     happened = _rows(database, events.order_by(_EVENTS.c.seq))
     if not parties:
-        raise UnknownExecution(
-            f"There is no execution {execution_id}.", hint=_nearest(database, execution_id)
-        )
+        known = dict.fromkeys(row["execution_id"] for row in latest(database, _NEAR))
+        guess = did_you_mean(execution_id, known) or "."
+        raise UnknownExecution(f"There is no execution {execution_id!r}{guess}")
     return {
         row["party"]: AtParty(row, [event for event in happened if event["party"] == row["party"]])
         for row in parties
@@ -67,9 +67,3 @@ def find(database: Database, execution_id: str) -> dict[str, AtParty]:
 def _rows(database: Database, query: Select[Any]) -> list[Row]:
     with database.reading() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def _nearest(database: Database, execution_id: str) -> str | None:
-    known = {row["execution_id"]: None for row in latest(database, _NEAR)}
-    near = difflib.get_close_matches(execution_id, list(known), n=1)
-    return f"Did you mean {near[0]}?" if near else None

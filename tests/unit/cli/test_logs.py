@@ -148,7 +148,10 @@ def test_a_misspelt_id_or_party_is_told_with_what_was_meant(
         node.execute("march-2026", PSI)
     capsys.readouterr()
     assert sfworker("logs", "marhc-2026") == Exit.BAD_REQUEST
-    expected = "UnknownExecution: Nothing is known here about an execution marhc-2026.\n  Did you mean march-2026?\n"
+    expected = (
+        "UnknownExecution: This node knows no execution 'marhc-2026', did you mean 'march-2026'?\n"
+        "  SFWORKER_STATE_DIR names the state folder of the node that is asked.\n"
+    )
     assert capsys.readouterr() == ("", expected)
     assert sfworker("logs", "march-2026", "--party", "bbo") == Exit.BAD_REQUEST
     expected = "UnknownExecution: The execution has no party bbo.\n  Its parties are alice, bob.\n"
@@ -285,7 +288,7 @@ def test_what_a_run_here_has_left_is_found(
     assert sfworker("logs", "run-psi-1") == Exit.OK
     assert capsys.readouterr().out == "why it failed\n"
     assert sfworker("logs", "run-psi-2") == Exit.BAD_REQUEST
-    assert "Did you mean run-psi-1?" in capsys.readouterr().err
+    assert "did you mean 'run-psi-1'?" in capsys.readouterr().err
 
 
 def test_what_may_not_be_read_is_told(

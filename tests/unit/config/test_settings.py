@@ -277,5 +277,5 @@ def test_a_misspelt_file_of_a_secret_is_told(
     environment.settings(tmp_path)
     (said,) = capsys.readouterr().err.splitlines()
     assert (
-        f"{tmp_path}/sfworker_database_ur is ignored, did you mean SFWORKER_DATABASE_URL?" in said
+        f"{tmp_path}/sfworker_database_ur is ignored, did you mean 'SFWORKER_DATABASE_URL'?" in said
     )

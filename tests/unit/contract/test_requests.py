@@ -120,11 +120,11 @@ def test_null_stands_for_a_part_that_is_left_out(part: str, plan_of: Callable[..
         ({"task_config": {"task_type": 5}}, "'task_config.task_type' is missing."),
         (
             {"task_config": LR, "spu_confg": {}},
-            "request: unknown key 'spu_confg', did you mean 'spu_config'?.",
+            "request: unknown key 'spu_confg', did you mean 'spu_config'?",
         ),
         (
             {"task_config": LR, "sf_init_config": {"partys": []}},
-            "request: unknown key 'sf_init_config.partys', did you mean 'parties'?.",
+            "request: unknown key 'sf_init_config.partys', did you mean 'parties'?",
         ),
         (
             {"task_config": LR, "heu_config": {"key_size": 1024}},
@@ -137,7 +137,7 @@ def test_null_stands_for_a_part_that_is_left_out(part: str, plan_of: Callable[..
         (
             {"task_config": LR, "sf_init_config": {"parties": {"alice": {"adress": "x"}}}},
             "request: 'sf_init_config.parties.alice.address' is missing; "
-            "unknown key 'sf_init_config.parties.alice.adress', did you mean 'address'?.",
+            "unknown key 'sf_init_config.parties.alice.adress', did you mean 'address'?",
         ),
         (
             {"task_config": LR, "sf_init_config": {"parties": ["alice", "alice", "bob"]}},
@@ -184,7 +184,7 @@ def test_an_empty_list_of_parties_is_not_a_way_round_the_list(plan_of: Callable[
 
 
 def test_an_unknown_task_type_is_refused(plan_of: Callable[..., Plan]) -> None:
-    with pytest.raises(UnknownTaskType, match="'sslr'. Did you mean 'ss_lr'"):
+    with pytest.raises(UnknownTaskType, match="'sslr', did you mean 'ss_lr'"):
         plan_of({**LR, "task_type": "sslr"})
 
 

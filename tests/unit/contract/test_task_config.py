@@ -155,13 +155,13 @@ def test_a_column_of_a_party_without_a_path_is_refused(party: Any) -> None:
 
 def test_an_unknown_key_is_named_with_its_nearest() -> None:
     assert refusal({"train_dat": BOTH}) == (
-        "sample: 'train_data' is missing; unknown key 'train_dat', did you mean 'train_data'?."
+        "sample: 'train_data' is missing; unknown key 'train_dat', did you mean 'train_data'?"
     )
 
 
 def test_an_unknown_key_inside_is_named_with_its_nearest_there() -> None:
     message = refusal({"train_data": BOTH, "params": {"round": 3}})
-    assert message == "sample: unknown key 'params.round', did you mean 'rounds'?."
+    assert message == "sample: unknown key 'params.round', did you mean 'rounds'?"
 
 
 def test_an_unknown_key_without_a_near_one_is_answered_with_all() -> None:

@@ -100,7 +100,7 @@ def test_dispatch_takes_a_parsed_config_as_it_is(registry: Registry) -> None:
     ("config", "problem"),
     [
         ({"task_type": "echo"}, "echo: 'input_data' is missing."),
-        ({**INPUT, "tims": 2}, "echo: unknown key 'tims', did you mean 'times'?."),
+        ({**INPUT, "tims": 2}, "echo: unknown key 'tims', did you mean 'times'?"),
         ([], "echo: task_config must be an object."),
         (None, "echo: task_config must be an object."),
     ],
@@ -121,7 +121,7 @@ def test_an_unknown_type_is_refused_with_the_nearest(registry: Registry) -> None
         TaskDispatcher.dispatch("standard_scalar", {}, {})
     assert (
         caught.value.message
-        == "There is no task type 'standard_scalar'. Did you mean 'standard_scaler'?"
+        == "There is no task type 'standard_scalar', did you mean 'standard_scaler'?"
     )
     assert caught.value.hint == "`sfworker tasks` lists the task types."
 

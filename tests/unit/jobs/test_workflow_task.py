@@ -178,7 +178,7 @@ def test_requests_of_the_plan_are_steps_as_they_stand() -> None:
         ),
         (
             {"psi": {**PSI, "task_type": "pse"}},
-            "Step 'psi': There is no task type 'pse'. Did you mean 'psi'?",
+            "Step 'psi': There is no task type 'pse', did you mean 'psi'?",
         ),
         ({"psi": {"keys": {}}}, "Step 'psi': There is no task type ''."),
         (
