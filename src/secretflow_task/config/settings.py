@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.utils.network import host_and_port
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 SecondsByTask = Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode]
@@ -183,11 +184,9 @@ class Settings(BaseSettings):
     @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @field_validator("job_timeouts_seconds", mode="before")
     @classmethod
@@ -200,19 +199,21 @@ class Settings(BaseSettings):
     @field_validator("parties")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(re.fullmatch(PARTY_NAME, name) for name in value) or len(set(value)) < len(
-            value
-        ):
-            raise ValueError(
-                "each party once; a name has up to 32 letters, digits, _ and -, and a letter first"
-            )
+        if len(set(value)) < len(value):
+            raise ValueError("must name each party once")
+        for name in value:
+            if not re.fullmatch(PARTY_NAME, name):
+                raise ValueError(
+                    f"{name!r} is not a name of a party: up to 32 letters, digits, _ and -, "
+                    "the first a letter"
+                )
         return value
 
     @field_validator("unsafe_protocols")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if set(value) - {"SEMI2K"}:
-            raise ValueError("only SEMI2K is refused between nodes, so only SEMI2K can be allowed")
+            raise ValueError("may name only SEMI2K: nodes refuse no other protocol")
         return value
 
     @field_validator("database_url")
@@ -220,25 +221,23 @@ class Settings(BaseSettings):
     def _sqlite_or_postgresql(cls, value: SecretStr) -> SecretStr:
         if not re.match(r"$|sqlite:///.|postgres(ql)?://.", value.get_secret_value()):
             raise ValueError(
-                "sqlite:///file, sqlite:////absolute/file or postgresql://user@host/database"
+                "must be sqlite:///file, sqlite:////absolute/file "
+                "or postgresql://user@host/database"
             )
         return value
 
     @field_validator("peer_listen", "metrics_listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        if value and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):\d{1,5}", value):
-            raise ValueError("address:port, such as 0.0.0.0:9443 or [::]:9443")
+        if value:
+            host_and_port(value)
         return value
 
     @model_validator(mode="after")
     def _whole_link(self) -> Settings:
-        parts = {
-            name: getattr(self, name) for name in ("peers_file", "peer_certificate", "peer_key")
-        }
-        missing = [name for name, value in parts.items() if value is None]
-        if self.peer_listen and missing:
-            raise ValueError(f"SFWORKER_PEER_LISTEN also needs SFWORKER_{missing[0].upper()}")
+        for name in ("peers_file", "peer_certificate", "peer_key"):
+            if self.peer_listen and getattr(self, name) is None:
+                raise ValueError(f"SFWORKER_PEER_LISTEN also needs SFWORKER_{name.upper()}")
         if self.peer_lost_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
                 "SFWORKER_PEER_LOST_SECONDS must be twice SFWORKER_HEARTBEAT_SECONDS or more"
@@ -255,7 +254,7 @@ class Settings(BaseSettings):
     def _safe(cls, value: Path) -> Path:
         if not _SAFE_PATH.fullmatch(str(value)):
             raise ValueError(
-                "SecretFlow passes this path to a shell: only letters, digits and _/.- are allowed"
+                "may hold only letters, digits and _/.-, since SecretFlow passes it to a shell"
             )
         return value.absolute()
 
@@ -264,7 +263,7 @@ class Settings(BaseSettings):
     def _ordered(cls, value: str) -> str:
         match = re.fullmatch(r"(\d+)-(\d+)", value)
         if not match or not 1024 <= int(match[1]) < int(match[2]) < 32768:
-            raise ValueError("first-last, both from 1024 to 32767")
+            raise ValueError("must be first-last, both from 1024 to 32767")
         return value
 
     @property

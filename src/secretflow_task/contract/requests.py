@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Collection, Literal, Mapping
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from secretflow_task.contract.errors import InvalidTaskConfig, UnsupportedProtocol
 from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
 from secretflow_task.contract.task_config import STEP_PREFIX, PartyName, Strict, TaskConfig, parse
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.utils.network import host_and_port
 from secretflow_task.utils.spelling import did_you_mean
 
 # How many parties each SPU protocol takes.
@@ -35,11 +36,19 @@ _RUNTIME_KEYS = frozenset("""
 _REFERENCE = 'Name an earlier step\'s output by {"step": NAME, "output": KEY}.'
 
 
+def _checked_address(address: str) -> str:
+    host_and_port(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
 class PartyAddress(Strict):
     """Where a party of a cluster with fixed addresses is reached and listens."""
 
-    address: str
-    listen_addr: str | None = None
+    address: Address
+    listen_addr: Address | None = None
 
 
 Listed = Annotated[list[PartyName], Field(min_length=1)]

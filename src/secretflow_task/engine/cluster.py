@@ -10,6 +10,7 @@ from typing import Iterator, Mapping
 from secretflow_task.contract.errors import ClusterInitError, PortUnavailable
 from secretflow_task.contract.job_spec import Listening
 from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.utils.network import host_and_port
 
 _PATIENCE_SECONDS = 30.0
 
@@ -59,11 +60,10 @@ def cluster(
 
 def _wait_for(party: str, address: str, patience_seconds: float) -> None:
     """Wait until a peer listens: SecretFlow's message to an absent one fails after a minute."""
-    host, port = address.rsplit(":", 1)
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=1.0).close()
+            socket.create_connection(host_and_port(address), timeout=1.0).close()
             return
         except OSError:
             if time.monotonic() > deadline:

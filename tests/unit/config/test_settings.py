@@ -96,7 +96,7 @@ def test_a_party_name_that_is_no_file_name_is_refused(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SFWORKER_PARTIES", text)
-    with pytest.raises(ValidationError, match="each party once"):
+    with pytest.raises(ValidationError, match="name each party once|is not a name of a party"):
         Settings()
 
 
@@ -279,3 +279,24 @@ def test_a_misspelt_file_of_a_secret_is_told(
     assert (
         f"{tmp_path}/sfworker_database_ur is ignored, did you mean 'SFWORKER_DATABASE_URL'?" in said
     )
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PEER_LISTEN": "::1:9443"}, "SFWORKER_PEER_LISTEN: must be address:port, such as "),
+        ({"METRICS_LISTEN": "h:65536"}, "SFWORKER_METRICS_LISTEN: must be address:port, such as "),
+        ({"PEER_LISTEN": "[::]:9443"}, "SFWORKER_PEER_LISTEN also needs SFWORKER_PEERS_FILE."),
+        ({"PARTIES": "bob,bob"}, "SFWORKER_PARTIES: must name each party once."),
+        ({"PARTIES": "bob,4u"}, "SFWORKER_PARTIES: '4u' is not a name of a party: "),
+        ({"CONCURRENCY": "many"}, "SFWORKER_CONCURRENCY: input should be a valid integer"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_name_of_the_variable(
+    variables: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SFWORKER_{name}", value)
+    with pytest.raises(BadSetting) as caught:
+        environment.settings(tmp_path)
+    assert caught.value.message.startswith(said)

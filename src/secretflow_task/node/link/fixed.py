@@ -12,6 +12,7 @@ from typing import Mapping
 
 from secretflow_task.contract.errors import PeerLost
 from secretflow_task.node.link.local import LocalSettlement
+from secretflow_task.utils.network import host_and_port
 
 _PROBE_SECONDS = 1.0
 _MISSED = 3  # probes in a row
@@ -55,9 +56,8 @@ class ProbedSettlement(LocalSettlement):
 
 
 def _is_open(address: str) -> bool:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+        socket.create_connection(host_and_port(address), timeout=_PROBE_SECONDS).close()
     except OSError:
         return False
     return True

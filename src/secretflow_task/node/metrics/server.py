@@ -19,6 +19,7 @@ from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.node import Node
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.utils.log import get_logger
+from secretflow_task.utils.network import address_family, host_and_port
 
 log = get_logger()
 _REQUEST_SECONDS = 5.0  # how long a client may take to send a request, or to read the answer
@@ -116,7 +117,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = address_family(host)
         self._free = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
         super().__init__((host, port), _Handler)
 
@@ -162,8 +163,8 @@ def _hang_up(request: socket.socket) -> None:
 
 
 def _listen(address: str) -> _Server:
-    host, _, port = address.rpartition(":")
+    host, port = host_and_port(address)
     try:
-        return _Server(host.strip("[]"), int(port))
-    except (OSError, OverflowError):
+        return _Server(host, port)
+    except OSError:
         raise BadSetting(f"SFWORKER_METRICS_LISTEN: {address} cannot be listened on.") from None

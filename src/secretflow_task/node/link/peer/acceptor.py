@@ -12,6 +12,7 @@ from secretflow_task.node.link.peer.dial import Dialler
 from secretflow_task.node.link.peer.refusals import Refusals
 from secretflow_task.node.link.peer.tasks import Tasks
 from secretflow_task.node.link.peer.wire import Garbled, Message, Wire, WireClosed
+from secretflow_task.utils.network import address_family, host_and_port
 
 Handler = Callable[[Wire, frozenset[str], Message], Awaitable[None]]
 
@@ -114,13 +115,10 @@ class Acceptor:
 
 def listen(address: str) -> socket.socket:
     """The socket of ``host:port``; raises `BadSetting`."""
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET
-    if "[" in host:
-        family = socket.AF_INET6
+    host, port = host_and_port(address)
     try:
-        listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=128)
-    except (OSError, OverflowError):
+        listener = socket.create_server((host, port), family=address_family(host), backlog=128)
+    except OSError:
         raise BadSetting(f"SFWORKER_PEER_LISTEN: {address} cannot be listened on.") from None
     listener.setblocking(False)
     return listener
