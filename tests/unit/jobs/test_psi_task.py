@@ -160,7 +160,7 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
 def test_what_does_not_fit_together_is_refused(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidTaskConfig) as caught:
         psi(**{"protocol": None, **values})
-    assert caught.value.message == f"psi: {problem}."
+    assert caught.value.message == f"psi: {problem}.".replace("?.", "?")
 
 
 def test_all_parties_get_rows_unless_the_result_is_not_broadcast() -> None:
