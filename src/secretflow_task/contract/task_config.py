@@ -96,7 +96,10 @@ def check_same_parties(**fields: Iterable[str]) -> None:
 class Strict(BaseModel):
     """A part of a request: unknown keys, numbers written as text, NaN and infinity are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A model is built when it is first used: who lists the task types uses none of them.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class ColumnAt(Strict):

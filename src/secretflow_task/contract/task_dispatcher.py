@@ -143,9 +143,14 @@ class TaskDispatcher:
 
     @classmethod
     def load_bodies(cls) -> None:
-        """Import the body of every task type, as a job's template does."""
+        """Import the body of every task type, as a job's template does, and build its model.
+
+        Otherwise each of the jobs, which are forked from the template, would do so again.
+        """
         for task_type in cls.list_supported_tasks():
-            cls.with_body(task_type)
+            task = cls.with_body(task_type)
+            if task.config is not None:
+                task.config.model_rebuild()
 
     @classmethod
     def dispatch(cls, task_type: str, devices: Any, task_config: Any) -> dict[str, Any]:

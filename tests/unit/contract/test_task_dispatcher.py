@@ -271,3 +271,10 @@ def test_requests_of_the_plan_are_accepted_with_and_without_their_type(task_type
         **request,
         "protocol": request.get("protocol"),
     }
+
+
+@pytest.mark.parametrize("task_type", TaskDispatcher.list_supported_tasks())
+def test_a_template_has_built_the_model_that_its_jobs_use(task_type: str) -> None:
+    TaskDispatcher.load_bodies()
+    config = TaskDispatcher.get(task_type).config
+    assert config is not None and config.__pydantic_complete__

@@ -16,10 +16,6 @@ from secretflow_task.contract.task_config import (
     check_same_parties,
 )
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.utils.log import get_logger
-
-log = get_logger()
-
 
 # Names of older releases, and what runs instead.
 _OLDER_PROTOCOLS = {
@@ -58,6 +54,10 @@ class PsiConfig(TaskConfig):
     def _current_name(cls, value: Any) -> Any:
         name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
         if name == "BC22_PSI_2PC":
+            # Here: a command that lists the task types does without the logging library.
+            from secretflow_task.utils.log import get_logger
+
+            log = get_logger()
             log.warning(
                 "SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced"
             )
