@@ -129,7 +129,7 @@ def test_everything_that_is_known_is_shown_as_json(capsys: pytest.CaptureFixture
 def test_an_unknown_execution_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert sfworker("show", "aprl") == Exit.BAD_REQUEST
     said = "UnknownExecution: There is no execution 'aprl', did you mean 'april'?\n"
-    assert capsys.readouterr().err == f"{said}  `sfworker jobs` lists the latest ones.\n"
+    assert capsys.readouterr().err == f"{said}  `sfworker jobs` lists the latest executions.\n"
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["show", "april"]])
