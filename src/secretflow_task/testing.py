@@ -29,7 +29,7 @@ from secretflow_task.node.link.peer.coordinator import Coordinator
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.node.publisher import Unsent
-from secretflow_task.node.store.event_store import TakenExecution
+from secretflow_task.node.store.executions import TakenExecution
 
 Facts = Mapping[str, Mapping[str, Any]]
 

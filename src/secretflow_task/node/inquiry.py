@@ -15,7 +15,8 @@ from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.link.peer.outcome import outcome_of, read_error
 from secretflow_task.node.link.peer.wire import Message
 from secretflow_task.node.reporter import Reporter
-from secretflow_task.node.store.event_store import EventStore, TakenExecution
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.node.store.executions import TakenExecution
 
 _ASK_SECONDS = 1.0
 

@@ -16,7 +16,8 @@ from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.node.inquiry import Inquiry, parties_of_request
 from secretflow_task.node.job.ending import Ending, success
 from secretflow_task.node.ownership import Ownership
-from secretflow_task.node.store.event_store import EventStore, TakenExecution
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.node.store.executions import TakenExecution
 from secretflow_task.utils.log import execution_context, get_logger, problem_of
 
 log = get_logger()

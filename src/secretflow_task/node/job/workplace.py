@@ -17,7 +17,7 @@ from secretflow_task.node.job.psi_traces import remove_traces
 from secretflow_task.node.job.staging import staged_folders
 from secretflow_task.node.job.supervisor import Limits
 from secretflow_task.node.ports import Ports
-from secretflow_task.node.store.event_store import TakenExecution
+from secretflow_task.node.store.executions import TakenExecution
 from secretflow_task.utils.log import get_logger, problem_of
 
 log = get_logger()

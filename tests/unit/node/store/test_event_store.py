@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
-from secretflow_task.node.store.event_store import EventStore, StoreInUse
-from secretflow_task.node.store import event_store as store_module
+from secretflow_task.node.store import executions as store_module
+from secretflow_task.node.store.database import StoreInUse
+from secretflow_task.node.store.event_store import EventStore
 
 REQUEST = TaskRequest("e-1", "r-1", {"task_config": {"task_type": "psi"}}, "t-1", "s-1")
 
