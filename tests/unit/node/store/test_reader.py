@@ -12,23 +12,14 @@ from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.job.logs import log_path
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.node.store.reader import StateFolder
+from tests.unit.plan_requests import PLAN_REQUESTS
 
-BETWEEN_NODES = {
-    "task_config": {
-        "task_type": "psi",
-        "input_keys": {"alice": ["id"], "carol": ["id"]},
-        "input_paths": {"alice": "a.csv", "carol": "c.csv"},
-        "output_paths": {"alice": "x.csv", "carol": "y.csv"},
-        "keys": {"alice": ["id"], "carol": ["id"]},
-        "receiver": "alice",
-    }
-}
-HERE = {"sf_init_config": {"parties": ["alice", "bob"]}, "task_config": {"task_type": "psi"}}
+PSI = {"task_type": "psi", **PLAN_REQUESTS["psi"]}  # of alice and bob
 
 
 def request(execution_id: str, params: dict[str, object] | None = None) -> TaskRequest:
     """A request for an execution."""
-    return TaskRequest(execution_id, "r-1", params or HERE)
+    return TaskRequest(execution_id, "r-1", params or {"task_config": PSI})
 
 
 def end(store: EventStore, execution_id: str, party: str, status: Status) -> None:
@@ -73,9 +64,7 @@ def test_reading_keeps_no_node_from_starting_and_changes_nothing(tmp_path: Path)
 def test_parties_at_other_nodes_are_told_too(tmp_path: Path) -> None:
     with EventStore(tmp_path) as store:
         store.claim(request("e-1"), "alice")
-        store.claim(request("e-2", BETWEEN_NODES), "alice")
     assert StateFolder(tmp_path).parties("e-1") == ["alice", "bob"]
-    assert StateFolder(tmp_path).parties("e-2") == ["alice", "carol"]
 
 
 def test_a_refused_request_or_an_unknown_execution_has_no_parties(tmp_path: Path) -> None:
