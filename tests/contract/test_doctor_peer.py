@@ -17,7 +17,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.link.peer import probe
 from secretflow_task.node.link.peer.certificates import make_certificate
-from tests.peers import Hubs
+from tests.bench.peers import Hubs
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.testing import MemorySettlement
 from tests.bench.waiting import comes_true
-from tests.peers import Hubs
+from tests.bench.peers import Hubs
 
 Links = dict[str, PeerLink]
 PARTIES = ["alice", "bob", "carol"]

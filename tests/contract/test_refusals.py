@@ -21,7 +21,7 @@ from secretflow_task.node.link.peer import agenda
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import make_certificate
 from tests.bench.waiting import comes_true
-from tests.peers import Hubs, Stranger, as_bob
+from tests.bench.peers import Hubs, Stranger, as_bob
 
 
 @pytest.fixture

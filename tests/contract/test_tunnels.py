@@ -16,7 +16,7 @@ from typing import Iterator
 import pytest
 
 from secretflow_task.node.link.peer.settlement import PeerSettlement
-from tests.peers import Hubs
+from tests.bench.peers import Hubs
 
 
 class Way:

@@ -105,7 +105,11 @@ async def _knock(member: Member, dialler: Dialler) -> Wire | None:
     """
     wire, answer = await dialler.request(member.agenda.coordinator, member.introduction)
     if answer["kind"] == "welcome":
-        member.attach(answer["session"])
+        try:
+            member.attach(answer["session"])
+        except (KeyError, ValueError):
+            await wire.close()
+            raise
         return wire
     await wire.close()
     if answer["kind"] == "refused":

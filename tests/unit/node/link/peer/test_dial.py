@@ -17,7 +17,7 @@ from secretflow_task.node.link.peer import dial
 from secretflow_task.node.link.peer.address_book import AddressBook
 from secretflow_task.node.link.peer.certificates import Identity, make_certificate
 from secretflow_task.node.link.peer.dial import Dialler
-from tests.peers import Hubs
+from tests.bench.peers import Hubs
 
 
 @pytest.fixture
