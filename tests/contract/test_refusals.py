@@ -1,4 +1,4 @@
-"""Whoever is not the peer that it should be, or runs something else, is refused, and nothing is executed."""
+"""Whoever is not the peer that it should be, or runs something else, is refused, and nothing runs."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ class Acceptor:
                 oldest.cancel()
             task = self._tasks.start(self._serve(connection, str(address[0])))
             self._strangers[task] = None
+            # The task begins here: cancelled before, it could not close its connection.
+            await asyncio.sleep(0)
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
         """One connection of somebody, from its handshake to its end."""
