@@ -63,13 +63,22 @@ def own_features(
     Raises:
         InvalidTaskConfig: nothing tells features from ids.
     """
-    left_out = {*(ids or {}).get(table.party, ()), label}
+    left_out = set(own_ids(table.party, ids))
+    if label is not None:
+        left_out.add(label)
     if wanted is not None:
         return [name for name in wanted if name in table.columns and name not in left_out]
     if ids is None and label is None:
         raise InvalidTaskConfig("Give columns or ids: an id column would be taken for a feature.")
-    table.require((ids or {}).get(table.party, ()))
-    return of_kind(table, {name for name in left_out if name is not None})
+    table.require(own_ids(table.party, ids))
+    return of_kind(table, left_out)
+
+
+def own_ids(party: str, ids: PartyColumns | None) -> list[str]:
+    """A party's own id columns."""
+    if ids is None:
+        return []
+    return ids.get(party, [])
 
 
 def agree_on_features(
@@ -83,9 +92,12 @@ def agree_on_features(
     answers = run.agree(features=own, **facts)
     check_rows(answers)
     held = {party: answer["features"] for party, answer in answers.items()}
-    names = (
-        wanted if wanted is not None else [name for party in sorted(held) for name in held[party]]
-    )
+    if wanted is not None:
+        names = list(wanted)
+    else:
+        names = []
+        for party in sorted(held):
+            names.extend(held[party])
     if not names:
         raise MissingColumn(
             "No party has a column of the kind that the task takes, besides ids and label."
@@ -95,7 +107,8 @@ def agree_on_features(
 
 def check_rows(facts: Facts) -> None:
     """Raise `RowCountMismatch` unless all parties that read a table have as many rows."""
-    if len({answer["rows"] for answer in facts.values() if "rows" in answer}) > 1:
+    counts = {answer["rows"] for answer in facts.values() if "rows" in answer}
+    if len(counts) > 1:
         raise RowCountMismatch()
 
 
@@ -106,15 +119,16 @@ def find_label_party(label: str, asked: str | None, facts: Facts) -> str:
         MissingColumn, AmbiguousColumn: it cannot be told.
     """
     holders = [party for party, answer in sorted(facts.items()) if answer["has_label"]]
-    if asked is not None and asked not in holders:
-        raise MissingColumn(f"{asked} has no label column {label!r}.", party=asked)
+    if asked is not None:
+        if asked not in holders:
+            raise MissingColumn(f"{asked} has no label column {label!r}.", party=asked)
+        return asked
     if not holders:
         raise MissingColumn(f"No party has a label column {label!r}.")
-    if asked is None and len(holders) > 1:
-        raise AmbiguousColumn(
-            f"The label {label!r} exists at {' and '.join(holders)}.", hint="Give label_party."
-        )
-    return asked or holders[0]
+    if len(holders) > 1:
+        problem = f"The label {label!r} exists at {' and '.join(holders)}."
+        raise AmbiguousColumn(problem, hint="Give label_party.")
+    return holders[0]
 
 
 def check_fits_shares(table: Table, names: Sequence[str], values: Array, field: str) -> None:
@@ -146,11 +160,11 @@ def matrix(devices: Devices, names: Mapping[str, Sequence[str]], own: Array) -> 
     """
     from secretflow.data import FedNdarray, PartitionWay
 
-    partitions = {
-        devices[party]: devices[party](lambda part=own: part)()
-        for party in sorted(names)
-        if names[party]
-    }
+    partitions = {}
+    for party in sorted(names):
+        if names[party]:
+            pyu = devices[party]
+            partitions[pyu] = pyu(lambda part=own: part)()
     return FedNdarray(partitions=partitions, partition_way=PartitionWay.VERTICAL)
 
 
@@ -161,4 +175,6 @@ def reveal_to(devices: Devices, party: str, value: Any) -> Any:
     shown: list[Any] = []
     receiver = devices[party]
     sf.wait(receiver(shown.append)(value.to(receiver)))
-    return shown[0] if shown else None
+    if not shown:
+        return None
+    return shown[0]

@@ -67,7 +67,7 @@ class GlmModel(SsGlmParams):
     offset_party: PartyName | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GlmInput(TrainingInput):
     """Standardised features, the scaled label, offset and weight.
 
@@ -80,9 +80,9 @@ class GlmInput(TrainingInput):
         holders: ``{column: party}`` of offset and weight.
     """
 
-    scales: Array | None = None
-    extra: dict[str, Array] | None = None
-    holders: dict[str, str] | None = None
+    scales: Array
+    extra: dict[str, Array]
+    holders: dict[str, str]
 
 
 def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
@@ -96,14 +96,14 @@ def prepare_glm(run: Run, config: SsGlmConfig) -> GlmInput:
     extra = {name: own.table.numbers([name]) for name in config.extra if name in own.table.columns}
     check_weight(own, config.params.weight, extra)
     for name, values in extra.items():
-        scaled = values / values.mean() if name == config.params.weight else values
-        check_fits_shares(own.table, [name], scaled, run.protocol.field)
+        if name == config.params.weight:
+            values = values / values.mean()
+        check_fits_shares(own.table, [name], values, run.protocol.field)
     check_numbers(own, label, target, run)
     own = replace(own, values=(own.values - scales[0]) / scales[1], label=label)
     inputs = agree_on_training(run, config, own, target, extra=list(extra))
-    return GlmInput(
-        **vars(inputs), scales=scales, extra=extra, holders=find_holders(config, inputs)
-    )
+    holders = find_holders(config, inputs)
+    return GlmInput(**vars(inputs), scales=scales, extra=extra, holders=holders)
 
 
 def find_holders(config: SsGlmConfig, inputs: TrainingInput) -> dict[str, str]:
@@ -113,8 +113,11 @@ def find_holders(config: SsGlmConfig, inputs: TrainingInput) -> dict[str, str]:
         MissingColumn, AmbiguousColumn: it cannot be told.
         InvalidTaskConfig: the offset must be scaled with the label, but lies at another party.
     """
-    found = owners(config.extra, {party: fact["extra"] for party, fact in inputs.told.items()})
-    holders = {name: party for party, names in found.items() for name in names}
+    held = {party: facts["extra"] for party, facts in inputs.told.items()}
+    holders = {}
+    for party, names in owners(config.extra, held).items():
+        for name in names:
+            holders[name] = party
     offset, link = config.params.offset, config.params.link_name
     if offset and link not in ("Log", "Logit") and holders[offset] != inputs.label_party:
         raise InvalidTaskConfig(f"With the link {link} the offset must lie at the label's party.")
@@ -150,11 +153,11 @@ def scaled_label(
     if values is None or (params.dist, params.link_name) == ("Normal", "Identity"):
         check_target(own, config.label, field)
         return standardised(own, config.label)
-    above = params.dist in ("Gamma", "Normal") or (
-        params.dist == "Tweedie" and params.tweedie_power == 2
-    )
-    if (values <= 0 if above else values < 0).any() or (values == values[0]).all():
-        wanted = "over 0" if above else "0 or more"
+    if params.dist in ("Gamma", "Normal") or params.power == 2:
+        outside, wanted = values <= 0, "over 0"
+    else:
+        outside, wanted = values < 0, "0 or more"
+    if outside.any() or (values == values[0]).all():
         raise BadLabel(
             f"{party}: label {config.label!r} must be {wanted} in every row, and vary.",
             party=party,
@@ -183,17 +186,18 @@ def check_numbers(
     Args:
         label: the scaled label, where it is the own party's.
     """
-    table, problem = own.table, ""
-    if run.protocol.field == "FM64":
-        problem = f"{table.rows} rows are too many" if table.rows > _FM64_ROWS else ""
-        problem = "the label is too large" if target and target[1] > _FM64_LABEL else problem
-    if label is not None and label.max() > _LARGEST[run.protocol.field]:
+    table, field = own.table, run.protocol.field
+    hint = "Look for a wrong value, or cut it off."
+    problem = None
+    if field == "FM64":
+        hint = "Use the field FM128."
+        if table.rows > _FM64_ROWS:
+            problem = f"{table.rows} rows are too many"
+        if target and target[1] > _FM64_LABEL:
+            problem = "the label is too large"
+    if label is not None and label.max() > _LARGEST[field]:
         problem = "the largest label is too many times the mean"
-    if problem:
-        field = run.protocol.field
-        hint = (
-            "Use the field FM128." if field == "FM64" else "Look for a wrong value, or cut it off."
-        )
+    if problem is not None:
         raise ValueRange(f"{table.party}: {problem} for {field}.", party=table.party, hint=hint)
 
 
@@ -202,14 +206,15 @@ def execute_ss_glm(devices: Devices[GlmInput], task_config: SsGlmConfig) -> dict
     """Train a generalised linear model on secret shares; no party ever holds the whole model."""
     run, config, params = devices.run, task_config, task_config.params
     own = devices.inputs
-    b, epochs, converged = fit(
-        devices, params, list(training_rows(devices, params)), penalty_of(devices, params)
-    )
-    files: dict[str, Any] = {_SCALES: own.scales.tolist() if own.scales is not None else []}
+    data = list(training_rows(devices, params))
+    penalty = penalty_of(devices, params)
+    b, epochs, converged = fit(devices, params, data, penalty)
+    files: dict[str, Any] = {_SCALES: own.scales.tolist()}
     if own.target:
         files[TARGET] = own.target
-    holder = (own.holders or {}).get(params.offset or "")
-    recorded = params.model_dump() | {"link": params.link_name, "offset_party": holder}
+    recorded = params.model_dump()
+    recorded["link"] = params.link_name
+    recorded["offset_party"] = own.holders.get(params.offset or "")
     saved = save_model(
         devices,
         "ss_glm",
@@ -235,6 +240,14 @@ def share(devices: Devices, party: str, values: Any) -> Any:
     return devices[party](lambda: values)().to(devices["spu"])
 
 
+def share_rows(devices: Devices, party: str, values: Array | None, rows: slice) -> Any:
+    """Some rows of an array of one party as shares; the other parties may pass None."""
+    own_rows = None
+    if values is not None:
+        own_rows = values[rows]
+    return share(devices, party, own_rows)
+
+
 def design(devices: Devices, own: Features, values: Array, rows: slice) -> Any:
     """Some rows of all parties' features as shares, with a column of ones."""
     parts = [share(devices, party, values[rows]) for party in own.names if own.names[party]]
@@ -244,7 +257,8 @@ def design(devices: Devices, own: Features, values: Array, rows: slice) -> Any:
 def row_slices(rows: int, columns: int) -> Iterator[slice]:
     """Parts of a table that are small enough for one program."""
     size = max(1, _CELLS // (columns + 1))
-    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+    for first in range(0, rows, size):
+        yield slice(first, min(first + size, rows))
 
 
 def training_rows(
@@ -252,23 +266,28 @@ def training_rows(
 ) -> Iterator[tuple[irls.Rows, tuple[Any, Any]]]:
     """The training's input as shares, in parts, each with what the label party starts from."""
     own = devices.inputs
-    label_party, family = own.label_party or "", family_of(params, devices.run.protocol.field)
-    start = (None, None) if own.label is None else irls.start(family, own.label)
-    offset = scaled_offset(params, (own.extra or {}).get(params.offset or ""), own.target)
-    weight = (own.extra or {}).get(params.weight or "")
-    weight = None if weight is None else weight / weight.mean()
-    for part in row_slices(own.table.rows, own.count):
-
-        def at(party: str, values: Array | None, part: slice = part) -> Any:
-            return share(devices, party, None if values is None else values[part])
-
-        rows = (
-            design(devices, own, own.values, part),
-            at(label_party, own.label),
-            at((own.holders or {})[params.offset], offset) if params.offset else None,
-            at((own.holders or {})[params.weight], weight) if params.weight else None,
+    label_party = own.label_party or ""
+    weight0 = z0 = None
+    if own.label is not None:
+        family = family_of(params, devices.run.protocol.field)
+        weight0, z0 = irls.start(family, own.label)
+    own_offset = scaled_offset(params, own.extra.get(params.offset or ""), own.target)
+    own_weight = own.extra.get(params.weight or "")
+    if own_weight is not None:
+        own_weight = own_weight / own_weight.mean()
+    for rows in row_slices(own.table.rows, own.count):
+        features = design(devices, own, own.values, rows)
+        label = share_rows(devices, label_party, own.label, rows)
+        offset = weight = None
+        if params.offset:
+            offset = share_rows(devices, own.holders[params.offset], own_offset, rows)
+        if params.weight:
+            weight = share_rows(devices, own.holders[params.weight], own_weight, rows)
+        start = (
+            share_rows(devices, label_party, weight0, rows),
+            share_rows(devices, label_party, z0, rows),
         )
-        yield rows, (at(label_party, start[0]), at(label_party, start[1]))
+        yield (features, label, offset, weight), start
 
 
 def scaled_offset(
@@ -277,7 +296,9 @@ def scaled_offset(
     """The offset for the scaled label; a logarithm needs no scaling."""
     if offset is None or target is None or params.link_name in ("Log", "Logit"):
         return offset
-    return offset / target[1] if params.link_name == "Identity" else offset * target[1]
+    if params.link_name == "Identity":
+        return offset / target[1]
+    return offset * target[1]
 
 
 def penalty_of(devices: Devices[GlmInput], params: SsGlmParams) -> Any:
@@ -290,19 +311,19 @@ def penalty_of(devices: Devices[GlmInput], params: SsGlmParams) -> Any:
     if not params.l2_lambda:
         return None
     own = devices.inputs
-    family = family_of(params, devices.run.protocol.field)
-    variance = np.ones(0) if own.scales is None else own.scales[1] ** 2
-    parts = [
-        share(devices, party, np.minimum(params.l2_lambda / variance, 2.0**20).reshape(-1, 1))
-        for party in own.names
-        if own.names[party]
-    ]
-    factor = own.target[1] ** family.label_scale if own.target else 1.0
-    factors = [share(devices, own.label_party or "", np.array(factor))]
+    variance = own.scales[1] ** 2
+    own_penalty = np.minimum(params.l2_lambda / variance, 2.0**20).reshape(-1, 1)
+    parts = [share(devices, party, own_penalty) for party in own.names if own.names[party]]
+    label_factor = 1.0
+    if own.target:
+        family = family_of(params, devices.run.protocol.field)
+        label_factor = own.target[1] ** family.label_scale
+    factors = [share(devices, own.label_party or "", np.array(label_factor))]
     if params.weight:
-        weight = (own.extra or {}).get(params.weight)
-        inverse = None if weight is None else np.array(1 / weight.mean())
-        factors.append(share(devices, (own.holders or {})[params.weight], inverse))
+        weight_factor = None
+        if params.weight in own.extra:
+            weight_factor = np.array(1 / own.extra[params.weight].mean())
+        factors.append(share(devices, own.holders[params.weight], weight_factor))
 
     def combine(parts: list[Any], factors: list[Any]) -> Any:
         import jax.numpy as jnp
@@ -331,14 +352,16 @@ def fit(
     """
     import secretflow as sf
 
-    run, b, before = devices.run, None, None
-    epoch_of = irls_epoch if params.optimizer == "irls" else sgd_epoch
+    take_epoch = sgd_epoch
+    if params.optimizer == "irls":
+        take_epoch = irls_epoch
+    b = None
     for epoch in range(params.epochs):
-        run.progress(
-            0.05 + 0.9 * epoch / params.epochs, "training", epoch=epoch, epochs=params.epochs
-        )
-        before, (b, state) = b, epoch_of(devices, params, data, penalty, b)
-        settled, sound = map(bool, sf.reveal(state))
+        progress = 0.05 + 0.9 * epoch / params.epochs
+        devices.run.progress(progress, "training", epoch=epoch, epochs=params.epochs)
+        before = b
+        b, state = take_epoch(devices, params, data, penalty, before)
+        settled, sound = sf.reveal(state)
         if not sound:
             check_link(devices, params, data, before)
             raise CollinearFeatures()
@@ -368,36 +391,49 @@ def check_link(devices: Devices, params: SsGlmParams, data: list[Any], b: Any) -
 
 def irls_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by Fisher scoring, and ``[settled, sound]``, all as shares."""
-    field, rows = devices.run.protocol.field, devices.inputs.table.rows
-    family, totals = family_of(params, field), None
+    field = devices.run.protocol.field
+    family = family_of(params, field)
+    shift = devices.inputs.table.rows.bit_length() - 1
+    smallest = 1e-3 if field == "FM64" else 1e-5
 
     def add(totals: Any, part: irls.Rows, start: Any, b: Any) -> tuple[Any, Any]:
-        more = irls.start_sums(part, *start) if b is None else irls.sums(family, part, b)
-        return more if totals is None else (totals[0] + more[0], totals[1] + more[1])
+        if b is None:
+            more = irls.start_sums(part, *start)
+        else:
+            more = irls.sums(family, part, b)
+        if totals is None:
+            return more
+        return totals[0] + more[0], totals[1] + more[1]
 
     def finish(totals: Any, part: irls.Rows, start: Any, b: Any, penalty: Any) -> tuple[Any, Any]:
-        smallest = 1e-3 if field == "FM64" else 1e-5
-        shift, sums = rows.bit_length() - 1, add(totals, part, start, b)
+        sums = add(totals, part, start, b)
         return irls.step(*sums, b, penalty, shift=shift, smallest=smallest, tol=params.tol)
 
-    parts = [(part, start if b is None else None) for part, start in data]
-    for part, start in parts[:-1]:
+    if b is not None:  # only the first step starts from what the label party computed
+        data = [(part, None) for part, _ in data]
+    totals = None
+    for part, start in data[:-1]:
         totals = _two(devices, add, totals, part, start, b)
-    return _two(devices, finish, totals, *parts[-1], b, penalty)
+    part, start = data[-1]
+    return _two(devices, finish, totals, part, start, b, penalty)
 
 
 def sgd_epoch(devices: Devices, params: SsGlmParams, data: list[Any], penalty: Any, b: Any) -> Any:
     """The next coefficients by gradient descent, and ``[settled, sound]``, all as shares."""
-    family, rows = family_of(params, devices.run.protocol.field), devices.inputs.table.rows
+    family = family_of(params, devices.run.protocol.field)
+    rows = devices.inputs.table.rows
+    size = min(params.batch_size, rows)
 
     def descend(part: irls.Rows, b: Any, penalty: Any) -> Any:
-        size = min(params.batch_size, rows)
         return irls.descend(
             family, part, b, penalty, rate=params.learning_rate, size=size, total=rows
         )
 
     spu = devices["spu"]
-    before = b = spu(irls.zeros)(data[0][0]) if b is None else b
+    if b is None:
+        first_rows, _ = data[0]
+        b = spu(irls.zeros)(first_rows)
+    before = b
     for part, _ in data:
         b = spu(descend)(part, b, penalty)
     return b, spu(lambda before, b: irls.moved(before, b, params.tol))(before, b)
@@ -413,7 +449,9 @@ def _two(devices: Devices, program: Any, *args: Any) -> Any:
 
 def _offset_column(manifest: Manifest, party: str) -> list[str]:
     model = GlmModel.model_validate(manifest.params)
-    return [model.offset] if model.offset and model.offset_party == party else []
+    if model.offset is None or model.offset_party != party:
+        return []
+    return [model.offset]
 
 
 def standardised_features(own: PredictionInput) -> Array:
@@ -460,20 +498,19 @@ def execute_ss_glm_predict(
 def _predicted(devices: Devices, own: PredictionInput, model: GlmModel, b: Any, rows: slice) -> Any:
     """The means of some rows, on the scale of the scaled label, as shares."""
     family = family_of(model, devices.run.protocol.field)
-    x, offset = design(devices, own, standardised_features(own), rows), None
+    x = design(devices, own, standardised_features(own), rows)
+    offset = None
     if model.offset_party:
-        is_mine = own.further is not None and own.further.shape[1]
-        target = (
-            own.own_file(TARGET)
-            if own.label_party == devices.run.party and model.dist != "Bernoulli"
-            else None
-        )
-        values = scaled_offset(model, own.further if is_mine else None, target)
-        offset = share(devices, model.offset_party, None if values is None else values[rows])
+        target = None
+        if own.label_party == devices.run.party and model.dist != "Bernoulli":
+            target = own.own_file(TARGET)
+        own_offset = None
+        if model.offset_party == devices.run.party:
+            own_offset = scaled_offset(model, own.further, target)
+        offset = share_rows(devices, model.offset_party, own_offset, rows)
 
     def program(x: Any, b: Any, offset: Any) -> Any:
-        eta = x @ b if offset is None else x @ b + offset
-        return irls.response(family, eta)
+        return irls.response(family, irls.linear_predictor(x, b, offset))
 
     return devices["spu"](program)(x, b, offset)
 

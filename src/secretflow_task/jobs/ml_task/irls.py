@@ -21,9 +21,8 @@ from secretflow_task.contract.tasks.glm import is_positive
 if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
 
-Rows = tuple[
-    Any, Any, Any, Any
-]  # features with a column of ones, label, offset or None, weight or None
+# Features with a column of ones, label, offset or None, weight or None.
+Rows = tuple[Any, Any, Any, Any]
 _HALVINGS = 6  # exp(x) is a cubic at x / 2**6, squared six times: to 1e-3 for x up to 8
 
 
@@ -52,11 +51,8 @@ class Family:
     @property
     def label_scale(self) -> float:
         """The power of s by which an l2 penalty changes when the labels are divided by s."""
-        return (
-            {"Logit": 0.0, "Log": 0.0, "Identity": 2.0, "Reciprocal": -2.0}[self.link]
-            + self.power
-            - 2
-        )
+        of_link = {"Logit": 0.0, "Log": 0.0, "Identity": 2.0, "Reciprocal": -2.0}[self.link]
+        return of_link + self.power - 2
 
 
 def exp(x: Any) -> Any:
@@ -66,6 +62,14 @@ def exp(x: Any) -> Any:
     for _ in range(_HALVINGS):
         power = power * power
     return power
+
+
+def linear_predictor(x: Any, b: Any, offset: Any) -> Any:
+    """The linear predictor of shape (rows, 1); ``offset`` may be None."""
+    eta = x @ b
+    if offset is None:
+        return eta
+    return eta + offset
 
 
 def response(family: Family, eta: Any) -> Any:
@@ -86,11 +90,17 @@ def _moments(family: Family, eta: Any) -> tuple[Any, Any, Any]:
         return mu, 1.0, jnp.maximum(mu * (1.0 - mu), family.floor)
     if family.link == "Log":
         mu = exp(eta)
-        # mu ** (1 - power), without a division
-        slope = 1.0 if family.power == 1 else exp((1.0 - family.power) * eta)
-        return mu, slope, jnp.ones_like(mu) if family.power == 2 else mu * slope
+        slope: Any = 1.0
+        if family.power != 1:
+            slope = exp((1.0 - family.power) * eta)  # mu ** (1 - power), without a division
+        if family.power == 2:
+            return mu, slope, jnp.ones_like(mu)
+        return mu, slope, mu * slope
     if family.link == "Identity":
-        weight = _power(1.0 / eta, family.power) if family.power else jnp.ones_like(eta)
+        if not family.power:
+            ones = jnp.ones_like(eta)
+            return eta, ones, ones
+        weight = _power(1.0 / eta, family.power)
         return eta, weight, weight
     mu = 1.0 / eta
     return mu, -_power(mu, 2 - family.power), _power(mu, 4 - family.power)
@@ -113,16 +123,19 @@ def start(family: Family, y: Array) -> tuple[Array, Array]:
 
     if family.link == "Logit":
         mu = (y + 0.5) / 2
-        return mu * (1 - mu), np.log(mu / (1 - mu)) + (y - mu) / (mu * (1 - mu))
+        variance = mu * (1 - mu)
+        return variance, np.log(mu / (1 - mu)) + (y - mu) / variance
     if not family.positive and family.link == "Identity":
         return np.ones_like(y), y
     mu = (y + y.mean()) / 2
-    eta, slope = {
-        "Log": lambda: (np.log(mu), 1 / mu),
-        "Identity": lambda: (mu, np.ones_like(mu)),
-        "Reciprocal": lambda: (1 / mu, -1 / mu**2),
-    }[family.link]()
-    return 1 / (mu**family.power * slope**2), eta + (y - mu) * slope
+    if family.link == "Log":
+        eta, slope = np.log(mu), 1 / mu
+    elif family.link == "Identity":
+        eta, slope = mu, np.ones_like(mu)
+    else:
+        eta, slope = 1 / mu, -1 / mu**2
+    weight = 1 / (mu**family.power * slope**2)
+    return weight, eta + (y - mu) * slope
 
 
 def design(parts: Sequence[Any]) -> Any:
@@ -135,23 +148,28 @@ def design(parts: Sequence[Any]) -> Any:
 def start_sums(rows: Rows, weight0: Any, z0: Any) -> tuple[Any, Any]:
     """X'WX and X'Wz of the first step, from what `start` gives."""
     x, _, offset, weight = rows
-    z0 = z0 if offset is None else z0 - offset
-    weighted = x * (weight0 if weight is None else weight0 * weight)
-    return _products(weighted, x, z0)
+    if offset is not None:
+        z0 = z0 - offset
+    if weight is not None:
+        weight0 = weight0 * weight
+    return _products(x * weight0, x, z0)
 
 
 def sums(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
     """X'WX and the gradient of the log-likelihood, at ``b`` of shape (features + 1, 1)."""
-    x, score, row_weight = rows[0], *_scores(family, rows, b)
+    x = rows[0]
+    score, row_weight = _scores(family, rows, b)
     return _products(x, x * row_weight, score)
 
 
 def _scores(family: Family, rows: Rows, b: Any) -> tuple[Any, Any]:
     """What each row adds to the gradient per unit of its features, and its weight in X'WX."""
     x, y, offset, weight = rows
-    mu, slope, row_weight = _moments(family, x @ b if offset is None else x @ b + offset)
+    mu, slope, row_weight = _moments(family, linear_predictor(x, b, offset))
     score = slope * (y - mu)
-    return (score, row_weight) if weight is None else (score * weight, row_weight * weight)
+    if weight is None:
+        return score, row_weight
+    return score * weight, row_weight * weight
 
 
 def _products(left: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -167,7 +185,7 @@ def inside(family: Family, rows: Rows, b: Any) -> Any:
     import jax.numpy as jnp
 
     x, _, offset, _ = rows
-    return jnp.min(x @ b if offset is None else x @ b + offset) > 2 * family.floor
+    return jnp.min(linear_predictor(x, b, offset)) > 2 * family.floor
 
 
 def step(
@@ -194,14 +212,18 @@ def step(
 
     if penalty is not None:
         information = information + jnp.eye(information.shape[0]) * penalty
-        gradient = gradient if b is None else gradient - penalty * b
+        if b is not None:
+            gradient = gradient - penalty * b
     information = information * 2.0**-shift
     change, pivots = _solve(information, gradient * 2.0**-shift)
     # One comparison for all of it: every further one takes as many rounds between the parties.
-    moves = jnp.concatenate([change, -change])[:, 0] - (0.0 if b is None else tol)
+    allowed = 0.0 if b is None else tol
+    moves = jnp.concatenate([change, -change])[:, 0] - allowed
     below = jnp.concatenate([moves, jnp.diagonal(information) * smallest - pivots]) < 0.0
     verdict = jnp.stack([jnp.all(below[: moves.size]), jnp.all(below[moves.size :])])
-    return (change if b is None else b + change), verdict
+    if b is None:
+        return change, verdict
+    return b + change, verdict
 
 
 def _solve(a: Any, r: Any) -> tuple[Any, Any]:
@@ -220,11 +242,11 @@ def _solve(a: Any, r: Any) -> tuple[Any, Any]:
         rows, pivots = state
         row = lax.dynamic_slice_in_dim(rows, index, 1)
         pivot = lax.dynamic_slice_in_dim(row, index, 1, axis=1)
-        column, unit = (lax.dynamic_slice_in_dim(of, index, 1, axis=1) for of in (rows, units))
+        column = lax.dynamic_slice_in_dim(rows, index, 1, axis=1)
+        unit = lax.dynamic_slice_in_dim(units, index, 1, axis=1)
         pivots = lax.dynamic_update_slice_in_dim(pivots, pivot[0], index, 0)
-        inverse = (
-            1.0 / pivot
-        )  # to 1e-5, which would hide what is left of a column that others determine
+        # To 1e-5, which would hide what is left of a column that others determine.
+        inverse = 1.0 / pivot
         inverse = inverse * (2.0 - pivot * inverse)
         return rows - (column - unit) * (row * inverse), pivots
 
@@ -259,7 +281,9 @@ def descend(
 
     b = lax.fori_loop(0, count // size, lambda index, b: batch_step(index * size, size, b), b)
     left = count % size
-    return batch_step(count - left, left, b) if left else b
+    if left:
+        b = batch_step(count - left, left, b)
+    return b
 
 
 def zeros(rows: Rows) -> Any:

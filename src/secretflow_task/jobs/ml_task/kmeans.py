@@ -13,12 +13,14 @@ from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import FeatureRange, TooFewRows, ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.contract.tasks.kmeans import (
-    KmeansPredictConfig,
-    SsKmeansConfig,
-    SsKmeansParams,
+from secretflow_task.jobs.columns import (
+    Features,
+    agree_on_features,
+    own_features,
+    own_ids,
+    reveal_to,
 )
-from secretflow_task.jobs.columns import Features, agree_on_features, own_features, reveal_to
+from secretflow_task.jobs.declared.kmeans import KmeansPredictConfig, SsKmeansConfig, SsKmeansParams
 from secretflow_task.jobs.ml_task.prediction import (
     PredictionInput,
     prepare_prediction,
@@ -57,8 +59,7 @@ def prepare_kmeans(run: Run, config: SsKmeansConfig) -> KmeansInput:
     table = run.read(config.train_data, "train_data")
     own = own_features(table, config.features, config.ids)
     values = table.numbers(own)
-    if config.ids:
-        table.require(config.ids.get(run.party, ()))
+    table.require(own_ids(run.party, config.ids))
     means = values.mean(axis=0)
     centred_values = values - means
     check_distances(table, centred_values, run.protocol.field, len(run.parties))
@@ -127,7 +128,7 @@ def execute_ss_kmeans(devices: Devices[KmeansInput], task_config: SsKmeansConfig
     clusters = reveal_to(devices, config.receiver, devices["spu"](assign)(x, centers))
     if clusters is None:
         return result
-    ids = config.ids.get(run.party, []) if config.ids else []
+    ids = own_ids(run.party, config.ids)
     result["output_path"] = write_column(
         run, own.table, ids, values=clusters, name="cluster", path=config.output_path
     )

@@ -9,7 +9,8 @@ from typing import Any, Callable, Sequence, TYPE_CHECKING
 
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.engine.model_store import Manifest, check_same_model, load_manifest
-from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows
+from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows, own_ids
+from secretflow_task.jobs.declared.learning import PredictConfig
 
 if TYPE_CHECKING:
     from secretflow_task.data_loader.table import Table
@@ -43,7 +44,8 @@ class PredictionInput(Features):
 
     def shares(self, devices: Devices, name: str) -> Any:
         """An SPU object from every party's own share file."""
-        return devices["spu"].load([str(self.folder / f"{name}.share")] * len(devices.run.parties))
+        path = str(self.folder / f"{name}.share")
+        return devices["spu"].load([path] * len(devices.run.parties))
 
     def own_file(self, name: str) -> Any:
         """The content of one of the own party's JSON files."""
@@ -72,25 +74,27 @@ def prepare_prediction(
     def prepare(run: Run, config: PredictConfig) -> PredictionInput:
         folder = run.source(run.model_path(config.model_path), "model_path")
         manifest = load_manifest(folder, run.party)
-        made_for = (manifest.protocol, manifest.field)
-        protocol, field = (run.protocol.name, run.protocol.numbers) if on_shares else made_for
+        protocol, field = run.protocol.name, run.protocol.numbers
+        if not on_shares:
+            protocol, field = manifest.protocol, manifest.field
         manifest.check_use(model_type, run.parties, protocol, field, run.party)
         table = run.read(config.predict_data, "predict_data")
-        values = table.numbers(manifest.features[run.party])
+        own_names = manifest.features[run.party]
+        values = table.numbers(own_names)
         if features_on_shares:
-            check_fits_shares(table, manifest.features[run.party], values, run.protocol.field)
-        others = table.numbers(further(manifest, run.party))
-        table.require((config.ids or {}).get(run.party, ()))
+            check_fits_shares(table, own_names, values, run.protocol.field)
+        further_values = table.numbers(further(manifest, run.party))
+        table.require(own_ids(run.party, config.ids))
         receiver = config.receiver or manifest.label_party or run.parties[0]
         own = PredictionInput(
             table,
             manifest.features,
             values,
             manifest.label_party,
-            manifest,
-            folder,
-            receiver,
-            others,
+            manifest=manifest,
+            folder=folder,
+            receiver=receiver,
+            further=further_values,
         )
         check(own, run.protocol.field)
         if run.party == receiver:
@@ -126,18 +130,18 @@ def write_predictions(
         column: the name of the output's new column.
     """
     run = devices.run
-    result = {
+    result: dict[str, Any] = {
         "rows": own.table.rows,
         "columns_used": own.names[run.party],
         "receiver": own.receiver,
     }
     if predictions is None:
         return result
-    ids = (config.ids or {}).get(run.party, [])
-    path = write_column(
+    ids = own_ids(run.party, config.ids)
+    result["output_path"] = write_column(
         run, own.table, ids, values=predictions, name=column, path=config.output_path
     )
-    return {**result, "output_path": path}
+    return result
 
 
 def write_column(
@@ -150,7 +154,10 @@ def write_column(
     """
     import pyarrow as pa
 
+    kind = "int64"
+    if values.dtype.kind == "f":
+        kind = "float64"
+    column = pa.array(values.ravel().astype(kind))
     table = own.select(ids)
-    values = values.ravel().astype("float64" if values.dtype.kind == "f" else "int64")
-    table = replace(table, data=table.data.append_column(name, pa.array(values)))
+    table = replace(table, data=table.data.append_column(name, column))
     return run.write(table, path, "output_path")
