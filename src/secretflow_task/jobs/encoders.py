@@ -30,7 +30,7 @@ _RARE = "_infrequent_sklearn"
 
 
 def text_columns(_config: EncoderConfig, table: Table, left_out: Collection[str]) -> list[str]:
-    """What is encoded where the request names no columns: only a request can say that numbers are."""
+    """Columns of text, which are encoded where the request names no columns."""
     return table.text_columns(left_out)
 
 

@@ -57,9 +57,10 @@ def _prepare(run: Run, config: EvaluationConfig, check: Check) -> EvaluationInpu
 
 
 def _read_columns(run: Run, config: EvaluationConfig) -> EvaluationInput:
-    label = run.read_path(config.label.path, "label").numbers([config.label.column]).ravel()
-    at = config.prediction
-    prediction = run.read_path(at.path, "prediction").numbers([at.column]).ravel()
+    label_table = run.read_path(config.label.path, "label")
+    label = label_table.numbers([config.label.column]).ravel()
+    prediction_table = run.read_path(config.prediction.path, "prediction")
+    prediction = prediction_table.numbers([config.prediction.column]).ravel()
     if len(label) != len(prediction):
         raise RowCountMismatch(
             f"{run.party}: label and prediction have different numbers of rows.", party=run.party
@@ -70,10 +71,11 @@ def _read_columns(run: Run, config: EvaluationConfig) -> EvaluationInput:
 def _check_classes(run: Run, config: BiclassificationEvalConfig, own: EvaluationInput) -> None:
     import numpy as np
 
-    if not np.isin(own.label, (0.0, 1.0)).all() or (own.label == own.label[0]).all():
-        raise BadLabel(
-            f"{run.party}: label {config.label.column!r} is not 0 and 1.", party=run.party
-        )
+    is_binary = np.isin(own.label, (0.0, 1.0)).all()
+    is_constant = (own.label == own.label[0]).all()
+    if not is_binary or is_constant:
+        problem = f"{run.party}: label {config.label.column!r} is not 0 and 1."
+        raise BadLabel(problem, party=run.party)
 
 
 def _check_values(run: Run, _config: RegressionEvalConfig, own: EvaluationInput) -> None:
@@ -116,10 +118,13 @@ def _result(
     """The own party's result: all at the label's party, at the others the figures if shared."""
     import secretflow as sf
 
-    columns = [config.label.column, config.prediction.column] if figures else []
-    result = {"columns_used": columns, **(figures or {}), **details}
+    result: dict[str, Any] = {"columns_used": []}
+    if figures is not None:
+        result["columns_used"] = [config.label.column, config.prediction.column]
+        result.update(figures)
+    result.update(details)
     if config.share:
-        result |= sf.reveal(devices[config.label.party](lambda: figures)())
+        result.update(sf.reveal(devices[config.label.party](lambda: figures)()))
     return result
 
 
@@ -138,13 +143,16 @@ def biclassification_figures(label: Array, score: Array, threshold: float) -> di
     auc = float(metrics.auc(false_rate, true_rate))
     # Counted here: scikit-learn takes two seconds for each of these figures of a million rows.
     cells = (2 * label + (score >= threshold)).astype(np.intp)
-    tn, fp, fn, tp = map(int, np.bincount(cells, minlength=4))
+    tn, fp, fn, tp = np.bincount(cells, minlength=4).tolist()
+    precision = 0.0
+    if tp + fp:
+        precision = tp / (tp + fp)
     return {
         "auc": auc,
         "gini": 2 * auc - 1,
         "ks": float(np.max(true_rate - false_rate)),
         "accuracy": (tp + tn) / len(label),
-        "precision": tp / (tp + fp) if tp + fp else 0.0,
+        "precision": precision,
         "recall": tp / (tp + fn),
         "f1": 2 * tp / (2 * tp + fp + fn),
         "log_loss": _log_loss(label, score),
@@ -156,11 +164,12 @@ def biclassification_figures(label: Array, score: Array, threshold: float) -> di
 
 
 def _log_loss(label: Array, score: Array) -> float | None:
-    """The mean log loss; None if a score is no probability."""
+    """The mean log loss; None if a score is not a probability."""
     from sklearn import metrics
 
-    probability = 0.0 <= score.min() and score.max() <= 1.0
-    return float(metrics.log_loss(label, score)) if probability else None
+    if score.min() < 0.0 or score.max() > 1.0:
+        return None
+    return float(metrics.log_loss(label, score))
 
 
 def _best_f1(label: Array, score: Array) -> tuple[float, float]:
@@ -187,23 +196,25 @@ def biclassification_tables(label: Array, score: Array, size: int) -> list[dict[
     last_of_score = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
     wanted = np.ceil(np.arange(1, size + 1) * len(score) / size).astype(int) - 1
     ends = np.unique(last_of_score[np.searchsorted(last_of_score, wanted)])
-    positives, negatives = label.sum(), len(label) - label.sum()
+    positives = label.sum()
+    negatives = len(label) - positives
     table = []
     for end in ends:
-        count = int(end) + 1
-        hits = float(label[:count].sum())
-        table.append(
-            {
-                "threshold": float(score[end]),
-                "rows": count,
-                "true_positive_rate": hits / positives,
-                "false_positive_rate": (count - hits) / negatives,
-                "precision": hits / count,
-                "recall": hits / positives,
-                "lift": (hits / count) / (positives / len(label)),
-                "gain": hits / positives,
-            }
-        )
+        rows = int(end) + 1
+        hits = float(label[:rows].sum())
+        precision = hits / rows
+        recall = hits / positives
+        bucket = {
+            "threshold": float(score[end]),
+            "rows": rows,
+            "true_positive_rate": recall,
+            "false_positive_rate": (rows - hits) / negatives,
+            "precision": precision,
+            "recall": recall,
+            "lift": precision / (positives / len(label)),
+            "gain": recall,
+        }
+        table.append(bucket)
     return table
 
 
@@ -223,19 +234,21 @@ def regression_figures(label: Array, prediction: Array) -> dict[str, Any]:
     # What does not change with the origin is computed near zero: the mean of equal values may not
     # be their value, so that a constant label would have a variance.
     origin = np.median(label)
-    label_here, prediction_here = label - origin, prediction - origin
+    near_label, near_prediction = label - origin, prediction - origin
     mse = float(metrics.mean_squared_error(label, prediction))
-    has_ratios = bool(abs(label).min() > np.finfo(float).eps)
-    mape = float(metrics.mean_absolute_percentage_error(label, prediction)) if has_ratios else None
     figures: dict[str, Any] = {
         "mse": mse,
         "rmse": float(np.sqrt(mse)),
         "mae": float(metrics.mean_absolute_error(label, prediction)),
-        "mape": mape,
-        "r2": float(metrics.r2_score(label_here, prediction_here)),
-        "explained_variance": float(metrics.explained_variance_score(label_here, prediction_here)),
+        "mape": None,
+        "r2": float(metrics.r2_score(near_label, near_prediction)),
+        "explained_variance": float(metrics.explained_variance_score(near_label, near_prediction)),
     }
-    return figures if has_ratios else figures | {"mape_note": "Not defined: a label is zero."}
+    if abs(label).min() > np.finfo(float).eps:
+        figures["mape"] = float(metrics.mean_absolute_percentage_error(label, prediction))
+    else:
+        figures["mape_note"] = "Not defined: a label is zero."
+    return figures
 
 
 def residual_histogram(label: Array, prediction: Array, bins: int) -> list[dict[str, float]]:
@@ -243,7 +256,7 @@ def residual_histogram(label: Array, prediction: Array, bins: int) -> list[dict[
     import numpy as np
 
     counts, edges = np.histogram(label - prediction, bins=bins)
-    return [
-        {"from": float(first), "to": float(last), "rows": int(count)}
-        for first, last, count in zip(edges, edges[1:], counts)
-    ]
+    histogram = []
+    for first, last, rows in zip(edges[:-1], edges[1:], counts):
+        histogram.append({"from": float(first), "to": float(last), "rows": int(rows)})
+    return histogram

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
 
+_POWERS = (2, 3, 4)  # of a column's moments and sums
 _CELLS = 2**22  # of a matrix that is shared at once; bounds the memory
 _COLLINEAR = 1e-5  # eigenvalues below cannot be told from 0 in fixed-point numbers
 _INVOLVED = 1e-4  # a column's share in a collinear combination
@@ -36,10 +37,8 @@ def reported(run: Run, config: StatisticsConfig, content: dict[str, Any]) -> dic
     """The content with, where it is asked for, the path of the report that it is written to."""
     if config.output_report is None or run.party not in config.input_data:
         return content
-    return {
-        **content,
-        "output_report": {run.party: run.write_report(content, config.output_report)},
-    }
+    path = run.write_report(content, config.output_report)
+    return {**content, "output_report": {run.party: path}}
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,15 @@ def _all_columns(table: Table, left_out: Collection[str]) -> list[str]:
 
 def prepare_statistics(run: Run, config: TableStatisticsConfig) -> OwnColumns:
     """Read the own table, if there is one; the tables need not be aligned."""
-    own, names = OwnColumns(), []
+    own = OwnColumns()
+    names = []
     if run.party in config.input_data:
         table = run.read(config.input_data, "input_data")
         names = own_features(table, config.columns, config.ids, of_kind=_all_columns)
         numbers = table.select(names).numeric_columns()
-        table.numbers(numbers, missing=True)
-        own = OwnColumns(
-            table, tuple(numbers), tuple(name for name in names if name not in numbers)
-        )
+        table.numbers(numbers, missing=True)  # refuses infinite values
+        texts = [name for name in names if name not in numbers]
+        own = OwnColumns(table, tuple(numbers), tuple(texts))
     agree_on_features(run, names, config.columns)
     return own
 
@@ -88,19 +87,19 @@ def execute_table_statistics(
 
     run, config = devices.run, task_config
     own = devices.inputs
-    content = own.described()
+    described = own.described()
+    content: dict[str, Any] = {"statistics": {}, "categories": {}}
+    parts = [described]
     if config.share:
-        parts = sf.reveal(
-            [devices[party](lambda: content)() for party in sorted(config.input_data)]
-        )
-        content = {
-            key: {name: part[key][name] for part in parts for name in part[key]} for key in content
-        }
-    rows = {"rows": own.table.rows} if own.table else {}
-    return {
-        **reported(run, config, {**content, **rows}),
-        "columns_used": [*own.numbers, *own.texts],
-    }
+        shared = [devices[party](lambda: described)() for party in sorted(config.input_data)]
+        parts = sf.reveal(shared)
+    for part in parts:
+        content["statistics"].update(part["statistics"])
+        content["categories"].update(part["categories"])
+    if own.table is not None:
+        content["rows"] = own.table.rows
+    result = reported(run, config, content)
+    return {**result, "columns_used": [*own.numbers, *own.texts]}
 
 
 def number_statistics(table: Table, name: str) -> dict[str, Any]:
@@ -112,33 +111,46 @@ def number_statistics(table: Table, name: str) -> dict[str, Any]:
     import pandas as pd
 
     column = pd.Series(table.numbers([name], missing=True).ravel())
-    centred = column - column.mean()
-    figures = {
-        key: getattr(column, key)() for key in ("min", "max", "mean", "var", "std", "sem", "skew")
-    }
-    figures["kurtosis"] = column.kurtosis()
-    figures |= zip(("q1", "q2", "q3"), column.quantile([0.25, 0.5, 0.75]))
+    mean = column.mean()
     powers = _powers(column)
-    figures |= {f"moment_{power}": raised.mean() for power, raised in powers.items()}
-    figures |= {
-        f"central_moment_{power}": raised.mean() for power, raised in _powers(centred).items()
+    central_powers = _powers(column - mean)
+    q1, q2, q3 = column.quantile([0.25, 0.5, 0.75])
+    figures = {
+        "min": column.min(),
+        "max": column.max(),
+        "mean": mean,
+        "var": column.var(),
+        "std": column.std(),
+        "sem": column.sem(),
+        "skew": column.skew(),
+        "kurtosis": column.kurtosis(),
+        "q1": q1,
+        "q2": q2,
+        "q3": q3,
     }
+    for power in _POWERS:
+        figures[f"moment_{power}"] = powers[power].mean()
+    for power in _POWERS:
+        figures[f"central_moment_{power}"] = central_powers[power].mean()
     figures["sum"] = column.sum()
-    figures |= {f"sum_{power}": raised.sum() for power, raised in powers.items()}
-    finite = {
-        key: float(value) if abs(value) < float("inf") else None for key, value in figures.items()
-    }
-    return {
-        "datatype": _datatype(table, name),
-        **_counts(len(column), int(column.count())),
-        **finite,
-    }
+    for power in _POWERS:
+        figures[f"sum_{power}"] = powers[power].sum()
+    described = {"datatype": _datatype(table, name), **_counts(len(column), int(column.count()))}
+    for key, value in figures.items():
+        described[key] = _finite(value)
+    return described
 
 
 def _powers(column: pd.Series[float]) -> dict[int, pd.Series[float]]:
     """By products, which take a tenth of the time of ``**``."""
     square = column * column
     return {2: square, 3: square * column, 4: square * square}
+
+
+def _finite(value: float) -> float | None:
+    if abs(value) < float("inf"):
+        return float(value)
+    return None
 
 
 def text_statistics(table: Table, name: str) -> dict[str, Any]:
@@ -165,13 +177,16 @@ def _datatype(table: Table, name: str) -> str:
     kind = table.data.schema.field(name).type
     if not is_text(kind):
         return str(pd.Series([], dtype=kind.to_pandas_dtype()).dtype)
-    if (fast := _datatype_of_numbers(table.category_column(name))) is not None:
-        return fast
+    number_type = _datatype_of_numbers(table.category_column(name))
+    if number_type is not None:
+        return number_type
     cells = pd.Series(table.categories(name), dtype=object)
     numbers = pd.to_numeric(cells, errors="coerce")
     if numbers.count() == cells.count():
         return str(numbers.dtype)
-    return "bool" if table.select([name]).numeric_columns() else "object"
+    if table.select([name]).numeric_columns():
+        return "bool"
+    return "object"
 
 
 def _datatype_of_numbers(cells: pa.ChunkedArray) -> str | None:
@@ -179,20 +194,27 @@ def _datatype_of_numbers(cells: pa.ChunkedArray) -> str | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
-        try:
-            column[:100].cast(kind)  # where it fails it still goes through all cells, slowly
-            column.cast(kind)
-        except pa.ArrowInvalid:
-            return False
-        return True
-
     cells = pc.utf8_trim_whitespace(cells)
-    if not fits(cells, pa.float64()):
+    if not _can_be_cast(cells, pa.float64()):
         return None
-    whole = pc.utf8_ltrim(cells, "+")  # which Arrow takes before a float only
-    kinds = () if cells.null_count else (pa.int64(), pa.uint64())
-    return next((str(kind) for kind in kinds if fits(whole, kind)), "float64")
+    if cells.null_count:
+        return "float64"
+    unsigned = pc.utf8_ltrim(cells, "+")  # which Arrow takes before a float only
+    for kind in (pa.int64(), pa.uint64()):
+        if _can_be_cast(unsigned, kind):
+            return str(kind)
+    return "float64"
+
+
+def _can_be_cast(cells: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    try:
+        cells[:100].cast(kind)  # a cast that fails still goes through all cells, slowly
+        cells.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def prepare_correlation(run: Run, config: CorrelationConfig) -> Features:
@@ -227,10 +249,8 @@ def unit_columns(table: Table, names: list[str]) -> Array:
     values = table.numbers(names)
     for name, column in zip(names, values.T):
         if (column == column[0]).all():
-            raise ConstantColumn(
-                f"{table.party}: column {name!r} of {table.purpose} has the same value in every row.",
-                party=table.party,
-            )
+            problem = table.about(name, "has the same value in every row")
+            raise ConstantColumn(problem, party=table.party)
     values = values / np.abs(values).max(axis=0)  # so that no square overflows or vanishes
     values -= values.mean(axis=0)
     return np.asarray(values / np.linalg.norm(values, axis=0))
@@ -262,16 +282,21 @@ def correlations(devices: Devices[Features]) -> Array:
     import secretflow as sf
 
     own = devices.inputs
-    parties = [party for party in own.names if own.names[party]]
-    inner = {party: devices[party](lambda: own.values.T @ own.values)() for party in parties}
-    blocks = {(party, party): block for party, block in sf.reveal(inner).items()}
+    parties = [party for party, names in own.names.items() if names]
+    blocks = {}
+    within = {party: devices[party](lambda: own.values.T @ own.values)() for party in parties}
+    for party, block in sf.reveal(within).items():
+        blocks[party, party] = block
     length = fixed_point_length(devices.run.protocol)
-    for pair, block in sf.reveal(_cross_products(devices, parties, length)).items():
-        blocks[pair] = np.asarray(block, dtype=np.float64) / length**2
-        blocks[pair[::-1]] = blocks[pair].T
-    matrix = np.block([[blocks[row, column] for column in parties] for row in parties]).clip(
-        -1.0, 1.0
-    )
+    across = _cross_products(devices, parties, length)
+    for (first, second), block in sf.reveal(across).items():
+        block = np.asarray(block, dtype=np.float64) / length**2
+        blocks[first, second] = block
+        blocks[second, first] = block.T
+    rows = []
+    for party in parties:
+        rows.append([blocks[party, other] for other in parties])
+    matrix = np.block(rows).clip(-1.0, 1.0)
     np.fill_diagonal(matrix, 1.0)
     return matrix
 
@@ -281,20 +306,19 @@ def _cross_products(
 ) -> dict[tuple[str, str], Any]:
     """The products of the columns of every two parties, scaled to ``length``, as shares."""
     own = devices.inputs
-    spu, pairs = devices["spu"], list(combinations(parties, 2))
+    spu = devices["spu"]
     sums: dict[tuple[str, str], Any] = {}
     for done, rows in row_chunks(own.table.rows, own.count):
         devices.run.progress(0.05 + 0.9 * done, "correlation")
-        parts = {
-            party: devices[party](lambda part: own.values[part] * length)(rows).to(spu)
-            for party in parties
-        }
-        for first, second in pairs:
-            product = spu(lambda a, b: a.T @ b)(parts[first], parts[second])
-            before = sums.get((first, second))
-            sums[first, second] = (
-                product if before is None else spu(lambda a, b: a + b)(before, product)
-            )
+        parts = {}
+        for party in parties:
+            part = devices[party](lambda rows: own.values[rows] * length)(rows)
+            parts[party] = part.to(spu)
+        for pair in combinations(parties, 2):
+            product = spu(lambda a, b: a.T @ b)(parts[pair[0]], parts[pair[1]])
+            if pair in sums:
+                product = spu(lambda a, b: a + b)(sums[pair], product)
+            sums[pair] = product
     return sums
 
 
@@ -324,11 +348,13 @@ def execute_vif(devices: Devices[Features], task_config: VifConfig) -> dict[str,
     run = devices.run
     own = devices.inputs
     names, order = _in_order(own, task_config)
-    found = inflation_factors(correlations(devices))
-    factors = [found[at] for at in order]
+    in_matrix_order = inflation_factors(correlations(devices))
+    factors = {}
+    for name, index in zip(names, order):
+        factors[name] = in_matrix_order[index]
     content = {
-        "vif": dict(zip(names, factors)),
-        "collinear": [name for name, factor in zip(names, factors) if factor is None],
+        "vif": factors,
+        "collinear": [name for name, factor in factors.items() if factor is None],
         "rows": own.table.rows,
     }
     return {**reported(run, task_config, content), "columns_used": own.names[run.party]}
@@ -336,7 +362,9 @@ def execute_vif(devices: Devices[Features], task_config: VifConfig) -> dict[str,
 
 def _in_order(own: Features, config: CorrelationConfig) -> tuple[list[str], list[int]]:
     """The columns in the order of the request, and where each is in the matrix."""
-    held = [name for party in own.names for name in own.names[party]]
+    held = []
+    for party_names in own.names.values():
+        held.extend(party_names)
     names = config.columns or held
     return names, [held.index(name) for name in names]
 

@@ -27,6 +27,7 @@ from secretflow_task.jobs.ml_task.training import (
     check_binary,
     check_scaled,
     check_target,
+    label_matrix,
     read_own_part,
     save_model,
     standardised,
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
     from secretflow_task.engine.run import Run
 
 _WEIGHTS = "weights"
-_FM64_LIMIT = (
-    3e7  # rows of a step times the largest feature and error; FM64 was measured to hold it
-)
+# Rows of a step times the largest feature and error; FM64 was measured to hold it.
+_FM64_LIMIT = 3e7
 
 
 def prepare_regression(run: Run, config: SsLrConfig) -> TrainingInput:
     """Check features and label at their owners."""
-    own, target = read_own_part(run, config), None
+    own = read_own_part(run, config)
+    target = None
     if not config.params.allow_unscaled:
         check_scaled(own)
     check_fits_shares(own.table, own.features, own.values, run.protocol.field)
@@ -72,10 +73,10 @@ def check_fm64(own: OwnPart, params: SsLrParams) -> None:
         )
     rows = min(params.batch_size, table.rows)
     error = 1.0 if params.reg_type == "logistic" else SCALED_LIMIT
-    largest = [np.abs(own.values).max(initial=1.0) * error]
+    largest = np.abs(own.values).max(initial=1.0) * error
     if own.label is not None:
-        largest.append(np.abs(own.label).max() * SCALED_LIMIT)
-    if rows * max(largest) > _FM64_LIMIT:
+        largest = max(largest, np.abs(own.label).max() * SCALED_LIMIT)
+    if rows * largest > _FM64_LIMIT:
         raise ValueRange(
             f"{table.party}: the numbers of {table.purpose} are too large for FM64 "
             "with this batch_size.",
@@ -94,20 +95,17 @@ def execute_ss_logistic_regression(
     run, config, params = devices.run, task_config, task_config.params
     own = devices.inputs
     x = matrix(devices, own.names, own.values)
-    y = matrix(devices, {own.label_party or "": [config.label]}, own.label)  # type: ignore[arg-type]
+    y = label_matrix(devices, own, config.label)
     engine_adapter.train_on_every_row()
     model = engine_adapter.without_beaver_cache(SSRegression(devices["spu"]))
     metrics: list[dict[str, float]] = []
 
     def after_epoch(epoch: int, _state: Any) -> None:
+        done = epoch + 1
         if params.report_metrics:
             metrics.append(_metrics(devices, config, model, x))
-        run.progress(
-            0.05 + 0.9 * (epoch + 1) / params.epochs,
-            "training",
-            epoch=epoch + 1,
-            epochs=params.epochs,
-        )
+        progress = 0.05 + 0.9 * done / params.epochs
+        run.progress(progress, "training", epoch=done, epochs=params.epochs)
 
     run.progress(0.05, "training", epoch=0, epochs=params.epochs)
     model.fit(
@@ -136,7 +134,9 @@ def execute_ss_logistic_regression(
     result: dict[str, Any] = {"model_output": saved}
     if params.report_metrics and run.party == own.label_party:
         result["metrics"] = metrics
-    return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
+    result["rows"] = own.table.rows
+    result["columns_used"] = own.names[run.party]
+    return result
 
 
 def _metrics(
@@ -156,14 +156,10 @@ def _metrics(
         return {}
     truth, scores = own.label.ravel(), scores.ravel().astype(float)
     if config.params.reg_type == "linear":
-        return {
-            "loss": float(mean_squared_error(truth, scores)),
-            "r2": float(r2_score(truth, scores)),
-        }
-    return {
-        "loss": float(log_loss(truth, scores.clip(1e-7, 1 - 1e-7))),
-        "auc": float(roc_auc_score(truth, scores)),
-    }
+        loss = mean_squared_error(truth, scores)
+        return {"loss": float(loss), "r2": float(r2_score(truth, scores))}
+    loss = log_loss(truth, scores.clip(1e-7, 1 - 1e-7))
+    return {"loss": float(loss), "auc": float(roc_auc_score(truth, scores))}
 
 
 @TaskDispatcher.register_task("ss_lr_predict", prepare=prepare_prediction("ss_lr"))

@@ -14,13 +14,12 @@ from secretflow_task.jobs.ml_task.prediction import (
     prepare_prediction,
     write_predictions,
 )
-from secretflow_task.jobs.ml_task.training import TrainingInput, save_model
+from secretflow_task.jobs.ml_task.training import TrainingInput, label_matrix, save_model
 from secretflow_task.jobs.ml_task.trees import (
     SPLITS,
     batches,
     check_some_tree,
     keep_own,
-    label_matrix,
     named_splits,
     numbered_splits,
     own_files,

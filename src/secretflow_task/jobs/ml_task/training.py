@@ -17,6 +17,7 @@ from secretflow_task.jobs.columns import (
     agree_on_features,
     check_fits_shares,
     find_label_party,
+    matrix,
     own_features,
 )
 
@@ -103,6 +104,12 @@ def agree_on_training(
             "labels could be inferred."
         )
     return inputs
+
+
+def label_matrix(devices: Devices, own: TrainingInput, label: str) -> Any:
+    """The label, in the process of its owner."""
+    names = {own.label_party or "": [label]}
+    return matrix(devices, names, own.label)  # type: ignore[arg-type]
 
 
 def check_scaled(own: OwnPart) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, TYPE_CHECKING
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.tasks.learning import TrainingConfig
 from secretflow_task.contract.tasks.trees import TreeParams
-from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import TARGET, PredictionInput
 from secretflow_task.jobs.ml_task.training import (
     TrainingInput,
@@ -21,7 +20,6 @@ from secretflow_task.jobs.ml_task.training import (
 )
 
 if TYPE_CHECKING:
-    from secretflow_task.engine.devices import Devices
     from secretflow_task.engine.run import Run
     from secretflow_task.jobs.columns import Array
 
@@ -57,11 +55,6 @@ def report_trees(run: Run, trees: int) -> Callable[[Any, int, Any], None]:
         run.progress(0.05 + 0.9 * (tree + 1) / trees, "training", tree=tree + 1, trees=trees)
 
     return after_tree
-
-
-def label_matrix(devices: Devices, own: TrainingInput, label: str) -> Any:
-    """The label, in the process of its owner."""
-    return matrix(devices, {own.label_party or "": [label]}, own.label)  # type: ignore[arg-type]
 
 
 def own_files(own: TrainingInput, splits: Sequence[Any], **more: Any) -> dict[str, Any]:

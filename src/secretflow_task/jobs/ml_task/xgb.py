@@ -16,12 +16,11 @@ from secretflow_task.jobs.ml_task.prediction import (
     unstandardised,
     write_predictions,
 )
-from secretflow_task.jobs.ml_task.training import TrainingInput, save_model
+from secretflow_task.jobs.ml_task.training import TrainingInput, label_matrix, save_model
 from secretflow_task.jobs.ml_task.trees import (
     SPLITS,
     batches,
     keep_own,
-    label_matrix,
     named_splits,
     numbered_splits,
     own_files,
