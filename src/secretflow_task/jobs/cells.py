@@ -45,7 +45,8 @@ class Cells:
         import numpy as np
 
         found: dict[Cell, int] = {}
-        for value, count in zip(self.values, np.bincount(self.rows, minlength=len(self.values))):
+        counts = np.bincount(self.rows, minlength=len(self.values))
+        for value, count in zip(self.values, counts):
             if value is not None:
                 found[value] = found.get(value, 0) + int(count)
         return dict(sorted(found.items()))
@@ -54,7 +55,8 @@ class Cells:
         """Which rows are missing; bool of shape (rows,)."""
         import numpy as np
 
-        return np.array([value is None for value in self.values], dtype=bool)[self.rows]
+        is_missing = [value is None for value in self.values]
+        return np.array(is_missing, dtype=bool)[self.rows]
 
     def positions(self, known: Sequence[Cell]) -> Array:
         """Where in ``known`` each row's cell stands, or `UNSEEN`; integers of shape (rows,).
@@ -63,11 +65,13 @@ class Cells:
         """
         import numpy as np
 
-        as_known = _texts(self.values) if _has_text(known) else _numbers(self.values)
-        places = {value: index for index, value in enumerate(known)}
-        return np.array([places.get(value, UNSEEN) for value in as_known], dtype=np.int64)[
-            self.rows
-        ]
+        if any(isinstance(value, str) for value in known):
+            values = _texts(self.values)
+        else:
+            values = _numbers(self.values)
+        place_of = {value: index for index, value in enumerate(known)}
+        places = [place_of.get(value, UNSEEN) for value in values]
+        return np.array(places, dtype=np.int64)[self.rows]
 
 
 def exact_numbers(table: Table, name: str) -> Array:
@@ -81,7 +85,8 @@ def exact_numbers(table: Table, name: str) -> Array:
 
     values = table.numbers([name], missing=True).ravel()
     large = np.flatnonzero(np.abs(values) >= _EXACT)
-    for value, cell in zip(values[large], table.data.column(name).take(large).to_pylist()):
+    large_cells = table.data.column(name).take(large).to_pylist()
+    for value, cell in zip(values[large], large_cells):
         whole = _whole(cell)
         if whole is not None and whole != int(value):
             raise ValueRange(
@@ -117,13 +122,11 @@ def raw_cells(table: Table, name: str) -> Cells:
     try:
         values = [_cell(value) for value in column.dictionary.to_pylist()]
     except TypeError:
-        raise BadColumnType(
-            table.about(name, "cannot be read as text"), party=table.party
-        ) from None
+        problem = table.about(name, "cannot be read as text")
+        raise BadColumnType(problem, party=table.party) from None
     except OverflowError:
-        raise NonFiniteValues(
-            table.about(name, "holds infinite values"), party=table.party
-        ) from None
+        problem = table.about(name, "holds infinite values")
+        raise NonFiniteValues(problem, party=table.party) from None
     return Cells(values, column.indices.to_numpy())
 
 
@@ -138,7 +141,9 @@ def cells(table: Table, name: str) -> Cells:
         as `raw_cells`
     """
     raw = raw_cells(table, name)
-    values = _numbers(raw.values) if _all_numbers(raw.values) else raw.values
+    values = raw.values
+    if _all_numbers(values):
+        values = _numbers(values)
     whole = all(isinstance(value, int) for value in values if value is not None)
     if not whole or (None in values and _fit_a_float(values)):
         values = [float(value) if isinstance(value, int) else value for value in values]
@@ -152,28 +157,32 @@ def empty_column(table: Table, name: str) -> EmptyColumn:
 
 def _whole(cell: Any) -> int | None:
     """The integer that a cell is, None for another number."""
-    if isinstance(cell, str):
-        return int(cell) if INTEGER.fullmatch(cell) else None
-    if isinstance(cell, Decimal):
-        return int(cell) if cell == cell.to_integral_value() else None
-    return cell if isinstance(cell, int) else None
+    if isinstance(cell, int):
+        return cell
+    if isinstance(cell, str) and INTEGER.fullmatch(cell):
+        return int(cell)
+    if isinstance(cell, Decimal) and cell == cell.to_integral_value():
+        return int(cell)
+    return None
 
 
 def _cell(value: Any) -> Cell:
     if isinstance(value, (bytes, memoryview)):
         raise TypeError("bytes")
+    if value is None:
+        return None
     if isinstance(value, float):
         if math.isinf(value):
             raise OverflowError("infinity")
-        return None if math.isnan(value) else value
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        if math.isnan(value):
+            return None
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     text = str(value)
-    return None if text.strip() in MISSING_TEXT else text
-
-
-def _has_text(values: Iterable[Cell]) -> bool:
-    return any(isinstance(value, str) for value in values)
+    if text.strip() in MISSING_TEXT:
+        return None
+    return text
 
 
 def _texts(values: Iterable[Cell]) -> list[Cell]:
@@ -186,7 +195,9 @@ def _all_numbers(values: Iterable[Cell]) -> bool:
         return False
     integers = [int(text) for text in texts if INTEGER.fullmatch(text)]
     least, most = min(integers, default=0), max(integers, default=0)
-    return least >= -(2**63) and most < (2**63 if least < 0 else 2**64)
+    if least < 0:
+        return least >= -(2**63) and most < 2**63
+    return most < 2**64
 
 
 def _numbers(values: Iterable[Cell]) -> list[Cell]:
@@ -196,7 +207,9 @@ def _numbers(values: Iterable[Cell]) -> list[Cell]:
 def _number(text: str) -> Cell:
     if INTEGER.fullmatch(text):
         return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else text
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    return text
 
 
 def _fit_a_float(values: Iterable[Cell]) -> bool:

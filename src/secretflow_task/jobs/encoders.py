@@ -62,18 +62,26 @@ def fit_onehot(table: Table, name: str, config: OnehotEncoderConfig) -> Fitted:
     found = cells(table, name)
     if not found.counts():
         raise empty_column(table, name)
-    encoder = _onehot(config).fit(_as_objects(found.values)[found.rows].reshape(-1, 1))
-    outputs = [str(output)[1:] for output in encoder.get_feature_names_out(["x"])]
-    _check_outputs(table, name, outputs)
+    encoder = _onehot(config)
+    encoder.fit(_as_objects(found.values)[found.rows].reshape(-1, 1))
+    # Without the name `x` of the column they start with `_`.
+    suffixes = [str(output)[1:] for output in encoder.get_feature_names_out(["x"])]
+    _check_outputs(table, name, suffixes)
     known = encoder.categories_[0]
-    filled = encoder.transform(known.reshape(-1, 1)).tocoo()
-    place = dict(zip(filled.row.tolist(), filled.col.tolist()))
-    rare = outputs.index(_RARE) if _RARE in outputs and _RARE[1:] not in known.tolist() else None
+    encoded = encoder.transform(known.reshape(-1, 1)).tocoo()
+    column_of = dict(zip(encoded.row.tolist(), encoded.col.tolist()))
+    known = known.tolist()
+    unknown: int | str | None = None
+    if config.handle_unknown == "error":
+        unknown = "error"
+    elif config.handle_unknown == "infrequent_if_exist":
+        if _RARE in suffixes and _RARE[1:] not in known:
+            unknown = suffixes.index(_RARE)
     return {
-        "categories": [None if _is_nan(value) else value for value in known.tolist()],
-        "outputs": [place.get(index) for index in range(len(known))],
-        "output_columns": [name + output for output in outputs],
-        "unknown": {"error": "error", "infrequent_if_exist": rare}.get(config.handle_unknown),
+        "categories": [None if _is_nan(value) else value for value in known],
+        "outputs": [column_of.get(index) for index in range(len(known))],
+        "output_columns": [name + suffix for suffix in suffixes],
+        "unknown": unknown,
     }
 
 
@@ -84,14 +92,16 @@ def encode_onehot(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
     places = raw_cells(table, name).positions(fitted["categories"])
     if fitted["unknown"] == "error" and (places == UNSEEN).any():
         raise _unseen(table, name)
+    unknown = fitted["unknown"]
+    if unknown == "error":
+        unknown = None
     # `UNSEEN` is -1: the last entry is the column of what is unknown.
-    unknown = None if fitted["unknown"] == "error" else fitted["unknown"]
-    outputs = np.array([-1 if place is None else place for place in [*fitted["outputs"], unknown]])
-    column = outputs[places]
-    return {
-        output: (column == index).astype(np.int8)
-        for index, output in enumerate(fitted["output_columns"])
-    }
+    column_of = np.array([-1 if at is None else at for at in [*fitted["outputs"], unknown]])
+    column = column_of[places]
+    encoded = {}
+    for index, output in enumerate(fitted["output_columns"]):
+        encoded[output] = (column == index).astype(np.int8)
+    return encoded
 
 
 def _is_nan(value: Any) -> bool:
@@ -106,17 +116,15 @@ def _unseen(table: Table, name: str) -> UnseenCategory:
 
 
 def _check_outputs(table: Table, name: str, outputs: list[str]) -> None:
-    problem = f"would become more than {_MOST_OUTPUTS} columns"
     if len(outputs) > _MOST_OUTPUTS:
-        raise TooManyCategories(table.about(name, problem), party=table.party)
+        problem = table.about(name, f"would become more than {_MOST_OUTPUTS} columns")
+        raise TooManyCategories(problem, party=table.party)
     if not outputs:
-        raise ConstantColumn(
-            table.about(name, "has one category, which `drop` removes"), party=table.party
-        )
+        problem = table.about(name, "has one category, which `drop` removes")
+        raise ConstantColumn(problem, party=table.party)
     if len(set(outputs)) < len(outputs):
-        raise DuplicateColumn(
-            table.about(name, "would become two columns with the same name"), party=table.party
-        )
+        problem = table.about(name, "would become two columns of one name")
+        raise DuplicateColumn(problem, party=table.party)
 
 
 def _onehot(config: OnehotEncoderConfig) -> Any:

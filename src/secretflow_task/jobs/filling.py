@@ -40,9 +40,9 @@ def fit_fill(table: Table, name: str, config: FillnaConfig) -> Fitted:
     if config.strategy == "most_frequent":
         return {"fill_value": _most_frequent(table, name)}
     present = present_numbers(table, name)
-    return {
-        "fill_value": float(np.mean(present) if config.strategy == "mean" else np.median(present))
-    }
+    if config.strategy == "mean":
+        return {"fill_value": float(np.mean(present))}
+    return {"fill_value": float(np.median(present))}
 
 
 def fill(table: Table, name: str, fitted: Fitted) -> dict[str, Any]:
@@ -72,7 +72,8 @@ def missing_count(table: Table, name: str) -> int:
 
 def _check_kind(table: Table, name: str, value: Fill) -> None:
     known = cells(table, name).counts()
-    if isinstance(value, str) and known and not any(isinstance(cell, str) for cell in known):
+    holds_numbers = known and not any(isinstance(cell, str) for cell in known)
+    if isinstance(value, str) and holds_numbers:
         raise BadColumnType(
             table.about(name, "holds numbers, and a text cannot fill them"),
             party=table.party,
@@ -86,12 +87,19 @@ def _most_frequent(table: Table, name: str) -> Cell:
     if not counts:
         raise empty_column(table, name)
     value = max(counts, key=lambda cell: counts[cell])  # the first, which is the least
-    whole = isinstance(value, float) and all(
-        isinstance(cell, int) or (isinstance(cell, str) and INTEGER.fullmatch(cell))
-        for cell in raw_cells(table, name).values
-        if cell is not None
-    )
-    return int(value) if whole and value is not None else value
+    if isinstance(value, float) and _holds_integers(table, name):
+        return int(value)
+    return value
+
+
+def _holds_integers(table: Table, name: str) -> bool:
+    """Whether all cells that are there are written as integers."""
+    for cell in raw_cells(table, name).values:
+        if cell is None or isinstance(cell, int):
+            continue
+        if isinstance(cell, float) or not INTEGER.fullmatch(cell):
+            return False
+    return True
 
 
 def _fill_text(table: Table, name: str, value: str) -> Any:
@@ -99,12 +107,14 @@ def _fill_text(table: Table, name: str, value: str) -> Any:
     import pyarrow.compute as pc
 
     column = table.data.column(name)
-    found = raw_cells(table, name)
-    as_text = column.type in (pa.string(), pa.large_string(), pa.null())
+    missing = pa.array(raw_cells(table, name).missing())
+    filling = pa.scalar(value)
     try:
-        filling = pa.scalar(value) if as_text else pa.scalar(value).cast(column.type)
-        column = column.cast(pa.string()) if as_text else column
-        return pc.if_else(pa.array(found.missing()), filling, column).combine_chunks()
+        if column.type in (pa.string(), pa.large_string(), pa.null()):
+            column = column.cast(pa.string())
+        else:
+            filling = filling.cast(column.type)
+        return pc.if_else(missing, filling, column).combine_chunks()
     except pa.ArrowException as error:
         problem = table.about(name, "has a type that cannot hold the fill value")
         raise BadColumnType(problem, party=table.party, detail=str(error)) from None
@@ -119,15 +129,16 @@ def _fill_number(table: Table, name: str, value: int | float) -> Any:
     numbers = table.numbers([name], missing=True).ravel()
     missing = np.isnan(numbers)
     if is_text(column.type):
-        return pc.if_else(
-            pa.array(missing), pa.scalar(repr(value)), column.cast(pa.string())
-        ).combine_chunks()
+        text = column.cast(pa.string())
+        return pc.if_else(pa.array(missing), pa.scalar(repr(value)), text).combine_chunks()
     if not missing.any() and not pa.types.is_null(column.type):
         return column.combine_chunks()
     if pa.types.is_integer(column.type) and value == int(value):
-        wide = column if pa.types.is_uint64(column.type) else column.cast(pa.int64())
+        if not pa.types.is_uint64(column.type):
+            column = column.cast(pa.int64())
         try:
-            return wide.combine_chunks().fill_null(pa.scalar(int(value), type=wide.type))
+            filling = pa.scalar(int(value), type=column.type)
+            return column.combine_chunks().fill_null(filling)
         except (pa.ArrowException, OverflowError):
             pass  # it takes a float64 to hold both
     return np.where(missing, float(value), exact_numbers(table, name))

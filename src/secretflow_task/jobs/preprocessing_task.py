@@ -63,7 +63,8 @@ class SplitInput:
 
 def prepare_split(run: Run, config: TrainTestSplitConfig) -> SplitInput:
     """Read the own table; all must have the same number of rows."""
-    table, chosen = run.read(config.input_data, "input_data"), None
+    table = run.read(config.input_data, "input_data")
+    chosen = None
     if table.rows < 2:
         raise TooFewRows(f"{run.party}: a split needs two rows or more.", party=run.party)
     if config.stratify and config.stratify.party == run.party:
@@ -122,8 +123,9 @@ def choose_in_groups(table: Table, config: TrainTestSplitConfig, groups: Array) 
     for name in table.columns:
         secret.update(repr(table.data.column(name).to_pylist()).encode())
     bits = np.random.MT19937(np.random.SeedSequence(int.from_bytes(secret.digest(), "big")))
+    train, _ = _split(table, config.train_size, np.random.RandomState(bits), groups)
     chosen = np.zeros(table.rows, dtype=bool)
-    chosen[_split(table, config.train_size, np.random.RandomState(bits), groups)[0]] = True
+    chosen[train] = True
     return chosen
 
 
@@ -132,11 +134,10 @@ def _split(table: Table, train_size: float, draw: Any, groups: Array | None = No
     import numpy as np
     from sklearn.model_selection import train_test_split
 
+    rows = np.arange(table.rows)
     try:
         return list(
-            train_test_split(
-                np.arange(table.rows), train_size=train_size, random_state=draw, stratify=groups
-            )
+            train_test_split(rows, train_size=train_size, random_state=draw, stratify=groups)
         )
     except ValueError as error:
         message = "There are too few rows, or too few of a label value, to split."
@@ -195,7 +196,9 @@ def execute_binning(devices: Devices[Transformed], task_config: BinningConfig) -
     """Replace numbers by the index of their bin, with the bins of pandas, at the owner."""
     own = devices.inputs
     bins = own.of_each(lambda name: bin_counts(own.table, name, own.fitted[name]["split_points"]))
-    return write_transformed(devices, task_config, "binning", ()) | {"bins": bins}
+    result = write_transformed(devices, task_config, "binning", ())
+    result["bins"] = bins
+    return result
 
 
 @TaskDispatcher.register_task(
@@ -205,6 +208,6 @@ def execute_fillna(devices: Devices[Transformed], task_config: FillnaConfig) -> 
     """Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, at the owner."""
     own = devices.inputs
     filled = own.of_each(lambda name: missing_count(own.before, name))
-    return write_transformed(devices, task_config, "fillna", ("fill_value",)) | {
-        "filled_cells": filled
-    }
+    result = write_transformed(devices, task_config, "fillna", ("fill_value",))
+    result["filled_cells"] = filled
+    return result

@@ -65,7 +65,11 @@ def share_done(log: bytes, rows: int) -> float:
     Args:
         rows: number of own keys.
     """
-    done = next((share for mark, share in _PHASES if mark in log), STARTED)
+    done = STARTED
+    for mark, share in _PHASES:
+        if mark in log:
+            done = share
+            break
     _, online, lines = log.partition(b"::Online] start")
     if not online or b"::Online] end" in lines:
         return done
@@ -76,9 +80,12 @@ def share_done(log: bytes, rows: int) -> float:
 def _share_online(log: bytes, lines: bytes, rows: int) -> float:
     sizes = [int(size) for size in _SIZES.findall(log)]
     if sizes:
-        return min(len(_BUCKET.findall(lines)) / -(-max(sizes) // _BUCKET_ROWS), 1.0)
+        done = len(_BUCKET.findall(lines))
+        buckets = -(-max(sizes) // _BUCKET_ROWS)
+        return min(done / buckets, 1.0)
     begun = lines.count(b" lines from ")  # written before a batch is encrypted
-    return min(max(begun - 1, 0) / -(-rows // _BATCH_ROWS), 1.0)
+    batches = -(-rows // _BATCH_ROWS)
+    return min(max(begun - 1, 0) / batches, 1.0)
 
 
 def _own_log(begin: int) -> bytes:

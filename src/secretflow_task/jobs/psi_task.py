@@ -64,9 +64,8 @@ def prepare_psi(run: Run, config: PsiConfig) -> PsiInput:
     table = run.read(config.input_paths, "input_paths")
     keys = encode_keys(table, config.keys[run.party])
     if len(keys.unique()) < len(keys) and not config.allow_duplicates:
-        raise DuplicateKeys(
-            f"{run.party}: the keys of input_paths are not unique.", party=run.party
-        )
+        problem = f"{run.party}: the keys of input_paths are not unique."
+        raise DuplicateKeys(problem, party=run.party)
     run.agree()
     return PsiInput(table, keys)
 
@@ -86,9 +85,8 @@ def execute_psi(devices: Devices[PsiInput], task_config: PsiConfig) -> dict[str,
             "original_count": own.table.rows,
             "columns_used": [],
         }
-    rows = own.table.take(
-        _output_rows(devices, config, own.keys, _read_indices(run.folder / "psi_out.csv"))
-    )
+    indices = _read_indices(run.folder / "psi_out.csv")
+    rows = own.table.take(_output_rows(devices, config, own.keys, indices))
     run.progress(0.8, "alignment")
     with run.timed("alignment"):
         check_alignment(devices, config, rows)
@@ -119,9 +117,8 @@ def encode_keys(table: Table, columns: Sequence[str]) -> pa.Array:
     for column in columns:
         cells = table.text_column(column)
         if cells.null_count or pc.any(pc.equal(cells, "")).as_py():
-            raise MissingKeys(
-                f"{table.party}: key column {column!r} has empty cells.", party=table.party
-            )
+            problem = f"{table.party}: key column {column!r} has empty cells."
+            raise MissingKeys(problem, party=table.party)
     return _encoded(table, columns)
 
 
@@ -151,10 +148,12 @@ def alignment_digest(keys: pa.Array, matched: Array | None = None) -> str:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = np.arange(len(keys)) if matched is None else np.flatnonzero(matched)
-    positions = pa.array(places).cast(pa.large_string())
+    if matched is None:
+        matched = np.ones(len(keys), dtype=bool)
+    places = pa.array(np.flatnonzero(matched))
+    positions = places.cast(pa.large_string())
     colon, end = pa.scalar(":", pa.large_string()), pa.scalar("\n", pa.large_string())
-    rows = pc.binary_join_element_wise(positions, keys.take(pa.array(places)), colon)
+    rows = pc.binary_join_element_wise(positions, keys.take(places), colon)
     text = pc.binary_join(pa.LargeListArray.from_arrays([0, len(rows)], rows), end)
     return hashlib.sha256(text[0].as_buffer()).hexdigest()
 
@@ -176,11 +175,12 @@ def check_alignment(devices: Devices, config: PsiConfig, rows: Table) -> None:
     keys, present = _written_keys(rows, config.keys[run.party])
     matched = np.ones(rows.rows, dtype=bool)
     for mask in _masks(devices, config, present).values():
-        matched &= mask if len(mask) == rows.rows else False
+        if len(mask) != rows.rows:
+            mask = np.zeros(rows.rows, dtype=bool)
+        matched &= mask
     digest = f"{rows.rows}:{alignment_digest(keys, matched)}"
-    digests = sf.reveal(
-        {party: devices[party](lambda own=digest: own)() for party in config.getters}
-    )
+    shared = {party: devices[party](lambda own=digest: own)() for party in config.getters}
+    digests = sf.reveal(shared)
     if len(set(digests.values())) > 1:
         raise Misaligned()
 
@@ -192,14 +192,14 @@ def _masks(devices: Devices, config: PsiConfig, present: Array) -> dict[str, Arr
 
     if config.join == "inner":
         return {}
-    bits = np.packbits(present)
-    masks = sf.reveal({party: devices[party](lambda own=bits: own)() for party in config.getters})
-    counts = sf.reveal(
-        {party: devices[party](lambda own=len(present): own)() for party in config.getters}
-    )
-    return {
-        party: np.unpackbits(mask)[: counts[party]].astype(bool) for party, mask in masks.items()
-    }
+    own_bits, own_count = np.packbits(present), len(present)
+    bits = sf.reveal({party: devices[party](lambda: own_bits)() for party in config.getters})
+    counts = sf.reveal({party: devices[party](lambda: own_count)() for party in config.getters})
+    masks = {}
+    for party in bits:
+        mask = np.unpackbits(bits[party])[: counts[party]]
+        masks[party] = mask.astype(bool)
+    return masks
 
 
 def _written_keys(rows: Table, columns: Sequence[str]) -> tuple[pa.Array, Array]:
@@ -233,6 +233,7 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
     import secretflow as sf
 
     run, spu = devices.run, devices["spu"]
+    protocol = _native_protocol(config)
     reports = {}
     for party in sorted(config.input_paths):
         report = spu.actors[party].psi.remote(
@@ -245,7 +246,7 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
             table_keys_duplicated=True,
             output_csv_na_rep=_NO_ROW,
             broadcast_result=config.broadcast_result,
-            protocol=_native_protocol(config),
+            protocol=protocol,
             ecdh_curve=_CURVES[config.curve],
             join_type=_JOINS[config.join],
             left_side=config.receiver,
@@ -264,9 +265,9 @@ def _run_psi(devices: Devices, config: PsiConfig) -> int:
 
 
 def _native_protocol(config: PsiConfig) -> str:
-    return (
-        f"PROTOCOL_{config.used_protocol}" if len(config.input_paths) == 2 else "PROTOCOL_ECDH_NPC"
-    )
+    if len(config.input_paths) > 2:
+        return "PROTOCOL_ECDH_NPC"
+    return f"PROTOCOL_{config.used_protocol}"
 
 
 def _read_indices(path: Path) -> pa.Array:
@@ -290,10 +291,11 @@ def _output_rows(
 
     own = indices.is_valid().to_numpy(zero_copy_only=False)
     masks = _masks(devices, config, own)
-    if len({len(mask) for mask in masks.values()} | {len(indices)}) > 1:
+    if any(len(mask) != len(indices) for mask in masks.values()):
         raise Misaligned()
     matched = np.logical_and.reduce([own, *masks.values()])
-    parts = [_matches(devices, config, keys, indices.filter(pa.array(matched)))]
+    matches = indices.filter(pa.array(matched))
+    parts = [_matches(devices, config, keys, matches)]
     for party, mask in sorted(masks.items()):
         alone = indices.filter(pa.array(mask & ~matched))
         if party == devices.run.party:
@@ -310,7 +312,8 @@ def _matches(devices: Devices, config: PsiConfig, keys: pa.Array, rows: pa.Array
     if not config.allow_duplicates:
         return _by_key(keys, rows)
     is_receiver = config.receiver == devices.run.party
-    return pa.array(_paired(keys.to_pylist(), rows.to_pylist(), is_receiver), pa.int64())
+    paired = _paired(keys.to_pylist(), rows.to_pylist(), is_receiver)
+    return pa.array(paired, pa.int64())
 
 
 def _by_key(keys: pa.Array, rows: pa.Array) -> pa.Array:
@@ -334,7 +337,8 @@ def _paired(keys: Sequence[str], indices: Sequence[int], receiver: bool) -> list
     rows: list[int] = []
     for _, group in sorted(groups.items()):
         if receiver:
-            rows += [index for index in group for _ in range(times[index])]
+            for index in group:
+                rows += [index] * times[index]
         else:
             rows += group * times[group[0]]
     return rows

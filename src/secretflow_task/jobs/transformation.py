@@ -81,7 +81,8 @@ def prepare_transformation(
         if config.model_path:
             manifest, fitted = _load(run, config.model_path, task_type)
             after = applied(table, fitted)
-            return Transformed(table, after, _agree_on_model(run, manifest, table), fitted)
+            names = _agree_on_model(run, manifest, table)
+            return Transformed(table, after, names, fitted)
         usual = partial(of_kind, config)
         own = own_features(table, config.wanted(), config.ids, config.label, usual)
         fitted = {name: fit(table, name, config) for name in own}
@@ -124,9 +125,11 @@ def write_transformed(
         result["model_output"] = {run.party: _save(run, config, task_type, own)}
     for key in shown:
         values = {name: fitted[key] for name, fitted in own.fitted.items() if key in fitted}
-        few = {name: value for name, value in values.items() if not _is_long(value)}
-        result |= {key: few} if values or not own.fitted else {}
-    return {**result, "rows": own.table.rows, "columns_used": own.names[run.party]}
+        if values or not own.fitted:
+            result[key] = {name: value for name, value in values.items() if not _is_long(value)}
+    result["rows"] = own.table.rows
+    result["columns_used"] = own.names[run.party]
+    return result
 
 
 def _is_long(value: Any) -> bool:
@@ -137,9 +140,14 @@ def _save(run: Run, config: TransformConfig, task_type: str, own: Transformed) -
     path = run.model_path(config.model_output or "")
     folder = run.stage_folder(path, "model_output")
     (folder / _PARAMETERS).write_text(json.dumps(own.fitted), encoding="utf-8")
-    made_for = (run.protocol.name, run.protocol.numbers)
     manifest = Manifest(
-        run.model_id, task_type, run.parties, own.names, *made_for, config.options()
+        run.model_id,
+        task_type,
+        run.parties,
+        own.names,
+        run.protocol.name,
+        run.protocol.numbers,
+        config.options(),
     )
     save_manifest(folder, manifest, run.party)
     return run.shown(path, "model_output")

@@ -24,13 +24,18 @@ def fit_standard(table: Table, name: str, config: StandardScalerConfig) -> Fitte
 
     scaler = StandardScaler(with_mean=config.with_mean, with_std=config.with_std)
     scaler.fit(present_numbers(table, name).reshape(-1, 1))
-    fitted = {"mean": float(scaler.mean_[0])} if config.with_mean else {}
-    return fitted | ({"std": float(scaler.scale_[0])} if config.with_std else {})
+    fitted = {}
+    if config.with_mean:
+        fitted["mean"] = float(scaler.mean_[0])
+    if config.with_std:
+        fitted["std"] = float(scaler.scale_[0])
+    return fitted
 
 
 def standardize(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
     """``(x - mean) / std``; empty cells stay empty."""
-    return {name: (exact_numbers(table, name) - fitted.get("mean", 0.0)) / fitted.get("std", 1.0)}
+    values = exact_numbers(table, name)
+    return {name: (values - fitted.get("mean", 0.0)) / fitted.get("std", 1.0)}
 
 
 def fit_min_max(table: Table, name: str, config: MinMaxScalerConfig) -> Fitted:
@@ -39,15 +44,18 @@ def fit_min_max(table: Table, name: str, config: MinMaxScalerConfig) -> Fitted:
 
     scaler = MinMaxScaler(feature_range=tuple(config.feature_range))
     scaler.fit(present_numbers(table, name).reshape(-1, 1))
-    found = {"min": scaler.data_min_, "max": scaler.data_max_, "scale": scaler.scale_}
-    return {key: float(value[0]) for key, value in found.items()} | {
-        "lower": config.feature_range[0]
+    return {
+        "min": float(scaler.data_min_[0]),
+        "max": float(scaler.data_max_[0]),
+        "scale": float(scaler.scale_[0]),
+        "lower": config.feature_range[0],
     }
 
 
 def scale_to_range(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
     """``(x - min) * scale + lower``, which far from zero rounds less than ``x * scale + min_``."""
-    return {name: (exact_numbers(table, name) - fitted["min"]) * fitted["scale"] + fitted["lower"]}
+    values = exact_numbers(table, name)
+    return {name: (values - fitted["min"]) * fitted["scale"] + fitted["lower"]}
 
 
 def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
@@ -59,7 +67,8 @@ def fit_bins(table: Table, name: str, config: BinningConfig) -> Fitted:
         return {"split_points": config.split_points[name]}
     present = present_numbers(table, name)
     if config.method == "quantile":
-        edges = np.unique(np.quantile(present, np.linspace(0, 1, config.n_bins + 1)))
+        shares = np.linspace(0, 1, config.n_bins + 1)
+        edges = np.unique(np.quantile(present, shares))
     else:
         _, edges = pd.cut(present, config.n_bins, labels=False, retbins=True, duplicates="drop")
     points = [float(edge) for edge in edges[1:-1]]
@@ -77,23 +86,21 @@ def bin_index(table: Table, name: str, fitted: Fitted) -> dict[str, Array]:
     import numpy as np
 
     values = exact_numbers(table, name)
-    return {
-        name: np.where(
-            np.isnan(values), -1, np.searchsorted(fitted["split_points"], values, side="left")
-        )
-    }
+    index = np.searchsorted(fitted["split_points"], values, side="left")
+    return {name: np.where(np.isnan(values), -1, index)}
 
 
 def bin_counts(table: Table, name: str, points: list[float]) -> list[dict[str, Any]]:
     """The rules and the rows of each bin of a transformed column; a missing bound is open."""
     import numpy as np
 
-    counts = np.bincount(
-        table.numbers([name]).ravel().astype(int) + 1, minlength=len(points) + 2
-    ).tolist()
-    edges = [None, *points, None]
-    bins = [
-        {"bin": index, "above": edges[index], "up_to": edges[index + 1], "count": counts[index + 1]}
-        for index in range(len(points) + 1)
-    ]
-    return bins + ([{"bin": -1, "count": counts[0]}] if counts[0] else [])
+    index = table.numbers([name]).ravel().astype(int)
+    missing, *counts = np.bincount(index + 1, minlength=len(points) + 2).tolist()
+    bins: list[dict[str, Any]] = []
+    lower_ends = [None, *points]
+    upper_ends = [*points, None]
+    for number, (above, up_to, count) in enumerate(zip(lower_ends, upper_ends, counts)):
+        bins.append({"bin": number, "above": above, "up_to": up_to, "count": count})
+    if missing:
+        bins.append({"bin": -1, "count": missing})
+    return bins

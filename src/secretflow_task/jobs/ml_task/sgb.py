@@ -52,13 +52,12 @@ def execute_sgb(devices: Devices[TrainingInput], task_config: SgbConfig) -> dict
     own = devices.inputs
     engine_adapter.hide_gains_of_splits()
     after_tree = report_trees(run, params.num_boost_round)
+    engine_params = params.engine_params()
+    engine_params["rowsample_by_tree"] = params.subsample
+    engine_params["gamma"] = params.gamma
+    engine_params["first_tree_with_label_holder_feature"] = False
     model = Sgb(devices["heu"](own.label_party)).train(
-        params.engine_params()
-        | {
-            "rowsample_by_tree": params.subsample,
-            "gamma": params.gamma,
-            "first_tree_with_label_holder_feature": False,
-        },
+        engine_params,
         matrix(devices, own.names, own.values),
         label_matrix(devices, own, config.label),
         dump_function=after_tree,
@@ -89,16 +88,20 @@ def _own_trees(devices: Devices, own: TrainingInput, model: Any) -> dict[str, An
     trees = keep_own(parts["split_trees"])
     weights = keep_own({parts["label_holder"]: parts["leaf_weights"]})
     names = own.names[devices.run.party]
-    splits = [
-        {
+    own_trees = []
+    for tree in trees:
+        own_tree = {
             "splits": named_splits(names, tree["split_features"], tree["split_values"]),
             "nodes": [int(node) for node in tree["split_indices"]],
             "leaves": [int(leaf) for leaf in tree["leaf_indices"]],
         }
-        for tree in trees
-    ]
-    leaves = [[float(weight) for [weight] in tree] for tree in weights]
-    return own_files(own, splits, **({_LEAVES: leaves} if leaves else {}))
+        own_trees.append(own_tree)
+    if not weights:
+        return own_files(own, own_trees)
+    leaves = []
+    for tree_weights in weights:
+        leaves.append([float(weight) for [weight] in tree_weights])
+    return own_files(own, own_trees, **{_LEAVES: leaves})
 
 
 @TaskDispatcher.register_task(
@@ -116,19 +119,23 @@ def execute_sgb_predict(
     shown: list[Array] = []
     for values in batches(own, params.num_boost_round * 2**params.max_depth):
         run.progress(0.05 + 0.9 * len(shown) * len(values) / own.table.rows, "prediction")
-        shown += keep_own({devices[own.receiver]: [_predicted(devices, own, values, params)]})
-    return write_predictions(devices, task_config, own, np.concatenate(shown) if shown else None)
+        predicted = _predicted(devices, own, values, params)
+        shown += keep_own({devices[own.receiver]: [predicted]})
+    if not shown:
+        return write_predictions(devices, task_config, own, None)
+    return write_predictions(devices, task_config, own, np.concatenate(shown))
 
 
 def _predicted(devices: Devices, own: PredictionInput, values: Array, params: SgbParams) -> Any:
     """The predictions at the receiver: the leaves that all splits allow, at the label party."""
-    x, label_party = matrix(devices, own.names, values), devices[own.label_party or ""]
+    x = matrix(devices, own.names, values)
+    label_party = devices[own.label_party or ""]
     names = own.names[devices.run.party]
     trees = own.own_file(SPLITS)
-    tests = [
-        pyu(lambda part: _pass(part, trees, names))(part).to(label_party)
-        for pyu, part in x.partitions.items()
-    ]
+    tests = []
+    for pyu, part in x.partitions.items():
+        passed = pyu(lambda part: _pass(part, trees, names))(part)
+        tests.append(passed.to(label_party))
     rows = len(values)
     scores = label_party(lambda tests: _scores(tests, own, params, rows))(tests)
     return scores.to(devices[own.receiver])
@@ -139,15 +146,14 @@ def _pass(values: Array, trees: list[Any], names: list[str]) -> list[Array]:
     import numpy as np
     from heu import numpy as hnp
 
-    return [
-        np.packbits(
-            hnp.tree_predict_with_indices(
-                values, *numbered_splits(names, tree["splits"]), tree["nodes"], tree["leaves"]
-            ).astype(bool),
-            axis=0,
+    tests = []
+    for tree in trees:
+        features, thresholds = numbered_splits(names, tree["splits"])
+        passed = hnp.tree_predict_with_indices(
+            values, features, thresholds, tree["nodes"], tree["leaves"]
         )
-        for tree in trees
-    ]
+        tests.append(np.packbits(passed.astype(bool), axis=0))
+    return tests
 
 
 def _scores(tests: list[list[Array]], own: PredictionInput, params: SgbParams, rows: int) -> Array:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from secretflow_task.jobs.columns import Array
 
 _FARTHEST = 1e4  # deviations between a target's mean and 0, of which float32 leaves three digits
-SCALED_LIMIT = (
-    5.0  # a feature whose mean or deviation is beyond this makes the gradient diverge, silently
-)
+# A feature whose mean or deviation is beyond this makes the gradient diverge, silently.
+SCALED_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,9 @@ def read_own_part(run: Run, config: TrainingConfig, leave_out: Sequence[str] = (
     own = own_features(table, config.features, config.ids, config.label)
     own = [name for name in own if name not in leave_out]
     has_label = config.label in table.columns
-    is_mine = has_label and config.label_party in (None, run.party)
-    label = table.numbers([config.label]) if is_mine else None
+    label = None
+    if has_label and config.label_party in (None, run.party):
+        label = table.numbers([config.label])
     return OwnPart(table, own, table.numbers(own), label, has_label)
 
 
@@ -128,9 +128,11 @@ def check_binary(own: OwnPart, label: str) -> None:
     import numpy as np
 
     party, values = own.table.party, own.label
-    if values is not None and (
-        (values == values[0]).all() or not np.isin(values, (0.0, 1.0)).all()
-    ):
+    if values is None:
+        return
+    is_constant = (values == values[0]).all()
+    is_binary = np.isin(values, (0.0, 1.0)).all()
+    if is_constant or not is_binary:
         raise BadLabel(f"{party}: label {label!r} is not 0 and 1.", party=party)
 
 
@@ -170,14 +172,12 @@ def standardised(
     if values is None:
         return None, None
     if (values == values[0]).all():
-        raise BadLabel(
-            f"{party}: label {label!r} is constant.",
-            party=party,
-            hint="There is nothing to learn from it.",
-        )
-    middle = float(values.mean()) if center is None else center
-    target = (middle, float(((values - middle) ** 2).mean() ** 0.5))
-    return (values - target[0]) / target[1], target
+        problem = f"{party}: label {label!r} is constant."
+        raise BadLabel(problem, party=party, hint="There is nothing to learn.")
+    if center is None:
+        center = float(values.mean())
+    deviation = float(((values - center) ** 2).mean() ** 0.5)
+    return (values - center) / deviation, (center, deviation)
 
 
 def save_model(
@@ -202,7 +202,8 @@ def save_model(
     own_path = run.model_path(path)
     folder = run.stage_folder(own_path, "model_output")
     for name, share in (shares or {}).items():
-        devices["spu"].dump(share, [str(folder / f"{name}.share")] * len(run.parties))
+        share_path = str(folder / f"{name}.share")
+        devices["spu"].dump(share, [share_path] * len(run.parties))
     for name, content in (files or {}).items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     manifest = Manifest(

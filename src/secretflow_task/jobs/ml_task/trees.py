@@ -36,7 +36,8 @@ def read_for_trees(
         field: where predictions are computed on shares: in a regression the target must fit its
             numbers.
     """
-    own, target = read_own_part(run, config), None
+    own = read_own_part(run, config)
+    target = None
     if params.is_classifier:
         check_binary(own, config.label)
     else:
@@ -52,14 +53,18 @@ def report_trees(run: Run, trees: int) -> Callable[[Any, int, Any], None]:
     run.progress(0.05, "training", tree=0, trees=trees)
 
     def after_tree(_model: Any, tree: int, _log: Any) -> None:
-        run.progress(0.05 + 0.9 * (tree + 1) / trees, "training", tree=tree + 1, trees=trees)
+        done = tree + 1
+        run.progress(0.05 + 0.9 * done / trees, "training", tree=done, trees=trees)
 
     return after_tree
 
 
 def own_files(own: TrainingInput, splits: Sequence[Any], **more: Any) -> dict[str, Any]:
     """The own files of a model: the splits, and what undoes the standardisation of the target."""
-    return {SPLITS: splits, **more, **({TARGET: own.target} if own.target else {})}
+    files = {SPLITS: splits, **more}
+    if own.target:
+        files[TARGET] = own.target
+    return files
 
 
 def keep_own(parts: Mapping[Any, Sequence[Any]]) -> list[Any]:
@@ -78,20 +83,26 @@ def named_splits(
 
     Rows below the threshold go left; a threshold None sends all rows left.
     """
-    return [
-        None if feature < 0 else [names[feature], None if math.isinf(value) else float(value)]
-        for feature, value in zip(features, values)
-    ]
+    splits: list[list[Any] | None] = []
+    for feature, value in zip(features, values):
+        if feature < 0:
+            splits.append(None)
+        elif math.isinf(value):
+            splits.append([names[feature], None])
+        else:
+            splits.append([names[feature], float(value)])
+    return splits
 
 
 def numbered_splits(
     names: Sequence[str], splits: Sequence[Sequence[Any] | None]
 ) -> tuple[list[int], list[float]]:
     """Undoes `named_splits`."""
-    features = [-1 if split is None else names.index(split[0]) for split in splits]
-    values = [
-        math.inf if split is None or split[1] is None else float(split[1]) for split in splits
-    ]
+    features, values = [], []
+    for split in splits:
+        name, threshold = split or (None, None)
+        features.append(-1 if name is None else names.index(name))
+        values.append(math.inf if threshold is None else float(threshold))
     return features, values
 
 
@@ -106,7 +117,8 @@ def probabilities(params: TreeParams, scores: Array) -> Array:
     """Of the label 1, from the sums of leaf weights."""
     import numpy as np
 
-    return np.asarray(1.0 / (1.0 + np.exp(-np.asarray(scores, dtype=np.float64) - params.start)))
+    scores = np.asarray(scores, dtype=np.float64)
+    return np.asarray(1.0 / (1.0 + np.exp(-scores - params.start)))
 
 
 def check_some_tree(trees: Sequence[Any]) -> None:

@@ -66,9 +66,13 @@ def execute_ss_xgboost(devices: Devices[TrainingInput], task_config: SsXgbConfig
         label_matrix(devices, own, config.label),
         dump_function=after_tree,
     )
-    trees = keep_own({pyu: [tree[pyu] for tree in model.trees] for pyu in model.trees[0]})
+    trees_of_parties = {}
+    for pyu in model.trees[0]:
+        trees_of_parties[pyu] = [tree[pyu] for tree in model.trees]
     names = own.names[run.party]
-    splits = [named_splits(names, tree.split_features, tree.split_values) for tree in trees]
+    splits = []
+    for tree in keep_own(trees_of_parties):
+        splits.append(named_splits(names, tree.split_features, tree.split_values))
     saved = save_model(
         devices,
         "ss_xgb",
@@ -110,11 +114,14 @@ def execute_ss_xgb_predict(
         if not params.is_classifier:
             scores = unstandardised(devices, own, scores)
         part = reveal_to(devices, own.receiver, scores)
-        shown += [] if part is None else [part]
-    scores = np.concatenate(shown) if shown else None
-    if scores is not None and params.is_classifier:
-        scores = probabilities(params, scores)
-    return write_predictions(devices, task_config, own, scores)
+        if part is not None:
+            shown.append(part)
+    if not shown:
+        return write_predictions(devices, task_config, own, None)
+    predictions = np.concatenate(shown)
+    if params.is_classifier:
+        predictions = probabilities(params, predictions)
+    return write_predictions(devices, task_config, own, predictions)
 
 
 def _leaf_tests(devices: Devices, own: PredictionInput, values: Array) -> list[Any]:
@@ -122,10 +129,11 @@ def _leaf_tests(devices: Devices, own: PredictionInput, values: Array) -> list[A
     x = matrix(devices, own.names, values)
     splits = own.own_file(SPLITS)
     names = own.names[devices.run.party]
-    return [
-        pyu(lambda part: _pass(part, splits, names))(part).to(devices["spu"])
-        for pyu, part in x.partitions.items()
-    ]
+    tests = []
+    for pyu, part in x.partitions.items():
+        passed = pyu(lambda part: _pass(part, splits, names))(part)
+        tests.append(passed.to(devices["spu"]))
+    return tests
 
 
 def _pass(values: Array, trees: list[Any], names: list[str]) -> Array:
