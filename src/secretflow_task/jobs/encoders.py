@@ -123,7 +123,7 @@ def _check_outputs(table: Table, name: str, outputs: list[str]) -> None:
         problem = table.about(name, "has one category, which `drop` removes")
         raise ConstantColumn(problem, party=table.party)
     if len(set(outputs)) < len(outputs):
-        problem = table.about(name, "would become two columns of one name")
+        problem = table.about(name, "would become two columns with the same name")
         raise DuplicateColumn(problem, party=table.party)
 
 

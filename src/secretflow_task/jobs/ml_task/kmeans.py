@@ -13,6 +13,11 @@ from typing import Any, TYPE_CHECKING
 
 from secretflow_task.contract.errors import FeatureRange, TooFewRows, ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.contract.tasks.kmeans import (
+    KmeansPredictConfig,
+    SsKmeansConfig,
+    SsKmeansParams,
+)
 from secretflow_task.jobs.columns import (
     Features,
     agree_on_features,
@@ -20,7 +25,6 @@ from secretflow_task.jobs.columns import (
     own_ids,
     reveal_to,
 )
-from secretflow_task.jobs.declared.kmeans import KmeansPredictConfig, SsKmeansConfig, SsKmeansParams
 from secretflow_task.jobs.ml_task.prediction import (
     PredictionInput,
     prepare_prediction,

@@ -10,7 +10,6 @@ from typing import Any, Callable, Sequence, TYPE_CHECKING
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.engine.model_store import Manifest, check_same_model, load_manifest
 from secretflow_task.jobs.columns import Features, check_fits_shares, check_rows, own_ids
-from secretflow_task.jobs.declared.learning import PredictConfig
 
 if TYPE_CHECKING:
     from secretflow_task.data_loader.table import Table

@@ -173,7 +173,7 @@ def standardised(
         return None, None
     if (values == values[0]).all():
         problem = f"{party}: label {label!r} is constant."
-        raise BadLabel(problem, party=party, hint="There is nothing to learn.")
+        raise BadLabel(problem, party=party, hint="There is nothing to learn from it.")
     if center is None:
         center = float(values.mean())
     deviation = float(((values - center) ** 2).mean() ** 0.5)
