@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from secretflow_task.listener.database import Database
-from tests.contract.conftest import RedisServer
+from tests.bench.redis import RedisServer
 from tests.contract.listening import Feed, ListenerProcess, executions, wait_for_all
 
 MOMENTS = 3

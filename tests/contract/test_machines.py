@@ -21,7 +21,7 @@ from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.testing import MemoryOutbox
-from tests.contract.conftest import RedisServer
+from tests.bench.redis import RedisServer
 from tests.contract.events import event, request
 
 EXECUTIONS = ["e-1"]

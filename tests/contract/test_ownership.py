@@ -19,7 +19,7 @@ from secretflow_task.node import lua, ownership
 from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict, living_nodes
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
-from tests.contract.conftest import RedisServer
+from tests.bench.redis import RedisServer
 from tests.contract.events import event, request
 
 PARTIES = ["alice", "bob"]

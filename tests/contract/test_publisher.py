@@ -14,8 +14,9 @@ from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
+from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
-from tests.contract.conftest import AnyOutbox, RedisServer
+from tests.contract.conftest import AnyOutbox
 from tests.contract.events import event, request
 
 

@@ -10,7 +10,7 @@ from redis import Redis, RedisError
 
 from secretflow_task.broker.celery_app import _transport_options, redeliver
 from secretflow_task.config.settings import Settings
-from tests.contract.conftest import RedisServer
+from tests.bench.redis import RedisServer
 
 NODE = "n1"
 

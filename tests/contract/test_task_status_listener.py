@@ -22,8 +22,8 @@ from secretflow_task.listener import database as database_module
 from secretflow_task.listener import task_status_listener
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.task_status_listener import TaskStatusListener
+from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
-from tests.contract.conftest import RedisServer
 from tests.contract.listening import ListenerProcess
 from tests.contract.postgresql import PostgresServer
 from tests.contract.status_events import (

@@ -11,7 +11,7 @@ import pytest
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
-from tests.contract.conftest import RedisServer
+from tests.bench.redis import RedisServer
 from tests.contract.events import request
 from tests.contract.status_events import execution
 

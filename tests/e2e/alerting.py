@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from secretflow_task.utils.network import free_ports
 from tests.bench.waiting import wait_for
 from tests.contract.monitoring import FOLDER, faster, program
 
@@ -38,7 +38,7 @@ class Alerting:
         self._target = f"127.0.0.1:{metrics_port}"
         self._stack = ExitStack()
         self.notices: list[Notice] = []
-        self.url, self.alertmanager_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self.url, self.alertmanager_url = (f"http://127.0.0.1:{port}" for port in free_ports(2))
 
     def __enter__(self) -> Alerting:
         with ExitStack() as stack:
@@ -138,13 +138,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_arguments: object) -> None:  # pylint: disable=arguments-differ
         """Nobody reads it."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

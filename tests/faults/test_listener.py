@@ -13,7 +13,7 @@ import pytest
 from secretflow_task.listener.database import Database
 from tests.contract.listening import Feed, ListenerProcess, executions, wait_for_all
 from tests.contract.postgresql import PostgresServer, programs, running_postgresql
-from tests.faults.field import RedisServer
+from tests.faults.field import redis_of
 from tests.faults.report import Report
 
 pytestmark = pytest.mark.faults
@@ -43,7 +43,7 @@ def test_every_event_is_stored_once_and_in_order_whatever_dies(
 ) -> None:
     deaths = min(MOMENTS_OF_A_LONG_RUN, 3 * moments)
     url = server.new_database() if server else f"sqlite:///{tmp_path / 'status.sqlite'}"
-    redis = RedisServer(tmp_path, keeps_data=True)
+    redis = redis_of(tmp_path, keeps_data=True)
     with (
         redis.running(),
         redis.client() as client,

@@ -11,9 +11,10 @@ from typing import Callable, Iterator
 import psutil
 import pytest
 
+from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
-from tests.faults.field import Field, RedisServer
+from tests.faults.field import Field
 from tests.faults.report import Report
 
 pytestmark = [pytest.mark.faults, pytest.mark.engine]

@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import sys
 import time
 from types import SimpleNamespace
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+
+from secretflow_task.utils.network import free_ports
 
 
 class _RunsCode:
@@ -28,12 +29,6 @@ class _RunsCode:
 class _HoldsShares:
     def del_share(self, name: str) -> None:
         """As SecretFlow's."""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _cached(adapt: Any = lambda model: model) -> bool:
@@ -192,7 +187,7 @@ def main() -> None:
     facts["gains"] += [_gains_of_a_split()]
     facts["split"] = [_split_of(1.0), _split_of(0.0)]
     facts["smallest_bin"] = {str(bins): _smallest_bin(bins) for bins in (100, 200)}
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     parties = {"alice": {"address": address, "listen_addr": address}}
     sf.init(
         cluster_config={"parties": parties, "self_party": "alice"},
