@@ -42,13 +42,13 @@ def on_startup(**_options: Any) -> None:
 
 
 def on_pre_build(config: MkDocsConfig) -> None:
-    """Refuse to build a page in one language: it would be left out of the other, or be in the wrong one."""
+    """Refuse a page in one language: it would be missing in the other, or be the wrong one."""
     for name in lonely_pages(Path(config.docs_dir)):
         log.warning("%s has no page in the other language.", name)
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Take out what the site has itself, links to the other language, and lacks, links out of docs."""
+    """Remove links to the other language, which the site has itself, and links out of docs."""
     markdown = re.sub(r"^(English \| )?\[(简体中文|English)\]\(.*\n?", "", markdown, flags=re.M)
     markdown = re.sub(r"^```(\w+) (\w+)$", r'```\1 title="\2"', markdown, flags=re.M)
     folder = posixpath.dirname(page.file.src_uri)
@@ -61,7 +61,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _wide_lists(markdown: str) -> str:
-    """What belongs to an item of a list, indented by 4: less ends the list for Python's Markdown."""
+    """What belongs to a list item, indented by 4: less ends the list in Python's Markdown."""
     lines, width, fenced = [], 0, False
     for line in markdown.splitlines():
         fenced ^= line.startswith("```")
@@ -77,7 +77,7 @@ def _wide_lists(markdown: str) -> str:
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """Let a page search its own language, and draw its diagrams: the theme would fetch the script for it."""
+    """Let a page search its own language and draw its diagrams without fetching a script."""
     if page.url.startswith(_CHINESE_ROOT):
         root = get_relative_url(_CHINESE_ROOT, page.url).rstrip("/")
         output = re.sub(r'"base": "[^"]*"', f'"base": "{root}"', output, count=1)

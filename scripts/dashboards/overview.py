@@ -64,7 +64,7 @@ def _executions() -> list[Json]:
         lines(
             "Failures by error code",
             {"{{code}}": 'sum by (code) (sfworker_executions_total{outcome="failure"})'},
-            description="Since the nodes were started. The runbook says what to do, under SfworkerFaults.",
+            description="Since the nodes were started. See SfworkerFaults in the runbook.",
         ),
         lines(
             "Duration, median",

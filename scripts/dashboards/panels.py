@@ -13,7 +13,7 @@ _COLUMNS = 24
 
 
 def stat(title: str, expression: str, unit: str = "none", **options: Any) -> Json:
-    """One number, coloured by ``steps``; ``legend`` names it where ``text="name"`` shows that instead."""
+    """One number, coloured by ``steps``; with ``text="name"`` it shows ``legend`` instead."""
     shown = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "colorMode": "value",
@@ -40,7 +40,7 @@ def lines(title: str, expressions: Mapping[str, str], unit: str = "none", **opti
 
 
 def dashboard(name: str, title: str, panels: Iterable[Json], variable: Json | None = None) -> Json:
-    """A whole dashboard; panels flow from left to right, and into a new row where one does not fit."""
+    """A whole dashboard; panels flow from left to right and wrap into rows."""
     placed, x, y, row_height = [], 0, 0, 0
     for number, panel in enumerate(panels, 1):
         width, height = panel["gridPos"]["w"], panel["gridPos"]["h"]

@@ -70,7 +70,8 @@ def _outcomes() -> list[Json]:
         lines(
             "Failures by error code",
             {
-                "{{code}}": f'sum by (code) (sfworker_executions_total{{{_TASK}, outcome="failure"}})'
+                "{{code}}": "sum by (code) "
+                f'(sfworker_executions_total{{{_TASK}, outcome="failure"}})'
             },
             description="Since the nodes were started.",
             width=12,

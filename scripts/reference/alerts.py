@@ -12,8 +12,8 @@ _MONITORING = Path(__file__).parents[2] / "monitoring"
 _HEAD = """\
 # All alerts
 
-`make reference` writes this page from `monitoring/alerts` and `monitoring/rules`; a test compares them.
-The name of an alert leads to its section of the [runbook](../ops_guide/runbook.md).
+`make reference` writes this page from `monitoring/alerts` and `monitoring/rules`; a test compares
+them. The name of an alert leads to its section of the [runbook](../ops_guide/runbook.md).
 Capitals stand for what is filled in.
 """
 _RECORDED = """\

@@ -31,7 +31,8 @@ _HEAD = """\
 
 A program that sends requests uses the first four modules, and needs no extra:
 [A web application](../user_guide/web_application.md). A task type uses the others:
-[Adding a task type](../developer_guide/adding_a_task.md). What is not here may change without notice.
+[Adding a task type](../developer_guide/adding_a_task.md). What is not here may change without
+notice.
 """
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns):$")
 _QUOTED = re.compile(r"(: |-> )(['\"])(.*?)\2(?=[,) ]|$)")

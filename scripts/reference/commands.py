@@ -12,8 +12,8 @@ from secretflow_task.cli import app
 _HEAD = """\
 # All commands
 
-`make reference` writes this page from the commands themselves; a test compares them. `sfworker COMMAND
---help` says the same.
+`make reference` writes this page from the commands themselves; a test compares them. `sfworker
+COMMAND --help` says the same.
 """
 
 

@@ -1,4 +1,4 @@
-"""The reference of status events, from their class, the stages in the source and events that are made."""
+"""The reference of status events, from their class, the source and events that are made."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from secretflow_task.node.job.usage import Usage
 _HEAD = f"""\
 # Status events
 
-`make reference` writes this page from the class of the events and from the source; a test compares them,
-and others hold real events against it.
+`make reference` writes this page from the class of the events and from the source; a test compares
+them, and others hold real events against it.
 
-Events are on the Redis stream `task_status_stream` (one field, `event`: the JSON below), live on the
-channel `task_status_events`, and, with `SFWORKER_STATUS_LIST`, on the list `task_status_queue`. Per
-execution and party come any number of `{Status.RUNNING.value}` and then exactly one
-`{Status.SUCCESS.value}` or `{Status.FAILURE.value}`.
+Events are on the Redis stream `task_status_stream` (one field, `event`: the JSON below), live on
+the channel `task_status_events`, and, with `SFWORKER_STATUS_LIST`, on the list
+`task_status_queue`. Per execution and party come any number of `{Status.RUNNING.value}` and then
+exactly one `{Status.SUCCESS.value}` or `{Status.FAILURE.value}`.
 """
 # What `data` holds, by status.
 DATA: dict[Status, dict[str, str]] = {
@@ -43,9 +43,10 @@ DATA: dict[Status, dict[str, str]] = {
     Status.SUCCESS: {
         "stage": "`SUCCESS`.",
         "progress": "1.",
-        "result": "What the task gives this party; [the user guide](../user_guide/index.md) has the keys. "
-        "All have `timings`: the seconds of `prepare` (the own input, and waiting for the others'), "
-        "`cluster_init`, `device_creation`, `task_execution` and, within that, of each step of a `workflow` "
+        "result": "What the task gives this party; [the user guide](../user_guide/index.md) has "
+        "the keys. All have `timings`: the seconds of `prepare` (the own input, and waiting "
+        "for the others'), `cluster_init`, `device_creation`, `task_execution` and, within "
+        "that, of each step of a `workflow` "
         "and of the `alignment` of a `psi`, at a party that gets its rows.",
     },
     Status.FAILURE: {

@@ -21,9 +21,9 @@ _HEAD = """\
 
 `make reference` writes this page from the calls in the source; a test compares them.
 [Logs](../ops_guide/logs.md) says where they go. Every record has `timestamp`, `level`, `action` and
-`message`; inside an execution also `execution_id`, `task_request_id` and `task_type`, and `party` where it
-is about one party. An `action` stands in one place of the source and keeps its name. What libraries log,
-from warnings on, has the action `library` and the name of the `logger`.
+`message`; inside an execution also `execution_id`, `task_request_id` and `task_type`, and `party`
+where it is about one party. An `action` stands in one place of the source and keeps its name. What
+libraries log, from warnings on, has the action `library` and the name of the `logger`.
 """
 
 

@@ -13,9 +13,9 @@ from secretflow_task.config.settings import Settings
 _HEAD = """\
 # All settings
 
-`make reference` writes this page from the settings; a test compares them. A setting is an environment
-variable; an empty one counts as absent. A wrong value ends the command with exit code 3 and names the
-variable. `sfworker doctor` tries what they name.
+`make reference` writes this page from the settings; a test compares them. A setting is an
+environment variable; an empty one counts as absent. A wrong value ends the command with exit code
+3 and names the variable. `sfworker doctor` tries what they name.
 """
 _OF_THE_MACHINE = {
     "name": "the host name",

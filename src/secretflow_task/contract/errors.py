@@ -2,25 +2,26 @@
 
     WorkerError
       RequestError        the request itself is wrong
-        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed, PolicyDenied,
-        RequestMismatch, VersionMismatch, UnknownExecution
+        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
+        PolicyDenied, RequestMismatch, VersionMismatch, UnknownExecution
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
         UnseenCategory, TooManyCategories, BadLabel, FeatureRange, CollinearFeatures, LinkMismatch,
-        ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch, ModelDamaged,
-        OutputNotWritable
+        ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch,
+        ModelDamaged, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
-        ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused, ClockSkew,
-        PortUnavailable, DatabaseUnavailable
+        ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused,
+        ClockSkew, PortUnavailable, DatabaseUnavailable
       ExecutionStopped    it ran and was ended from outside
-        TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded, JobProcessDied
-      AlgorithmError      the computation itself failed
+        TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded,
+        JobProcessDied AlgorithmError      the computation itself failed
         Misaligned
 
-An error has two faces. ``message`` and ``hint`` are public: they travel to every party and name request keys,
-columns that the request names and parties, never a data value, a path or the text of a foreign exception.
-``detail`` is private: it goes to the log of the job where the error was raised and nowhere else.
+An error has two faces. ``message`` and ``hint`` are public: they travel to every party and name
+request keys, columns that the request names and parties, never a data value, a path or the text of
+a foreign exception. ``detail`` is private: it goes to the log of the job where the error was
+raised and nowhere else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every page names exists: commands, settings, targets, links. Both languages of a page say the same."""
+"""What every page names exists, and both languages of a page say the same."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_troubleshooting_has_every_error_once(ending: str) -> None:
 @BOTH_LANGUAGES
 def test_both_languages_have_the_same_code(page: Path) -> None:
     def same(path: Path) -> list[tuple[str, str]]:
-        """All but comments and labels. In a page that is typed text is what is printed, and the same."""
+        """All but comments and labels; on a page that is typed, text is output, and the same."""
         found = blocks(text_of(path))
         typed = any(language == "bash" for language, _ in found)
         own = {"mermaid"} if typed else {"mermaid", "text", ""}
@@ -190,7 +190,7 @@ def test_both_languages_have_the_same_parts_and_links(page: Path) -> None:
         return re.findall(r"^(#+ |\| *-|\|)", _BLOCK.sub("", text_of(path)), re.M)
 
     def targets(path: Path) -> set[str]:
-        """Where links lead to, but for anchors, whose titles are translated, and the other language."""
+        """Where links lead, without anchors, which are translated, and the other language."""
         return {link.partition("#")[0] for link in links(text_of(path))}
 
     chinese = page.with_name(page.stem + CHINESE)

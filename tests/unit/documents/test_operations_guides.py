@@ -148,7 +148,7 @@ def test_redis_refuses_before_it_is_killed() -> None:
 
 @COMPOSE_FILES
 def test_limits_stand_in_one_place(file: str) -> None:
-    """Compose refuses a file that has them in two, even where one says nothing of what the other limits."""
+    """Compose refuses a file that has limits in two places, even of different things."""
     for name, service in services_of(file).items():
         if service.get("deploy", {}).get("resources", {}).get("limits"):
             assert not {"pids_limit", "cpus", "mem_limit"} & set(service), name
