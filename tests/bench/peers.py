@@ -35,9 +35,9 @@ class Hubs:
         for party in parties:
             self.identities[party], self.fingerprints[party] = make_certificate(party, root / party)
         self.settings = {
-            "join_seconds": 5.0,
+            "join_seconds": 30.0,
             "heartbeat_seconds": 0.1,
-            "peer_lost_seconds": 1.0,
+            "peer_lost_seconds": 60.0,
         } | settings
         self.hubs: dict[str, PeerHub] = {}
         self.outcomes: dict[tuple[str, str], dict[str, Any]] = {}

@@ -26,7 +26,7 @@ def code(error: WorkerError | None) -> tuple[str, str | None] | None:
 
 @pytest.fixture
 def hubs(tmp_path: Path) -> Iterator[Hubs]:
-    """Two nodes whose link counts as lost after a second."""
+    """Two nodes that wait a little for a decision."""
     with Hubs(tmp_path, "alice", "bob", settle_seconds=1.5) as running:
         yield running
 
@@ -144,9 +144,13 @@ def test_a_certificate_may_change_while_a_decision_is_waited_for(
 
 
 def test_a_peer_whose_name_does_not_resolve_does_not_disturb_the_others(
-    hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(hubs.open("e", "alice")) as alice, closing(hubs.open("e", "bob")) as bob:
+    with (
+        Hubs(tmp_path, "alice", "bob", peer_lost_seconds=1.0) as hubs,
+        closing(hubs.open("e", "alice")) as alice,
+        closing(hubs.open("e", "bob")) as bob,
+    ):
         alice.join()
         bob.join()
         resolve = socket.getaddrinfo

@@ -16,8 +16,8 @@ Facts = dict[str, dict[str, Any]]
 class PeerLink(Protocol):
     """One party's end of the link between the parties of an execution.
 
-    Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when all
-    have, `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every
+    Rounds of `offer` and `agreed` come first, any number; then each party says `finish` and, when
+    all have, `settle`; or one says `fail`. `failed` and `succeeded` are final and the same at every
     party. Between nodes they follow only when the coordinating node has heard and answered.
     """
 

@@ -34,6 +34,7 @@ log = get_logger()
 _THREADS = 16  # in which peers are heard: that may write to the disk
 _CALL_SECONDS = 15.0
 _FAREWELL_SECONDS = 1.0
+_CLOSING_SECONDS = 0.01
 
 Value = TypeVar("Value")
 
@@ -160,6 +161,7 @@ class PeerHub:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(_CLOSING_SECONDS)  # connections that were broken off close in the loop
 
     async def _open(self, agenda: Agenda, ports: Ports) -> PeerSettlement:
         end: Coordinator | Member
