@@ -24,12 +24,13 @@ def is_stopped(pid: int) -> bool:
     return _state_and_group(_PROC / str(pid))[0] in _STOPPED
 
 
-def memory_bytes(group: int) -> int:
-    """Proportional set size of all processes of a process group.
+def others_bytes(group: int) -> int:
+    """Proportional set size of a process group, without its first process, whose id is the group's.
 
     A job shares most pages with the template and the other jobs; its resident size would count them whole.
     """
-    return sum(map(_pss_bytes, _members(group)))
+    first = _PROC / str(group)
+    return sum(_pss_bytes(process) for process in _members(group) if process != first)
 
 
 def weight(pid: int) -> tuple[int, int]:

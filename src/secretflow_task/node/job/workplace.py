@@ -12,10 +12,10 @@ from secretflow_task.contract.paths import staging_name
 from secretflow_task.contract.requests import Plan
 from secretflow_task.node.assignment import Assignment, rules_of
 from secretflow_task.node.job import logs as job_logs
+from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.outputs import put_back, remove_staged
 from secretflow_task.node.job.psi_traces import remove_traces
 from secretflow_task.node.job.staging import staged_folders
-from secretflow_task.node.job.supervisor import Limits
 from secretflow_task.node.ports import Ports
 from secretflow_task.node.store.executions import TakenExecution
 from secretflow_task.utils.log import get_logger, problem_of

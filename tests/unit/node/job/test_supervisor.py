@@ -23,8 +23,9 @@ from secretflow_task.contract.errors import AlgorithmError, MissingColumn, PeerL
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.node.job import supervisor
-from secretflow_task.node.job.supervisor import Limits, Supervisor
+from secretflow_task.node.job import conversation, supervisor
+from secretflow_task.node.job.limits import Limits
+from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.testing import JobSide, scripted_job
 
@@ -138,8 +139,8 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture
 def hasty_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench on which a failure does not wait long for its cause, nor a broken pipe for an exit."""
-    monkeypatch.setattr(supervisor, "_CAUSE_SECONDS", 0.15)
-    monkeypatch.setattr(supervisor, "_EXIT_SECONDS", 0.2)
+    monkeypatch.setattr(conversation, "_CAUSE_SECONDS", 0.15)
+    monkeypatch.setattr(conversation, "_EXIT_SECONDS", 0.2)
     return bench
 
 
