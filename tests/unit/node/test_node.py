@@ -21,7 +21,6 @@ from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.node import Node
-from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.unit.plan_requests import PLAN_REQUESTS
 
@@ -276,18 +275,6 @@ def test_no_party_is_left_running_when_an_id_is_used_for_another_request(bench: 
         "alice": [(1, "FAILURE", "MissingFile")],
         "bob": [(1, "FAILURE", "RequestMismatch")],
     }
-
-
-def test_what_a_killed_node_left_is_settled_when_it_starts_again(bench: Bench) -> None:
-    with EventStore(bench.settings.state_dir) as store:
-        for party in ("alice", "bob"):
-            store.claim(TaskRequest("r-1", "r-1", PSI), party)
-        store.append(StatusEvent("r-1", "r-1", "alice", Status.RUNNING, {}, "node-1", "t"))
-        store.append(StatusEvent("r-1", "r-1", "bob", Status.SUCCESS, {}, "node-1", "t"))
-    with bench.node(never) as node:
-        assert node.execute("r-1", PSI).status is not Status.SUCCESS
-    assert bench.told() == {"alice": [(2, "FAILURE", "NodeLost")]}
-    assert bench.events[0].data["retryable"] is True
 
 
 def test_start_and_end_delete_what_this_node_left_in_its_work_folder_and_nothing_else(

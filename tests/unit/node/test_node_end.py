@@ -6,21 +6,16 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from secretflow_task.broker.celery_tasks import NodeStopping
-from secretflow_task.contract.errors import MissingFile, NodeLost, TaskCancelled
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, TaskRequest
-from secretflow_task.contract.paths import staging_name
 from secretflow_task.node import intake
-from secretflow_task.node.job import supervisor, workplace
-from secretflow_task.node.link.local import LocalLink
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Claim, Verdict
-from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.unit.node.test_node import PSI, Bench, never
@@ -136,101 +131,6 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
     assert bench.told() == {}
 
 
-def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(bench: Bench) -> None:
-    with bench.node(never) as node:
-        node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
-    folders = [
-        bench.root / "data" / party / staging_name("e-1", party) for party in ("alice", "bob")
-    ]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "0.csv").write_text("half an output")
-    with bench.node(never):
-        assert not any(folder.exists() for folder in folders)
-    assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
-
-
-def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
-    """Run an execution whose node dies when ``votes`` parties have settled; outputs exist from before."""
-    for party in ENDED:
-        (bench.root / "data" / party / "psi").mkdir()
-        (bench.root / "data" / party / "psi" / f"{party}.csv").write_text("old")
-    voted: list[str] = []
-    keep_result = EventStore.keep_result
-
-    def keep(store: EventStore, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
-        voted.append(party)
-        if voted.index(party) < votes:
-            keep_result(store, execution_id, party, result)
-
-    patch.setattr(EventStore, "keep_result", keep)
-    patch.setattr(EventStore, "append_all", lambda store, events: [])
-    patch.setattr(EventStore, "forget_result", lambda store, execution_id, party: None)
-    patch.setattr(supervisor, "put_back", lambda folders, rules: True)
-    patch.setattr(workplace, "remove_staged", lambda folders, succeeded: None)
-    if votes < len(ENDED):
-        patch.setattr(LocalLink, "settle", lambda link: link.fail(NodeLost()))
-    with bench.node() as node:
-        node.execute("e-1", PSI)
-
-
-@pytest.mark.parametrize("votes", [0, 1, 2])
-def test_what_a_node_had_moved_when_it_was_killed_stays_if_all_parties_had_settled(
-    votes: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        power_cut(bench, patch, votes)
-    bench.events.clear()
-    with bench.node(never):
-        ended = {party: events[-1][1:] for party, events in bench.told().items()}
-    assert ended == dict.fromkeys(ENDED, ("SUCCESS", "") if votes == 2 else ("FAILURE", "NodeLost"))
-    files = {party: bench.root / "data" / party / "psi" / f"{party}.csv" for party in ENDED}
-    expected = {party: f"of {party}\n" if votes == 2 else "old" for party in ENDED}
-    assert {party: path.read_text() for party, path in files.items()} == expected
-    assert bench.files() == sorted(str(path.relative_to(bench.root)) for path in files.values())
-    if votes == 2:
-        assert {event.data["result"]["party"] for event in bench.events} == ENDED.keys()
-
-
-def test_what_one_party_had_failed_with_is_said_of_the_other_after_a_restart(bench: Bench) -> None:
-    with bench.node(never) as node:
-        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
-        node.store.keep_result("e-1", "bob", {})
-        node._reporter.failed(
-            TaskRequest("e-1", "r-1", PSI), ["alice"], MissingFile("alice: no file.", party="alice")
-        )
-    with bench.node(never):
-        pass
-    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "MissingFile")])
-
-
-def test_what_another_node_has_settled_since_is_undone_and_not_told_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        power_cut(bench, patch, votes=2)
-    bench.events.clear()
-    asked = Answers(Claim(Verdict.DROP), None, None, False)  # Redis is away for a while
-    with bench.node(never, ownership=asked) as node:
-        wait_for(lambda: node.store.unfinished() == [])
-    assert bench.told() == {} and [path.split("/")[1] for path in bench.files()] == ["alice", "bob"]
-    assert {(bench.root / path).read_text() for path in bench.files()} == {"old"}
-
-
-def test_a_withdrawn_vote_does_not_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalLink, "settle", lambda link: link.fail(TaskCancelled()))
-    with monkeypatch.context() as patch:
-        patch.setattr(EventStore, "append_all", lambda store, events: [])
-        with bench.node() as node:
-            node.execute("e-1", PSI)
-    assert bench.files() == []
-    bench.events.clear()
-    with bench.node(never):
-        assert {party: events[-1][1:] for party, events in bench.told().items()} == dict.fromkeys(
-            ENDED, ("FAILURE", "NodeLost")
-        )
-
-
 def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
     ownership = Answers()
     with bench.node(wait_long, ownership=ownership) as node:
@@ -255,24 +155,6 @@ def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
         for _ in range(2):
             node.execute("e-1", PSI)
     assert released == ["e-1"] and len(bench.told()["alice"]) == 2
-
-
-def test_a_full_disk_does_not_keep_a_node_from_starting(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with bench.node(never) as node:
-        node.store.claim(TaskRequest("e-1", "r-1", PSI), *ENDED)
-    with monkeypatch.context() as patch:
-
-        def full(*_arguments: Any) -> None:
-            raise sqlite3.OperationalError("database or disk is full")
-
-        patch.setattr(EventStore, "give_up", full)
-        taken_over = Answers(Claim(Verdict.DROP), False)
-        with bench.node(never, ownership=taken_over) as node:
-            patch.undo()
-            wait_for(lambda: node.store.unfinished() == [])
-    assert bench.told() == {}
 
 
 def test_a_request_that_cannot_be_written_down_goes_back(
@@ -319,20 +201,6 @@ def test_what_a_dead_node_had_taken_is_settled_for_its_parties(bench: Bench) -> 
         ownership.answer = Claim(Verdict.DROP)
         node.settle_lost(TaskRequest("e-2", "r-2", PSI), ["bob"])
     assert bench.told() == {"bob": [(5, "FAILURE", "NodeLost")]}
-
-
-def test_a_node_whose_folders_have_changed_starts_and_settles(bench: Bench) -> None:
-    with bench.node(never) as node:
-        node.store.claim(TaskRequest("e-1", "r-1", PSI), "alice", "bob")
-    moved = bench.root / "elsewhere"
-    bench.settings = bench.settings.model_copy(update={"data_root": moved})
-    request = {
-        "task_config": {**PSI["task_config"], "input_paths": dict.fromkeys(ENDED, "/gone/x.csv")}
-    }
-    with EventStore(bench.settings.state_dir) as store:
-        store.claim(TaskRequest("e-2", "r-2", request), "alice")
-    with bench.node(never) as node:
-        assert node.store.unfinished() == []
 
 
 def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench) -> None:

@@ -18,8 +18,6 @@ from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node
 from secretflow_task.node.outcome import Outcome
-from secretflow_task.node.ports import leased_ports
-from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.bench.waiting import wait_for
 from tests.unit.plan_requests import PLAN_REQUESTS
@@ -113,13 +111,6 @@ def run(nodes: Mapping[str, Node], **requests: Mapping[str, Any]) -> dict[str, O
             for party, node in nodes.items()
         }
         return {party: outcome.result(60) for party, outcome in started.items()}
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    """The pair, not running."""
-    with leased_ports(2, range(27000, 28000)) as ports:
-        yield Pair(tmp_path, dict(zip(PARTIES, ports)))
 
 
 def test_both_run_their_own_party_and_report_success(pair: Pair) -> None:
@@ -250,69 +241,6 @@ def test_check_says_which_protocol_would_run(
 ) -> None:
     print_plan(TaskRequest("e-1", "r-1", PSI), Settings(parties=parties))
     assert f"Protocol {protocol} on FM128" in capsys.readouterr().out
-
-
-class Left:
-    """What a node that was killed had written down of an execution."""
-
-    def __init__(self, pair: Pair, party: str) -> None:
-        self._pair = pair
-        self._party = party
-
-    def note(self, voted: bool = False, decided: bool = False) -> None:
-        """Write it down: taken, perhaps voted, perhaps decided."""
-        with EventStore(self._pair.settings(self._party).state_dir) as store:
-            store.claim(TaskRequest("r-1", "r-1", PSI), self._party)
-            if voted:
-                store.vote("r-1", self._party, {"of": self._party})
-            if decided:
-                store.decide("r-1")
-
-
-@pytest.mark.parametrize("first", PARTIES)
-def test_a_success_that_was_written_down_is_one_at_both_after_both_were_killed(
-    first: str, pair: Pair
-) -> None:
-    Left(pair, "alice").note(voted=True, decided=True)
-    Left(pair, "bob").note(voted=True)
-    second = next(party for party in PARTIES if party != first)
-    with pair.node(first, never), pair.node(second, never):
-        wait_for(lambda: pair.all_are("SUCCESS"))
-    assert {party: events[-1].data["result"] for party, events in pair.events.items()} == {
-        party: {"of": party} for party in PARTIES
-    }
-
-
-@pytest.mark.parametrize("first", PARTIES)
-@pytest.mark.parametrize("votes", [(), ("alice",), ("bob",), PARTIES])
-def test_a_success_that_was_not_written_down_is_none_at_either(
-    votes: tuple[str, ...], first: str, pair: Pair
-) -> None:
-    for party in PARTIES:
-        Left(pair, party).note(voted=party in votes)
-    second = next(party for party in PARTIES if party != first)
-    with pair.node(first, never), pair.node(second, never):
-        wait_for(lambda: pair.all_are("FAILURE"))
-    codes = {end[1] for end in pair.ends().values()}
-    assert codes == {"NodeLost"}
-
-
-def test_who_has_voted_and_cannot_ask_ends_without_knowing(pair: Pair) -> None:
-    Left(pair, "bob").note(voted=True)
-    with pair.node("bob", never, settle_seconds=1.0):
-        wait_for(lambda: pair.ends().get("bob") == ("FAILURE", "SettlementUnknown", "alice"))
-    stages = [event.data.get("stage") for event in pair.events["bob"]]
-    assert stages == ["settling", None]
-
-
-def test_the_next_start_goes_on_with_what_the_last_one_left_open(pair: Pair) -> None:
-    Left(pair, "bob").note(voted=True)
-    with pair.node("bob", never):
-        wait_for(lambda: "bob" in pair.ends())
-    assert pair.ends()["bob"][0] == "RUNNING"
-    Left(pair, "alice").note(voted=True, decided=True)
-    with pair.nodes(never):
-        wait_for(lambda: pair.all_are("SUCCESS"))
 
 
 def test_a_request_that_only_one_understands_ends_at_both(pair: Pair) -> None:

@@ -23,7 +23,9 @@ from secretflow_task.contract.errors import AlgorithmError, MissingColumn, PeerL
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.node.job import conversation, supervisor
+from secretflow_task.node.job import checkup, conversation
+from secretflow_task.node.job import limits as limits_module
+from secretflow_task.node.job import supervisor
 from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.link.local import LocalSettlement
@@ -149,7 +151,8 @@ def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every report of a job the supervisors' clock jumps by `JUMP` seconds."""
     jumps: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(jumps))
-    monkeypatch.setattr(supervisor, "time", clock)
+    for module in (checkup, conversation, limits_module, supervisor):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Ending, "report", lambda _ending, _data: jumps.append(JUMP))
 
 
