@@ -8,8 +8,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.job.usage import STAGES
-from secretflow_task.node.metrics.collector import SAMPLED
-from secretflow_task.node.metrics.counters import OBSERVED, Metric
+from secretflow_task.node.metrics.catalogue import OBSERVED, SAMPLED, Metric
 
 _HEAD = """\
 # All metrics
@@ -68,6 +67,7 @@ def _labels() -> Iterator[str]:
     yield "|---|---|"
     yield "| `task_type` | the [task types](requests.md), or `other` for any other name |"
     yield "| `outcome` | `success`, `failure` |"
+    yield "| `error_type` | the kind of a failure, such as `DataError`; empty for a success |"
     yield "| `code` | the error code of a failure, such as `MissingFile`; empty for a success |"
     yield f"| `stage` | {', '.join(f'`{stage}`' for stage in STAGES)} |"
     yield f"| `status` | {', '.join(f'`{status.value}`' for status in Status)} |"

@@ -149,9 +149,9 @@ def test_every_execution_counts_once_and_every_event_of_it_comes_to_redis(rig: R
     found = scrape(rig.monitor.port)
     ended = {labels: count for (name, labels), count in found.items() if name == "executions_total"}
     assert {labels: count for labels, count in ended.items() if count} == {
-        " success psi": 1,
-        "AlgorithmError failure psi": 1,
-        "InvalidTaskConfig failure psi": 1,
+        "  success psi": 1,
+        "AlgorithmError AlgorithmError failure psi": 1,
+        "InvalidTaskConfig RequestError failure psi": 1,
     }
     for status, events in {"RUNNING": 2, "SUCCESS": 2, "FAILURE": 4}.items():
         assert found["events_stored_total", status] == events
@@ -233,7 +233,7 @@ def test_before_its_start_a_node_lives_and_is_not_ready(url: str, tmp_path: Path
     with Monitor(bench_on(url, tmp_path).settings, Metrics()) as monitor:
         assert reasons(monitor.port, "/readyz") == ["The node is starting."]
         assert reasons(monitor.port, "/healthz") == []
-        assert scrape(monitor.port)["executions_total", " success psi"] == 0
+        assert scrape(monitor.port)["executions_total", "  success psi"] == 0
         assert ask(monitor.port, "/")[0] == ask(monitor.port, "/metrics/x")[0] == 404
 
 

@@ -126,11 +126,13 @@ def test_no_panel_and_no_alert_names_what_a_node_does_not_export(
 
 
 def check_values(selector: promql.VectorSelector, series: list[dict[str, str]]) -> None:
-    """A value that a selector asks for is there; an error code that it leaves out could be."""
+    """A value that a selector asks for is there; a code or a kind of errors could be."""
     for matcher in selector.matchers.matchers if series else ():
         there = {labels.get(matcher.name, "") for labels in series}
-        if matcher.op in (promql.MatchOp.NotEqual, promql.MatchOp.NotRe) and matcher.name == "code":
+        if matcher.name == "code":
             there |= set(error_classes())
+        if matcher.name == "error_type":
+            there |= {kind("").family for kind in error_classes().values()}
         values = set(matcher.value.split("|"))  # what stands in our patterns
         assert values <= there, f"{selector}: {matcher.name} is never {values - there}"
 

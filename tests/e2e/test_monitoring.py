@@ -31,8 +31,8 @@ def test_a_success_and_a_failure_are_measured(node: RunningNode, app: Celery) ->
     wait_for(lambda: scrape(node.metrics_port)["outbox_events", ""] == 0)
     after = scrape(node.metrics_port)
     new = {key: number - before.get(key, 0) for key, number in after.items()}
-    assert new["executions_total", " success psi"] == 1
-    assert new["executions_total", "InvalidTaskConfig failure psi"] == 1
+    assert new["executions_total", "  success psi"] == 1
+    assert new["executions_total", "InvalidTaskConfig RequestError failure psi"] == 1
     assert (
         new["execution_seconds_count", "success psi"]
         == new["execution_seconds_count", "failure psi"]

@@ -18,74 +18,14 @@ from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.job import vitals
-from secretflow_task.node.metrics.counters import Metric, Metrics
+from secretflow_task.node.metrics import catalogue
+from secretflow_task.node.metrics.catalogue import Metric
+from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.node import Node
 from secretflow_task.node.publisher import Publisher
 
 REDIS_SECONDS = 1.0  # how long a scrape or a question for readiness waits for Redis
 
-SAMPLED = (
-    Metric("sfworker_executions_running", "gauge", "Executions that run now."),
-    Metric(
-        "sfworker_executions_limit",
-        "gauge",
-        "Executions that may run at once: SFWORKER_CONCURRENCY.",
-    ),
-    Metric(
-        "sfworker_queue_length",
-        "gauge",
-        "Requests that wait in Redis; absent when it is away.",
-        ("queue",),
-    ),
-    Metric("sfworker_redis_up", "gauge", "1 if Redis answers, else 0."),
-    Metric(
-        "sfworker_job_memory_bytes",
-        "gauge",
-        "Proportional set size of all job processes; each is weighed every 10 s.",
-    ),
-    Metric(
-        "sfworker_memory_size_bytes",
-        "gauge",
-        "Memory of the machine, or the container's limit if less.",
-    ),
-    Metric(
-        "sfworker_template_restarts_total", "counter", "Templates that had died and were replaced."
-    ),
-    Metric(
-        "sfworker_template_ready",
-        "gauge",
-        "1 if jobs can be started; 0 while there is no template for them.",
-    ),
-    Metric("sfworker_outbox_events", "gauge", "Status events that wait to be sent to Redis."),
-    Metric(
-        "sfworker_outbox_oldest_seconds",
-        "gauge",
-        "Age of the oldest event that waits; 0 if none waits.",
-    ),
-    Metric(
-        "sfworker_events_dropped_total",
-        "counter",
-        "Progress that was dropped, since too many events waited.",
-    ),
-    Metric("sfworker_publish_failures_total", "counter", "Attempts to send events that failed."),
-    Metric(
-        "sfworker_listener_lag_seconds",
-        "gauge",
-        "Age of the oldest status event that no listener has written; absent without listeners or Redis.",
-    ),
-    Metric(
-        "sfworker_disk_free_bytes",
-        "gauge",
-        "Free space of the disk that holds a folder of the node.",
-        ("folder",),
-    ),
-    Metric(
-        "sfworker_disk_size_bytes",
-        "gauge",
-        "Size of the disk that holds a folder of the node.",
-        ("folder",),
-    ),
-)
 Values = Mapping[tuple[str, ...], float]  # by the values of the labels
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 
@@ -103,48 +43,48 @@ class NodeCollector(Collector):
 
     def describe(self) -> Iterable[Family]:
         """The families without values."""
-        return map(_family, SAMPLED)
+        return map(_family, catalogue.SAMPLED)
 
     def collect(self) -> Iterator[Family]:
         """The families with their values."""
         values = self._of_the_node() | self._of_events() | self._of_disks()
-        for metric in SAMPLED:
+        for metric in catalogue.SAMPLED:
             family = _family(metric)
-            for labels, value in values[metric.name].items():
+            for labels, value in values[metric].items():
                 family.add_metric(labels, value)
             yield family
 
-    def _of_the_node(self) -> dict[str, Values]:
+    def _of_the_node(self) -> dict[Metric, Values]:
         node, seen = self._node, self._redis.look()
         waiting: dict[tuple[str, ...], float] = {
             (queue,): length for queue, length in (seen.queue_lengths if seen else {}).items()
         }
         return {
-            "sfworker_executions_running": {(): len(node.running())},
-            "sfworker_executions_limit": {(): node.settings.concurrency},
-            "sfworker_queue_length": waiting,
-            "sfworker_redis_up": {(): float(seen is not None)},
-            "sfworker_listener_lag_seconds": (
+            catalogue.EXECUTIONS_RUNNING: {(): len(node.running())},
+            catalogue.EXECUTIONS_LIMIT: {(): node.settings.concurrency},
+            catalogue.QUEUE_LENGTH: waiting,
+            catalogue.REDIS_UP: {(): float(seen is not None)},
+            catalogue.LISTENER_LAG_SECONDS: (
                 {} if seen is None or seen.lag_seconds is None else {(): seen.lag_seconds}
             ),
-            "sfworker_job_memory_bytes": {(): self._metrics.job_memory_bytes()},
-            "sfworker_memory_size_bytes": {(): vitals.memory_size_bytes()},
-            "sfworker_template_restarts_total": {(): node.template.restarts},
-            "sfworker_template_ready": {(): float(node.template.ready)},
+            catalogue.JOB_MEMORY_BYTES: {(): self._metrics.job_memory_bytes()},
+            catalogue.MEMORY_SIZE_BYTES: {(): vitals.memory_size_bytes()},
+            catalogue.TEMPLATE_RESTARTS: {(): node.template.restarts},
+            catalogue.TEMPLATE_READY: {(): float(node.template.ready)},
         }
 
-    def _of_events(self) -> dict[str, Values]:
+    def _of_events(self) -> dict[Metric, Values]:
         store = self._node.store
         oldest = [datetime.fromisoformat(unsent.event.timestamp) for unsent in store.unsent(1)]
         ages = [(datetime.now(timezone.utc) - since).total_seconds() for since in oldest]
         return {
-            "sfworker_outbox_events": {(): store.waiting()},
-            "sfworker_outbox_oldest_seconds": {(): max([0.0, *ages])},
-            "sfworker_events_dropped_total": {(): store.dropped},
-            "sfworker_publish_failures_total": {(): self._publisher.failures},
+            catalogue.OUTBOX_EVENTS: {(): store.waiting()},
+            catalogue.OUTBOX_OLDEST_SECONDS: {(): max([0.0, *ages])},
+            catalogue.EVENTS_DROPPED: {(): store.dropped},
+            catalogue.PUBLISH_FAILURES: {(): self._publisher.failures},
         }
 
-    def _of_disks(self) -> dict[str, Values]:
+    def _of_disks(self) -> dict[Metric, Values]:
         settings = self._node.settings
         folders = {
             "state": settings.state_dir,
@@ -157,7 +97,7 @@ class NodeCollector(Collector):
             with suppress(OSError):  # one that does not exist yet has no series
                 usage = shutil.disk_usage(folder)
                 free[name,], size[name,] = float(usage.free), float(usage.total)
-        return {"sfworker_disk_free_bytes": free, "sfworker_disk_size_bytes": size}
+        return {catalogue.DISK_FREE_BYTES: free, catalogue.DISK_SIZE_BYTES: size}
 
 
 def _family(metric: Metric) -> Any:

@@ -11,9 +11,8 @@ import platform
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Iterable, Iterator, Literal, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,97 +30,14 @@ from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.job.usage import STAGES, Usage
+from secretflow_task.node.metrics import catalogue
+from secretflow_task.node.metrics.catalogue import Metric
 
 SUCCESS, FAILURE = "success", "failure"
 _OTHER = "other"  # the task type of a request that names none of ours
-_MINUTE, _HOUR = 60.0, 3600.0
-_LONGEST_WAIT_SECONDS = 30 * 24 * _HOUR  # who says more has no clock, or means harm
-_GIB = 2.0**30
+_LONGEST_WAIT_SECONDS = 30 * 24 * 3600.0  # who says more has no clock, or means harm
 # Weighing takes more CPU time than all the rest: of many short jobs one in so many seconds is weighed.
 _SAMPLE_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric of the reference.
-
-    Attributes:
-        buckets: upper bounds of a histogram. Few: each is a line for every combination of labels.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    meaning: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-OBSERVED = (
-    Metric(
-        "sfworker_build_info",
-        "gauge",
-        "1, with the versions of the worker, of SecretFlow and of Python.",
-        ("version", "secretflow", "python"),
-    ),
-    Metric(
-        "sfworker_start_time_seconds", "gauge", "When the node was started, in seconds since 1970."
-    ),
-    Metric(
-        "sfworker_executions_total",
-        "counter",
-        "Executions that have ended, with the error code of a failure; refused requests count too.",
-        ("task_type", "outcome", "code"),
-    ),
-    Metric(
-        "sfworker_execution_seconds",
-        "histogram",
-        "Time from taking a request to its terminal event.",
-        ("task_type", "outcome"),
-        (1, 3, 10, 30, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR),
-    ),
-    Metric(
-        "sfworker_stage_seconds",
-        "histogram",
-        "Time in each stage that an execution has completed, at the slowest of the parties here.",
-        ("task_type", "stage"),
-        (0.1, 1, 10, _MINUTE, 5 * _MINUTE, 30 * _MINUTE),
-    ),
-    Metric(
-        "sfworker_queue_wait_seconds",
-        "histogram",
-        "Time from sending a request to taking it, of requests that say when they were sent.",
-        ("task_type",),
-        (1, 10, _MINUTE, 5 * _MINUTE, 30 * _MINUTE, 2 * _HOUR),
-    ),
-    Metric(
-        "sfworker_job_peak_memory_bytes",
-        "histogram",
-        "Largest proportional set size of job processes: of all over 10 s, and of a sample of shorter ones.",
-        ("task_type",),
-        (_GIB / 4, _GIB / 2, _GIB, 2 * _GIB, 4 * _GIB, 8 * _GIB, 16 * _GIB, 32 * _GIB),
-    ),
-    Metric(
-        "sfworker_job_cpu_seconds_total", "counter", "CPU time of job processes.", ("task_type",)
-    ),
-    Metric(
-        "sfworker_events_stored_total",
-        "counter",
-        "Status events that the node has stored to be sent, one per hosted party.",
-        ("status",),
-    ),
-    Metric(
-        "sfworker_events_published_total",
-        "counter",
-        "Status events that the node has put on the stream; a repetition that changes nothing is none.",
-        ("status",),
-    ),
-    Metric(
-        "sfworker_peer_losses_total",
-        "counter",
-        "Executions that ended since the way to another party's node or process broke.",
-        ("peer",),
-    ),
-)
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
@@ -176,10 +92,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._made = {
-            metric.name: (
+            metric: (
                 ByTaskType(metric) if "task_type" in metric.labels else _make(metric, self.registry)
             )
-            for metric in OBSERVED
+            for metric in catalogue.OBSERVED
         }
         self._by_task_type = [made for made in self._made.values() if isinstance(made, ByTaskType)]
         self._jobs: set[Usage] = set()
@@ -191,31 +107,31 @@ class Metrics:
     def _begin(self) -> None:
         """Let exist from the start what is cheap, so that rates are right from the first event on."""
         self._of(
-            "build_info", __version__, _version_of("secretflow"), platform.python_version()
+            catalogue.BUILD_INFO, __version__, _version_of("secretflow"), platform.python_version()
         ).set(1)
-        self._of("start_time_seconds").set(time.time())
+        self._of(catalogue.START_TIME_SECONDS).set(time.time())
         for task_type in (*TaskDispatcher.list_supported_tasks(), _OTHER):
-            self._of("executions_total", task_type, SUCCESS, "")
-            self._of("job_cpu_seconds_total", task_type)
+            self._of(catalogue.EXECUTIONS, task_type, SUCCESS, "", "")
+            self._of(catalogue.JOB_CPU_SECONDS, task_type)
         for status in Status:
-            self._of("events_stored_total", status.value)
-            self._of("events_published_total", status.value)
+            self._of(catalogue.EVENTS_STORED, status.value)
+            self._of(catalogue.EVENTS_PUBLISHED, status.value)
         self._render()
 
     def _render(self) -> None:
         for made in self._by_task_type:
             made.render()
 
-    def _of(self, name: str, *labels: str) -> Any:
-        """The series of ``sfworker_<name>`` with these labels."""
-        made = self._made[f"sfworker_{name}"]
+    def _of(self, metric: Metric, *labels: str) -> Any:
+        """The series of a metric with these labels."""
+        made = self._made[metric]
         return made.labels(*labels) if labels else made
 
     def know_peers(self, peers: Iterable[str]) -> None:
         """Count the losses of these parties, and of no others."""
         self._peers = frozenset(peers)
         for peer in self._peers:
-            self._of("peer_losses_total", peer)
+            self._of(catalogue.PEER_LOSSES, peer)
 
     def taken(self, task_type: str, sent_at: object) -> None:
         """A request was taken; ``sent_at`` is what its sender says, who may say anything."""
@@ -223,41 +139,44 @@ class Metrics:
         waited = _waited_seconds(sent_at)
         with self._mutex:
             for outcome in (SUCCESS, FAILURE):
-                self._of("execution_seconds", name, outcome)
+                self._of(catalogue.EXECUTION_SECONDS, name, outcome)
             if waited is not None:
-                self._of("queue_wait_seconds", name).observe(waited)
+                self._of(catalogue.QUEUE_WAIT_SECONDS, name).observe(waited)
             self._render()
 
     def stored(self, event: StatusEvent) -> None:
         """An event was stored."""
-        self._of("events_stored_total", event.status.value).inc()
+        self._of(catalogue.EVENTS_STORED, event.status.value).inc()
 
     def published(self, event: StatusEvent) -> None:
         """An event has come to Redis."""
-        self._of("events_published_total", event.status.value).inc()
+        self._of(catalogue.EVENTS_PUBLISHED, event.status.value).inc()
 
     def ended(self, task_type: str, endings: Sequence[Ending], seconds: float) -> None:
         """An execution has ended at all its parties here, ``seconds`` after it was taken."""
         name = _known(task_type)
         failed = next((ending for ending in endings if ending.failure), None)
-        outcome, code = (FAILURE, str(failed.data["error_code"])) if failed else (SUCCESS, "")
+        outcome, error_type, code = SUCCESS, "", ""
+        if failed:
+            outcome = FAILURE
+            error_type, code = str(failed.data["error_type"]), str(failed.data["error_code"])
         with self._mutex:
-            self._of("executions_total", name, outcome, code).inc()
-            self._of("execution_seconds", name, outcome).observe(max(0.0, seconds))
+            self._of(catalogue.EXECUTIONS, name, outcome, error_type, code).inc()
+            self._of(catalogue.EXECUTION_SECONDS, name, outcome).observe(max(0.0, seconds))
             self._used(name, [ending.usage for ending in endings if ending.usage])
             self._render()
         if failed and isinstance(failed.failure, PeerLost):
             for peer in self._peers.intersection(str(failed.failure.party).split(", ")):
-                self._of("peer_losses_total", peer).inc()
+                self._of(catalogue.PEER_LOSSES, peer).inc()
 
     def _used(self, name: str, jobs: list[Usage]) -> None:
         for stage in STAGES:
             if seconds := [job.stages[stage] for job in jobs if stage in job.stages]:
-                self._of("stage_seconds", name, stage).observe(max(seconds))
+                self._of(catalogue.STAGE_SECONDS, name, stage).observe(max(seconds))
         for job in jobs:
-            self._of("job_cpu_seconds_total", name).inc(job.cpu_seconds)
+            self._of(catalogue.JOB_CPU_SECONDS, name).inc(job.cpu_seconds)
             if job.peak_memory_bytes:
-                self._of("job_peak_memory_bytes", name).observe(job.peak_memory_bytes)
+                self._of(catalogue.JOB_PEAK_MEMORY_BYTES, name).observe(job.peak_memory_bytes)
 
     @contextmanager
     def watching(self, job: Usage) -> Iterator[None]:

@@ -20,7 +20,8 @@ from secretflow_task.contract.messages import Stage, Status, TaskRequest
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.job.usage import STAGES, Usage
-from secretflow_task.node.metrics.counters import OBSERVED, Metrics
+from secretflow_task.node.metrics.catalogue import OBSERVED
+from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics import counters as metrics_module
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide
@@ -76,7 +77,7 @@ def test_a_success_counts_once_though_two_parties_are_hosted(bench: Bench) -> No
         node.execute("r-1", PSI, sent_at=time.time() - 7)
         assert node.execute("r-1", PSI).repeated
     assert counted(node.metrics) == {
-        ("executions_total", " success psi"): 1,
+        ("executions_total", "  success psi"): 1,
         ("execution_seconds_count", "success psi"): 1,
         ("queue_wait_seconds_count", "psi"): 1,
         **{("stage_seconds_count", f"{stage} psi"): 1 for stage in STAGES},
@@ -125,7 +126,7 @@ def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
     with bench.node(fail_in_the_end) as node:
         node.execute("r-1", PSI)
     assert counted(node.metrics) == {
-        ("executions_total", "AlgorithmError failure psi"): 1,
+        ("executions_total", "AlgorithmError AlgorithmError failure psi"): 1,
         ("execution_seconds_count", "failure psi"): 1,
         ("stage_seconds_count", "prepare psi"): 1,
         ("events_stored_total", "FAILURE"): 2,
@@ -135,9 +136,12 @@ def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
 @pytest.mark.parametrize(
     ("params", "labels"),
     [
-        ({"task_config": {"task_type": "r-1 of alice"}}, "UnknownTaskType failure other"),
-        ({"task_config": {"task_type": "psi"}}, "InvalidTaskConfig failure psi"),
-        ({}, "InvalidTaskConfig failure other"),
+        (
+            {"task_config": {"task_type": "r-1 of alice"}},
+            "UnknownTaskType RequestError failure other",
+        ),
+        ({"task_config": {"task_type": "psi"}}, "InvalidTaskConfig RequestError failure psi"),
+        ({}, "InvalidTaskConfig RequestError failure other"),
     ],
 )
 def test_a_refused_request_counts_under_a_name_that_we_know(
@@ -147,7 +151,7 @@ def test_a_refused_request_counts_under_a_name_that_we_know(
         node.execute("r-1", params)
     assert counted(node.metrics) == {
         ("executions_total", labels): 1,
-        ("execution_seconds_count", labels.partition(" ")[2]): 1,
+        ("execution_seconds_count", labels.split(" ", 2)[2]): 1,
         ("events_stored_total", "FAILURE"): 2,
     }
 
@@ -157,7 +161,7 @@ def test_what_an_earlier_process_left_counts_when_it_is_settled(bench: Bench) ->
         store.claim(TaskRequest("r-1", "r-1", PSI), "alice", "bob")
     with bench.node(never) as node:
         assert counted(node.metrics) == {
-            ("executions_total", "NodeLost failure psi"): 1,
+            ("executions_total", "NodeLost ExecutionStopped failure psi"): 1,
             ("execution_seconds_count", "failure psi"): 1,
             ("events_stored_total", "FAILURE"): 2,
         }
@@ -239,7 +243,7 @@ def test_jobs_weigh_while_they_are_watched() -> None:
 def test_what_can_be_known_at_the_start_is_there_from_the_start() -> None:
     metrics = Metrics()
     for task_type in (*TaskDispatcher.list_supported_tasks(), "other"):
-        labels = {"task_type": task_type, "outcome": "success", "code": ""}
+        labels = {"task_type": task_type, "outcome": "success", "error_type": "", "code": ""}
         assert value(metrics, "executions_total", **labels) == 0
         assert value(metrics, "job_cpu_seconds_total", task_type=task_type) == 0
     for status in Status:
@@ -354,7 +358,7 @@ def test_a_scrape_while_an_execution_is_counted_tells_all_of_it() -> None:
     metrics.ended("psi", [Ending(None, {}, usage)], 1.0)
     scrape.join()
     expected = {
-        ("executions_total", " success psi"): 1,
+        ("executions_total", "  success psi"): 1,
         ("execution_seconds_count", "success psi"): 1,
         ("stage_seconds_count", "prepare psi"): 1,
     }
