@@ -72,17 +72,12 @@ def check_format(path: Path, party: str, purpose: str) -> None:
         )
 
 
-def staging_folder(target: Path, name: str) -> Path:
+def folder_beside(target: Path, name: str) -> Path:
     """The folder ``name`` beside ``target``, or as near above it as a folder exists."""
     above = target.parent
     while not above.is_dir():
         above = above.parent
     return above / name
-
-
-def staging_folders(target: Path, name: str) -> list[Path]:
-    """Where `staging_folder` was for ``target`` or a folder in it, whatever folders existed then."""
-    return [above / name for above in (target, *target.parents)]
 
 
 def staging_name(execution_id: str, party: str) -> str:

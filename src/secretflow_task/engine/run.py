@@ -18,7 +18,7 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.messages import Status
-from secretflow_task.contract.paths import PathRules, check_format, staging_folder
+from secretflow_task.contract.paths import PathRules, check_format, folder_beside
 from secretflow_task.contract.requests import HeuConfig, Protocol
 from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig
 from secretflow_task.contract.task_dispatcher import Prepared, Task
@@ -170,7 +170,7 @@ class Run:
             inside.parent.mkdir(parents=True, exist_ok=True)
             return inside
         target = self.rules.resolve(path, purpose)
-        folder = staging_folder(target, self.staging)
+        folder = folder_beside(target, self.staging)
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / f"{len(self.outputs)}{target.suffix}"
         self.outputs[str(staged)] = str(target)

@@ -15,7 +15,7 @@ from secretflow_task.contract.errors import (
     PathNotAllowed,
     UnsupportedFormat,
 )
-from secretflow_task.contract.paths import staging_folder
+from secretflow_task.contract.paths import folder_beside
 from secretflow_task.data_loader.table import Table
 from secretflow_task.engine.status import bind_status_sink
 from tests.unit.conftest import RunOf
@@ -58,8 +58,8 @@ def test_staged_outputs_do_not_overwrite_each_other(make_run: RunOf) -> None:
 
 def test_an_output_is_staged_on_the_file_system_of_its_target(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    assert staging_folder(tmp_path / "there/x.csv", ".s") == tmp_path / "there/.s"
-    assert staging_folder(tmp_path / "there/not/yet/x.csv", ".s") == tmp_path / "there/.s"
+    assert folder_beside(tmp_path / "there/x.csv", ".s") == tmp_path / "there/.s"
+    assert folder_beside(tmp_path / "there/not/yet/x.csv", ".s") == tmp_path / "there/.s"
 
 
 def test_an_output_outside_the_roots_or_of_another_format_is_refused(

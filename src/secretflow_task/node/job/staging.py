@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Mapping
 
 from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.paths import PathRules, staging_folders
+from secretflow_task.contract.paths import PathRules
 from secretflow_task.contract.requests import Plan
 from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig, Use
 
 
-def staged_folders(plan: Plan, party: str, rules: PathRules, name: str) -> set[Path]:
-    """Where a job of ``party`` may have staged outputs."""
-    own = [use for use in paths_of(plan) if use.party == party]
-    targets = [rules.resolve(use.path, use.purpose) for use in own]
-    return {folder for target in targets for folder in staging_folders(target, name)}
+def folders_to_clean(plan: Plan, party: str, rules: PathRules, name: str) -> set[Path]:
+    """Where a job of ``party`` may have staged outputs in folders ``name``.
+
+    `folder_beside` goes up to the nearest folder that exists, and nobody knows which did at that time.
+    """
+    folders: set[Path] = set()
+    for use in paths_of(plan):
+        if use.party == party:
+            target = rules.resolve(use.path, use.purpose)
+            folders.update(above / name for above in (target, *target.parents))
+    return folders
 
 
 def paths_of(plan: Plan) -> list[Use]:

@@ -15,7 +15,7 @@ from secretflow_task.node.job import logs as job_logs
 from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.outputs import put_back, remove_staged
 from secretflow_task.node.job.psi_traces import remove_traces
-from secretflow_task.node.job.staging import staged_folders
+from secretflow_task.node.job.staging import folders_to_clean
 from secretflow_task.node.ports import Ports
 from secretflow_task.node.store.executions import TakenExecution
 from secretflow_task.utils.log import get_logger, problem_of
@@ -81,7 +81,7 @@ class Workplace:
         """Delete everything that a job wrote outside its outputs and its log; never raises."""
         shutil.rmtree(spec.folder, ignore_errors=True)
         try:
-            remove_staged(staged_folders(plan, spec.party, spec.rules, spec.staging), succeeded)
+            remove_staged(folders_to_clean(plan, spec.party, spec.rules, spec.staging), succeeded)
             remove_traces(spec.log_path)
         except (OSError, WorkerError) as error:
             log.error(
@@ -94,7 +94,7 @@ class Workplace:
         """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
         party, rules = execution.party, rules_of(execution.party, self._settings)
         name = staging_name(execution.request.execution_id, party)
-        folders = staged_folders(Plan.of(execution.request), party, rules, name)
+        folders = folders_to_clean(Plan.of(execution.request), party, rules, name)
         if not succeeded:
             put_back(folders, rules)
         remove_staged(folders, succeeded)
