@@ -29,7 +29,7 @@ class Limits:
     log_bytes: int = 100_000_000
 
 
-class Deadlines:
+class JobClock:
     """When a job that has started just now must be prepared, and at its end.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Supervision of one job process: the only place where an execution is settled.
 
 SecretFlow ends its own process, blocks for ever or dies in native code: no promise can be kept from inside.
-The supervisor decides from what the process said (`Conversation`), from its exit, from how it looks from
-outside (`Checkup`), from the clock (`Deadlines`) and from the peers.
+The supervisor decides from what the process said (`Dialogue`), from its exit, from how it looks from
+outside (`Checkup`), from the clock (`JobClock`) and from the peers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Mapping, Protocol
 from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.node.job.checkup import Checkup
-from secretflow_task.node.job.conversation import UNFINISHED, Conversation
+from secretflow_task.node.job.dialogue import UNFINISHED, Dialogue
 from secretflow_task.node.job.ending import NODE_LOG, Ending, success
-from secretflow_task.node.job.limits import Deadlines, Limits
+from secretflow_task.node.job.limits import JobClock, Limits
 from secretflow_task.node.job.logs import note_failure, trim
 from secretflow_task.node.job.outputs import move_outputs, put_back
 from secretflow_task.node.job.process import JobProcess
@@ -61,9 +61,9 @@ class Supervisor:
         self._host = host
         self._limits = limits
         self.usage = Usage(job.pid)
-        self._deadlines = Deadlines(limits, spec.party)
+        self._clock = JobClock(limits, spec.party)
         self._checkup = Checkup(job.pid, spec.party, limits, self.usage)
-        self._conversation = Conversation(spec.party, job, link, host, self.usage, self._deadlines)
+        self._dialogue = Dialogue(spec.party, job, link, host, self.usage, self._clock)
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._settled = False
         self._settles_slowly = False
@@ -76,7 +76,7 @@ class Supervisor:
             Unsettled: the node ends before it knows the end; the process is gone, and the outputs stay.
         """
         # A job that stops would hold up what is sent to it: killing it ends that too.
-        seconds = self._deadlines.end - time.monotonic() + _WATCHDOG_SECONDS
+        seconds = self._clock.end - time.monotonic() + _WATCHDOG_SECONDS
         watchdog = threading.Timer(seconds, self._job.strike)
         watchdog.daemon = True
         watchdog.start()
@@ -93,29 +93,29 @@ class Supervisor:
         return self._fail(failure)
 
     def _succeed(self) -> Ending:
-        conversation = self._conversation
-        self.usage.note(SETTLING, time.monotonic() - conversation.finished_at)
+        dialogue = self._dialogue
+        self.usage.note(SETTLING, time.monotonic() - dialogue.finished_at)
         self._job.wait(self._limits.grace_seconds)
         self._job.kill()
         trim(self._spec.log_path, self._limits.log_bytes)
-        return Ending(None, success(conversation.result or {}), self.usage)
+        return Ending(None, success(dialogue.result or {}), self.usage)
 
     def _fail(self, failure: WorkerError) -> Ending:
-        conversation = self._conversation
+        dialogue = self._dialogue
         self._job.kill(self._limits.grace_seconds)
         trim(self._spec.log_path, self._limits.log_bytes)
         note_failure(self._spec.log_path, failure, self._spec.log_json)
         self._host.withdraw()
-        put_back({Path(staged).parent for staged in conversation.outputs}, self._spec.rules)
-        return Ending.of(failure, conversation.progress, self.usage)
+        put_back({Path(staged).parent for staged in dialogue.outputs}, self._spec.rules)
+        return Ending.of(failure, dialogue.progress, self.usage)
 
     def _watch(self) -> None:
         """Until the parties have an end, or the supervisor itself has failed."""
         try:
             while not self._link.failed and not self._link.succeeded:
                 self._wait()
-                self._conversation.hear()
-                self._conversation.answer()
+                self._dialogue.hear()
+                self._dialogue.answer()
                 self._settle()
                 self._look()
                 self._check_clock()
@@ -136,7 +136,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         files: list[Any] = [self._link]
-        if not self._conversation.over:
+        if not self._dialogue.over:
             files += [self._job.connection, self._job.sentinel]
         wait(files, timeout=max(0.0, self._next_deadline() - time.monotonic()))
         self._link.clear()
@@ -144,8 +144,8 @@ class Supervisor:
     def _next_deadline(self) -> float:
         if self._asked:  # the answer comes over the link
             return self._next_look
-        deadline = min(self._next_look, self._deadlines.next())
-        failure = self._conversation.failure
+        deadline = min(self._next_look, self._clock.next())
+        failure = self._dialogue.failure
         if failure is None:
             return deadline
         return min(deadline, failure.counts_at)
@@ -155,10 +155,10 @@ class Supervisor:
         if self._settled or not self._link.finished:
             return
         self._settled = True
-        conversation = self._conversation
+        dialogue = self._dialogue
         try:
-            move_outputs(conversation.outputs, self._spec.rules, self._spec.staging)
-            self._host.vote(conversation.result or {})
+            move_outputs(dialogue.outputs, self._spec.rules, self._spec.staging)
+            self._host.vote(dialogue.result or {})
         except WorkerError as error:
             self._ask_for_the_end(error)
         else:
@@ -169,26 +169,26 @@ class Supervisor:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._say_that_it_settles()
-        if self._conversation.over:
+        if self._dialogue.over:
             return
         trim(self._spec.log_path, self._limits.log_bytes)
-        problem = self._checkup.problem(self._conversation.last_heard)
+        problem = self._checkup.problem(self._dialogue.last_heard)
         if problem is not None:
-            self._conversation.fail(problem)
+            self._dialogue.fail(problem)
 
     def _say_that_it_settles(self) -> None:
         """At the second look after the own vote: a peer, or the way to it, keeps the end waiting."""
         if self._settled and not self._settles_slowly:
             self._settles_slowly = True
-        elif self._settles_slowly and self._conversation.progress < UNFINISHED:
-            self._conversation.report({"stage": "settling", "progress": UNFINISHED})
+        elif self._settles_slowly and self._dialogue.progress < UNFINISHED:
+            self._dialogue.report({"stage": "settling", "progress": UNFINISHED})
 
     def _check_clock(self) -> None:
-        failure = self._conversation.failure
+        failure = self._dialogue.failure
         if failure is not None and time.monotonic() >= failure.counts_at:
             self._ask_for_the_end(failure.error)
             return
-        missed = self._deadlines.missed()
+        missed = self._clock.missed()
         if missed is not None:
             self._ask_for_the_end(missed)
 

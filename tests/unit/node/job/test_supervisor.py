@@ -23,7 +23,7 @@ from secretflow_task.contract.errors import AlgorithmError, MissingColumn, PeerL
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.node.job import checkup, conversation
+from secretflow_task.node.job import checkup, dialogue
 from secretflow_task.node.job import limits as limits_module
 from secretflow_task.node.job import supervisor
 from secretflow_task.node.job.limits import Limits
@@ -141,8 +141,8 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture
 def hasty_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench on which a failure does not wait long for its cause, nor a broken pipe for an exit."""
-    monkeypatch.setattr(conversation, "_CAUSE_SECONDS", 0.15)
-    monkeypatch.setattr(conversation, "_EXIT_SECONDS", 0.2)
+    monkeypatch.setattr(dialogue, "_CAUSE_SECONDS", 0.15)
+    monkeypatch.setattr(dialogue, "_EXIT_SECONDS", 0.2)
     return bench
 
 
@@ -151,7 +151,7 @@ def jumping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every report of a job the supervisors' clock jumps by `JUMP` seconds."""
     jumps: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(jumps))
-    for module in (checkup, conversation, limits_module, supervisor):
+    for module in (checkup, dialogue, limits_module, supervisor):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(Ending, "report", lambda _ending, _data: jumps.append(JUMP))
 

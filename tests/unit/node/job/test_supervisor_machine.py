@@ -30,7 +30,7 @@ from secretflow_task.contract.errors import (
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Kind, Status, TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.node.job import conversation
+from secretflow_task.node.job import dialogue
 from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.link.local import LocalSettlement
@@ -205,6 +205,6 @@ class Execution(RuleBasedStateMachine):
 
 
 def test_two_parties_end_alike_whatever_their_jobs_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "_CAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(conversation, "_EXIT_SECONDS", 0.02)
+    monkeypatch.setattr(dialogue, "_CAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(dialogue, "_EXIT_SECONDS", 0.02)
     run_state_machine_as_test(Execution, settings=STEPS)  # type: ignore[no-untyped-call]

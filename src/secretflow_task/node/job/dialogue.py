@@ -11,7 +11,7 @@ from typing import Any, Mapping, Protocol
 from secretflow_task.contract.errors import JobProcessDied, WorkerError
 from secretflow_task.contract.messages import Kind, PipeMessage, Status, StatusEvent
 from secretflow_task.node.job.ending import success
-from secretflow_task.node.job.limits import Deadlines
+from secretflow_task.node.job.limits import JobClock
 from secretflow_task.node.job.process import JobProcess
 from secretflow_task.node.job.usage import Usage
 from secretflow_task.node.link.protocol import Facts, PeerLink
@@ -52,7 +52,7 @@ class Failure:
     counts_at: float
 
 
-class Conversation:
+class Dialogue:
     """Hears one job, and hands on what it says.
 
     Attributes:
@@ -71,14 +71,14 @@ class Conversation:
         link: PeerLink,
         listener: Listener,
         usage: Usage,
-        deadlines: Deadlines,
+        clock: JobClock,
     ) -> None:
         self._party = party
         self._job = job
         self._link = link
         self._listener = listener
         self._usage = usage
-        self._deadlines = deadlines
+        self._clock = clock
         self.last_heard = self.finished_at = time.monotonic()
         self.progress = 0.0
         self.result: Mapping[str, Any] | None = None
@@ -153,7 +153,7 @@ class Conversation:
             self._note_stage(str(body["stage"])[:64], _seconds(body["seconds"]))
         elif message.kind is Kind.PREPARED:
             self._waits_for_go = True
-            self._deadlines.prepared()
+            self._clock.prepared()
             self._link.offer(body)
         elif message.kind is Kind.RESULT:
             self.outputs = _texts(body["outputs"])
