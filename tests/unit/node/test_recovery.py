@@ -25,7 +25,8 @@ from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.link.local import LocalLink
 from secretflow_task.node.ownership import Claim, Ownership, SoleOwnership, Verdict
 from secretflow_task.node.recovery import Recovery
-from secretflow_task.node.store.event_store import EventStore, TakenExecution
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.node.store.executions import TakenExecution
 from tests.bench.waiting import wait_for
 from tests.unit.node.test_node import PSI, Bench, never
 from tests.unit.node.test_node_end import ENDED, Answers
