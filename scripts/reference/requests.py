@@ -10,6 +10,7 @@ from scripts.reference.markdown import code, table
 from secretflow_task.cli.tasks import example_of, keys_of
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 
 _HEAD = """\
@@ -45,12 +46,11 @@ def _keys(task: Task) -> Iterator[str]:
 def _reveals(example: str) -> Iterator[str]:
     """Who learns what from the example."""
     plan = Plan.of(TaskRequest.from_arguments(yaml.safe_load(example)))
-    reveals = list(dict.fromkeys(plan.config.reveals()))
+    reveals = shown(plan.config.reveals(), plan.parties)
     if not reveals:
         yield "No party learns anything about another's rows.\n"
         return
     yield "Who learns what here, besides its own results:\n"
-    for use in reveals:
-        columns = f" ({', '.join(use.columns)})" if use.columns else ""
-        yield f"- {use.party}: {use.purpose}{columns}"
+    for who, what in reveals:
+        yield f"- {who}: {what}"
     yield ""

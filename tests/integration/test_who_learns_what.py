@@ -183,7 +183,7 @@ def _is_column(sequence: Sequence[Any], cells: Sequence[str], values: Array | No
 
 @dataclass(frozen=True)
 class Grant:
-    """What a purpose of `reveals()` lets a party know.
+    """What a value of `reveals()` lets a party know.
 
     Attributes:
         seen: whether the party has learned it: what is listed and never seen is listed wrongly.
@@ -268,13 +268,13 @@ def received(workspace: Workspace, execution: Execution, party: str) -> set[str]
 def granted(case: Finished, party: str) -> list[Grant]:
     """What `reveals()` lets a party know."""
     config: TaskConfig = TaskDispatcher.get(case.config["task_type"]).parse(case.config)
-    roles = {
-        party,
-        "label party" if party == "alice" else "",
-        "owner of a column",
-        "every other party",
-    }
-    return [GRANTS[use.purpose] for use in config.reveals() if use.party in roles]
+    parties = sorted(case.tables)
+    grants = []
+    for reveal in config.reveals():
+        learners = reveal.learners(parties, label_party="alice", owners=parties)
+        if party in (learners or ()):
+            grants.append(GRANTS[reveal.what])
+    return grants
 
 
 def test_every_task_has_a_case() -> None:

@@ -13,6 +13,7 @@ from secretflow_task.contract.errors import PathNotAllowed
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
 from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_config import Use
 from secretflow_task.node.assignment import Assignment
 
@@ -44,14 +45,13 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
 
 
 def _print_reveals(plan: Plan) -> None:
-    reveals = list(dict.fromkeys(plan.config.reveals()))
+    reveals = shown(plan.config.reveals(), plan.parties)
     if not reveals:
         console.print("No party learns anything about another's rows.")
         return
     table = Table("party", "learns")
-    for use in reveals:
-        columns = f" ({', '.join(use.columns)})" if use.columns else ""
-        table.add_row(use.party, escape(f"{use.purpose}{columns}"))
+    for who, what in reveals:
+        table.add_row(who, escape(what))
     console.print(table)
 
 

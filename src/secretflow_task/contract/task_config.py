@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.messages import PARTY_NAME
 from secretflow_task.utils.spelling import did_you_mean
+from secretflow_task.contract.reveals import Reveal
 
 PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
 # How pydantic names, in the place of a problem, the form of a value that may have several.
@@ -30,13 +31,13 @@ PathText = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Use:
-    """One party's file or folder in a request, or one thing that a party learns.
+    """One party's file or folder in a request.
 
     Attributes:
-        party: who reads, writes, or learns.
-        path: the path as requested; empty for what a result shows.
+        party: who reads or writes.
+        path: the path as requested.
         columns: the columns that are used, where the request names them.
-        purpose: the request key, or for `reveals` what is learned, as a person would say it.
+        purpose: the request key.
         shared: the same text names every party's own path; a node with several parties tells them apart.
     """
 
@@ -146,7 +147,7 @@ class TaskConfig(Strict):
         """The model folders that the task loads or saves."""
         return self._uses("load") + self._uses("save")
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """What each party learns about the others' data, beyond that its own outputs exist."""
         return []
 

@@ -22,6 +22,7 @@ from secretflow_task.contract.errors import (
     TooFewRows,
     ValueRange,
 )
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import Use, parse
 from secretflow_task.contract.tasks.evaluation import (
     BiclassificationEvalConfig,
@@ -259,9 +260,9 @@ def test_a_wrong_request_is_refused(values: dict[str, Any], problem: str) -> Non
 def test_figures_are_revealed_only_when_they_are_shared() -> None:
     assert evaluation().reveals() == []
     shared = evaluation(share=True).reveals()
-    assert shared == [
-        Use("every other party", "", ("y",), "AUC, KS and the other figures of the evaluation")
-    ]
+    what = "AUC, KS and the other figures of the evaluation"
+    assert shared == [Reveal(Role.OTHERS, what, Fineness.COLUMN, ("y",), "alice")]
+    assert shared[0].learners(["alice", "bob", "carol"]) == ["bob", "carol"]
     assert evaluation().parties() == ["alice"]
     assert evaluation().inputs() == [
         Use("alice", "test.csv", ("y",), "label"),

@@ -21,7 +21,8 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.requests import Protocol
-from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.tasks.glm import LINKS, SsGlmConfig
 from secretflow_task.jobs.ml_task import irls
 from secretflow_task.jobs.ml_task.glm import GlmInput, prepare_glm, row_slices, scaled_offset
@@ -92,15 +93,14 @@ def test_the_first_link_of_a_distribution_is_its_default(dist: str) -> None:
 
 
 def test_training_reveals_no_number_but_how_many_epochs_it_took() -> None:
-    told = {use.purpose for use in config_of().reveals()}
+    told = {reveal.what for reveal in config_of().reveals()}
     assert told == {
         "names of the features, number of rows",
         "whether the features are linearly dependent, after how many epochs training stopped",
     }
-    assert (
-        Use("bob", "", (), "who holds the columns of params.offset and params.weight")
-        in config_of(offset="o").reveals()
-    )
+    holders = "who holds the columns of params.offset and params.weight"
+    told_of_offset = config_of(offset="o").reveals()
+    assert Reveal(Role.EVERYONE, holders, Fineness.NAMES) in told_of_offset
 
 
 def test_features_of_any_size_are_standardised_by_their_owner(

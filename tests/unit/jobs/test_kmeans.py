@@ -86,7 +86,8 @@ def test_a_wrong_value_is_refused(values: Mapping[str, Any], problem: str) -> No
 
 def test_only_the_receiver_learns_the_clusters() -> None:
     learned = "the cluster of every row, the sizes of the clusters"
-    assert [use.party for use in config_of().reveals() if use.purpose == learned] == ["bob"]
+    told = [reveal for reveal in config_of().reveals() if reveal.what == learned]
+    assert [reveal.learners(["alice", "bob"]) for reveal in told] == [["bob"]]
     assert [use.party for use in config_of().outputs()] == ["bob"]
 
 

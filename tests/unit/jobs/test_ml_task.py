@@ -24,6 +24,7 @@ from secretflow_task.contract.errors import (
     TooFewRows,
     WorkerError,
 )
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import Use, parse
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.contract.tasks.linear import SsLrConfig
@@ -99,28 +100,25 @@ def test_a_wrong_parameter_is_refused(params: Mapping[str, Any], problem: str) -
 
 
 def test_training_reveals_names_and_rows_and_more_only_where_it_is_asked_for() -> None:
-    known = [
-        Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")
-    ]
-    assert training().reveals() == known
+    known = Reveal(Role.EVERYONE, "names of the features, number of rows", Fineness.NAMES)
+    assert training().reveals() == [known]
     reporting = training(params={"report_metrics": True, "tol": 0.01}, label_party="bob")
-    stopped = [
-        Use(party, "", (), "after how many epochs training stopped") for party in ("alice", "bob")
-    ]
+    metrics = "loss and AUC or R2 per epoch"
     assert reporting.reveals() == [
-        *known,
-        *stopped,
-        Use("bob", "", ("y",), "loss and AUC or R2 per epoch"),
+        known,
+        Reveal(Role.EVERYONE, "after how many epochs training stopped", Fineness.MODEL),
+        Reveal(Role.LABEL_PARTY, metrics, Fineness.MODEL, ("y",), "bob"),
     ]
 
 
 def test_only_the_receiver_of_a_prediction_sees_it() -> None:
-    seen = [
-        use.party
-        for use in prediction(receiver="bob").reveals()
-        if use.purpose == "the prediction for every row"
-    ]
-    assert seen == ["bob"]
+    predicted = "the prediction for every row"
+    told = prediction(receiver="bob").reveals()
+    assert told[1:] == [Reveal(Role.RECEIVER, predicted, Fineness.ROW, party="bob")]
+    assert told[1].learners(["alice", "bob"], label_party="alice") == ["bob"]
+    (unnamed,) = prediction().reveals()[1:]
+    assert unnamed.learners(["alice", "bob"]) is None
+    assert unnamed.learners(["alice", "bob"], label_party="alice") == ["alice"]
     assert prediction(receiver="bob").outputs() == [Use("bob", "p.csv", (), "output_path")]
     assert [use.party for use in prediction().models()] == ["alice", "bob"]
 

@@ -21,7 +21,8 @@ from secretflow_task.contract.errors import (
     TooFewRows,
     WorkerError,
 )
-from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.splitting import TrainTestSplitConfig
 from secretflow_task.contract.tasks.transformation import StandardScalerConfig
@@ -206,7 +207,7 @@ def test_a_wrong_scaler_is_refused(values: Mapping[str, Any], problem: str) -> N
 def test_a_scaler_shows_the_others_names_and_rows_only() -> None:
     config = parse(StandardScalerConfig, PLAN_REQUESTS["standard_scaler"], "x")
     what = "names of the transformed columns, number of rows"
-    assert config.reveals() == [Use(party, "", (), what) for party in ("alice", "bob")]
+    assert config.reveals() == [Reveal(Role.EVERYONE, what, Fineness.NAMES)]
 
 
 def test_a_result_counts_categories_that_are_too_many_to_show(alice: Run, tmp_path: Path) -> None:
@@ -246,13 +247,15 @@ def test_a_wrong_split_is_refused(values: Mapping[str, Any], problem: str) -> No
 
 
 def test_a_split_by_a_label_tells_the_others_so() -> None:
-    rows = [Use(party, "", (), "number of rows") for party in ("alice", "bob")]
-    assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == rows
+    rows = Reveal(Role.EVERYONE, "number of rows", Fineness.COUNT)
+    assert parse(TrainTestSplitConfig, SPLIT, "x").reveals() == [rows]
     config = parse(
         TrainTestSplitConfig, {**SPLIT, "stratify": {"party": "alice", "column": "y"}}, "x"
     )
     what = "which rows are for training, drawn in private within the groups of the label"
-    assert config.reveals() == [*rows, Use("bob", "", ("y",), what)]
+    told = Reveal(Role.OTHERS, what, Fineness.ROW, ("y",), "alice")
+    assert config.reveals() == [rows, told]
+    assert told.learners(["alice", "bob"]) == ["bob"]
 
 
 def test_a_split_needs_the_same_rows_everywhere(

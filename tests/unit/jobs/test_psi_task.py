@@ -174,7 +174,9 @@ def test_all_parties_get_rows_unless_the_result_is_not_broadcast() -> None:
 
 def test_who_gets_no_rows_learns_only_how_many_keys_the_others_have() -> None:
     def told(**values: Any) -> list[tuple[str, str]]:
-        return [(use.party, use.purpose) for use in psi(**values).reveals()]
+        found = psi(**values).reveals()
+        everyone = ["alice", "bob"]
+        return [(party, each.what) for each in found for party in each.learners(everyone) or ()]
 
     rows = "which of its own rows the other parties have too, and their number"
     keys = [(party, "how many keys each of the others has") for party in ("alice", "bob")]

@@ -25,6 +25,7 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.woe import Method, WoeConfig
@@ -469,15 +470,14 @@ def test_a_wrong_woe_request_is_refused(values: dict[str, Any], problem: str) ->
 def test_what_is_revealed_is_said() -> None:
     def told(task_type: str, **values: Any) -> list[tuple[str, str]]:
         config = TaskDispatcher.get(task_type).parse({"input_data": PATHS, **values})
-        return [(use.party, use.purpose) for use in config.reveals()]
+        return shown(config.reveals(), [*PATHS])
 
     assert told("table_statistics") == [(party, "names of the columns") for party in PATHS]
-    everyone = [*PATHS, "every other party"]
-    shared = [(party, "all statistics of all columns") for party in everyone]
+    shared = [(party, "all statistics of all columns") for party in PATHS]
     assert told("table_statistics", share=True) == shared
     matrix = "the correlation of every two columns, of all parties"
     for task_type in ("pearson_correlation", "vif"):
         assert {("alice", matrix), ("bob", matrix)} <= set(told(task_type))
     woe = told("woe_iv", label="y", label_party="bob")
-    assert ("owner of a column", "how many rows of every bin of the column are positive") in woe
+    assert ("owner of a column", "how many rows of every bin of the column are positive (y)") in woe
     assert ("bob", "the information value of every column") in woe

@@ -12,7 +12,8 @@ import pytest
 
 from secretflow_task.contract.errors import BadLabel, InvalidTaskConfig, ValueRange
 from secretflow_task.contract.requests import HeuConfig, Protocol
-from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.tasks.trees import SgbConfig, SsXgbConfig, TreeParams
 from secretflow_task.jobs.ml_task.sgb import prepare_sgb
 from secretflow_task.jobs.ml_task.trees import named_splits, numbered_splits, probabilities
@@ -175,18 +176,14 @@ def test_splits_are_kept_by_name_as_strict_json_and_found_again_in_any_order() -
 
 
 def test_who_learns_what_is_said() -> None:
-    everyone = [
-        Use(party, "", (), "names of the features, number of rows") for party in ("alice", "bob")
-    ]
+    names = Reveal(Role.EVERYONE, "names of the features, number of rows", Fineness.NAMES)
     bins = "for every node of the trees: which party splits it, and the number of the bin"
-    assert training().reveals() == everyone + [
-        Use(party, "", (), bins) for party in ("alice", "bob")
-    ]
+    assert training().reveals() == [names, Reveal(Role.EVERYONE, bins, Fineness.MODEL)]
     sgb = parse(SgbConfig, {**TRAIN, "label_party": "bob"}, "sgb").reveals()
     rows = "which rows lie in which node of every tree, and whose feature splits it"
     sums = "sums of its own gradients over the others' bins, in shuffled order"
     assert sgb == [
-        *everyone,
-        *(Use(party, "", (), rows) for party in ("alice", "bob")),
-        Use("bob", "", (), sums),
+        names,
+        Reveal(Role.EVERYONE, rows, Fineness.ROW),
+        Reveal(Role.LABEL_PARTY, sums, Fineness.BIN, party="bob"),
     ]

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from secretflow_task.contract.task_config import ColumnAt, TaskConfig, Use
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import ColumnAt, TaskConfig
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
 
@@ -32,10 +33,13 @@ class EvaluationConfig(TaskConfig):
             )
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Nothing, or the figures to the other parties if they are shared."""
         what = f"{self.figures} and the other figures of the evaluation"
-        return [Use("every other party", "", (self.label.column,), what)] if self.share else []
+        if not self.share:
+            return []
+        columns, holder = (self.label.column,), self.label.party
+        return [Reveal(Role.OTHERS, what, Fineness.COLUMN, columns, holder)]
 
 
 class BiclassificationEvalConfig(EvaluationConfig):

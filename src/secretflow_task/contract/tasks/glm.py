@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import Strict
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
@@ -111,19 +112,17 @@ class SsGlmConfig(TrainingConfig):
             )
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Names, row count and how training went to all; X'WX stays on shares."""
-        went = "who holds the columns of params.offset and params.weight" if self.extra else ""
-        texts = [
-            "whether the features are linearly dependent, after how many epochs training stopped",
-            went,
-        ]
+        went = "whether the features are linearly dependent, after how many epochs training stopped"
+        reveals = [*super().reveals(), Reveal(Role.EVERYONE, went, Fineness.MODEL)]
+        if self.extra:
+            holders = "who holds the columns of params.offset and params.weight"
+            reveals.append(Reveal(Role.EVERYONE, holders, Fineness.NAMES))
         if self.params.positive:
-            texts.append("whether a row's mean leaves the range of the link")
-        return [
-            *super().reveals(),
-            *(Use(party, "", (), text) for text in texts if text for party in self.parties()),
-        ]
+            leaves = "whether a row's mean leaves the range of the link"
+            reveals.append(Reveal(Role.EVERYONE, leaves, Fineness.MODEL))
+        return reveals
 
 
 TaskDispatcher.declare(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     ColumnNames,
     PartyColumns,
@@ -16,10 +17,11 @@ from secretflow_task.contract.task_config import (
     SavesModel,
     Strict,
     TaskConfig,
-    Use,
 )
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig
+
+_CLUSTERS = "the cluster of every row, the sizes of the clusters"
 
 
 class SsKmeansParams(Strict):
@@ -63,16 +65,13 @@ class SsKmeansConfig(TaskConfig):
         default_factory=SsKmeansParams, description="The algorithm's own parameters."
     )
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Names, row count and iterations to all; clusters to the receiver only."""
-        what = (
-            "names of the features, number of rows",
-            "after how many iterations each start stopped",
-        )
-        everyone = [Use(party, "", (), text) for text in what for party in self.parties()]
+        stopped = "after how many iterations each start stopped"
         return [
-            *everyone,
-            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+            Reveal(Role.EVERYONE, "names of the features, number of rows", Fineness.NAMES),
+            Reveal(Role.EVERYONE, stopped, Fineness.MODEL),
+            Reveal(Role.RECEIVER, _CLUSTERS, Fineness.ROW, party=self.receiver),
         ]
 
 
@@ -81,12 +80,11 @@ class KmeansPredictConfig(PredictConfig):
 
     receiver: PartyName = Field(description="Who gets the cluster of every row.")
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """The clusters, to the receiver only."""
-        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
         return [
-            *everyone,
-            Use(self.receiver, "", (), "the cluster of every row, the sizes of the clusters"),
+            Reveal(Role.EVERYONE, "number of rows", Fineness.COUNT),
+            Reveal(Role.RECEIVER, _CLUSTERS, Fineness.ROW, party=self.receiver),
         ]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     ColumnNames,
     LoadsModel,
@@ -15,7 +16,6 @@ from secretflow_task.contract.task_config import (
     Reads,
     SavesModel,
     TaskConfig,
-    Use,
 )
 
 
@@ -43,11 +43,9 @@ class TrainingConfig(TaskConfig):
             raise ValueError("features must not name the label")
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names and row count to all."""
-        return [
-            Use(party, "", (), "names of the features, number of rows") for party in self.parties()
-        ]
+        return [Reveal(Role.EVERYONE, "names of the features, number of rows", Fineness.NAMES)]
 
 
 _ADDED = {"prediction", "cluster"}  # the columns that the outputs add
@@ -77,10 +75,10 @@ class PredictConfig(TaskConfig):
                 )
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """The predictions, to the receiver only."""
-        everyone = [Use(party, "", (), "number of rows") for party in self.parties()]
+        predicted = "the prediction for every row"
         return [
-            *everyone,
-            Use(self.receiver or "label party", "", (), "the prediction for every row"),
+            Reveal(Role.EVERYONE, "number of rows", Fineness.COUNT),
+            Reveal(Role.RECEIVER, predicted, Fineness.ROW, party=self.receiver),
         ]

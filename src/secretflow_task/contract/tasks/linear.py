@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import Strict
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
@@ -51,24 +52,18 @@ class SsLrConfig(TrainingConfig):
         default_factory=SsLrParams, description="The algorithm's own parameters."
     )
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names and row count to all; metrics to the label party only where they are asked for."""
-        uses = super().reveals()
+        reveals = super().reveals()
         if self.params.tol:
-            uses += [
-                Use(party, "", (), "after how many epochs training stopped")
-                for party in self.parties()
-            ]
+            stopped = "after how many epochs training stopped"
+            reveals.append(Reveal(Role.EVERYONE, stopped, Fineness.MODEL))
         if self.params.report_metrics:
-            uses.append(
-                Use(
-                    self.label_party or "label party",
-                    "",
-                    (self.label,),
-                    "loss and AUC or R2 per epoch",
-                )
+            metrics, columns = "loss and AUC or R2 per epoch", (self.label,)
+            reveals.append(
+                Reveal(Role.LABEL_PARTY, metrics, Fineness.MODEL, columns, self.label_party)
             )
-        return uses
+        return reveals
 
 
 TaskDispatcher.declare(

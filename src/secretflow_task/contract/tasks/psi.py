@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     PartyColumns,
     PartyName,
@@ -110,7 +111,7 @@ class PsiConfig(TaskConfig):
         """The files that the task writes: only for the parties that get rows."""
         return [use for use in super().outputs() if use.party in self.getters]
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Which of its rows are common, and how many, to every party that gets rows; all count the keys."""
         counted = "how many keys each of the others has"
         what = "which of its own rows the other parties have too, and their number"
@@ -118,8 +119,11 @@ class PsiConfig(TaskConfig):
             what += "; the number of the other party's rows without a match"
         if self.allow_duplicates:
             what += "; how often the other party has each of its keys"
-        uses = [Use(party, "", tuple(self.keys[party]), what) for party in self.getters]
-        return uses + [Use(party, "", (), counted) for party in self.parties()]
+        reveals = []
+        for party in self.getters:
+            keys = tuple(self.keys[party])
+            reveals.append(Reveal(Role.PARTY, what, Fineness.ROW, keys, party))
+        return [*reveals, Reveal(Role.EVERYONE, counted, Fineness.COUNT)]
 
 
 TaskDispatcher.declare(

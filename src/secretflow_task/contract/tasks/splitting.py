@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     Reads,
     Share,
     Strict,
     TaskConfig,
-    Use,
     Writes,
     check_same_parties,
 )
@@ -46,14 +46,14 @@ class TrainTestSplitConfig(TaskConfig):
             raise ValueError(f"stratify.party is {self.stratify.party}, who is not in input_data")
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """The row count, and with ``stratify`` a choice of rows that depends on the label."""
-        uses = [Use(party, "", (), "number of rows") for party in self.parties()]
+        rows = Reveal(Role.EVERYONE, "number of rows", Fineness.COUNT)
         if self.stratify is None:
-            return uses
+            return [rows]
         what = "which rows are for training, drawn in private within the groups of the label"
-        others = [party for party in self.parties() if party != self.stratify.party]
-        return uses + [Use(party, "", (self.stratify.column,), what) for party in others]
+        columns, holder = (self.stratify.column,), self.stratify.party
+        return [rows, Reveal(Role.OTHERS, what, Fineness.ROW, columns, holder)]
 
 
 TaskDispatcher.declare(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     ColumnNames,
     PartyColumns,
     Reads,
     Report,
     TaskConfig,
-    Use,
 )
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
@@ -29,11 +29,9 @@ class StatisticsConfig(TaskConfig):
         None, description="Where each party writes its result as JSON."
     )
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names and row count to all."""
-        return [
-            Use(party, "", (), "names of the columns, number of rows") for party in self.parties()
-        ]
+        return [Reveal(Role.EVERYONE, "names of the columns, number of rows", Fineness.NAMES)]
 
 
 class TableStatisticsConfig(StatisticsConfig):
@@ -42,32 +40,31 @@ class TableStatisticsConfig(StatisticsConfig):
     columns: ColumnNames | None = Field(None, description="Which columns; all but ids if absent.")
     share: bool = Field(False, description="Show all statistics to all parties.")
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names, and with ``share`` the statistics."""
         names = tuple(self.columns or ())
         if self.share:
-            everyone = [*self.parties(), "every other party"]
-            return [Use(party, "", names, "all statistics of all columns") for party in everyone]
-        return [Use(party, "", names, "names of the columns") for party in self.parties()]
+            what = "all statistics of all columns"
+            return [Reveal(Role.EVERYONE, what, Fineness.COLUMN, names)]
+        return [Reveal(Role.EVERYONE, "names of the columns", Fineness.NAMES, names)]
 
 
 class CorrelationConfig(StatisticsConfig):
     """``task_config`` of `pearson_correlation`."""
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """The matrix, to all."""
         what = "the correlation of every two columns, of all parties"
-        return super().reveals() + [Use(party, "", (), what) for party in self.parties()]
+        return [*super().reveals(), Reveal(Role.EVERYONE, what, Fineness.COLUMN)]
 
 
 class VifConfig(CorrelationConfig):
     """``task_config`` of `vif`."""
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """What it is computed from, and the result."""
-        return super().reveals() + [
-            Use(party, "", (), "the VIF of every column") for party in self.parties()
-        ]
+        vif = Reveal(Role.EVERYONE, "the VIF of every column", Fineness.COLUMN)
+        return [*super().reveals(), vif]
 
 
 TaskDispatcher.declare(

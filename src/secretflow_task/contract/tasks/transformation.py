@@ -7,6 +7,7 @@ from typing import Any, Literal, Union
 from pydantic import Field, model_validator
 
 from secretflow_task.contract.cells import MISSING_TEXT
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import (
     ColumnNames,
     LoadsModel,
@@ -14,7 +15,6 @@ from secretflow_task.contract.task_config import (
     Reads,
     SavesModel,
     TaskConfig,
-    Use,
     Writes,
     check_same_parties,
 )
@@ -59,10 +59,10 @@ class TransformConfig(TaskConfig):
         common = TransformConfig.model_json_schema()["properties"]
         return {name: value for name, value in self if name not in common}
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names and row count; what is fitted stays with the owner of the column."""
         what = "names of the transformed columns, number of rows"
-        return [Use(party, "", (), what) for party in self.parties()]
+        return [Reveal(Role.EVERYONE, what, Fineness.NAMES)]
 
 
 class StandardScalerConfig(TransformConfig):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.contract.task_config import Strict, Use
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import Strict
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
@@ -83,10 +84,10 @@ class SsXgbConfig(TrainingConfig):
         default_factory=TreeParams, description="The algorithm's own parameters."
     )
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Column names and row count to all, and whose bin splits each node."""
         shape = "for every node of the trees: which party splits it, and the number of the bin"
-        return [*super().reveals(), *(Use(party, "", (), shape) for party in self.parties())]
+        return [*super().reveals(), Reveal(Role.EVERYONE, shape, Fineness.MODEL)]
 
 
 class SgbParams(TreeParams):
@@ -102,21 +103,24 @@ class SgbConfig(TrainingConfig):
         default_factory=SgbParams, description="The algorithm's own parameters."
     )
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """What the parties learn of one another while they grow trees that one of them decides on."""
         rows = "which rows lie in which node of every tree, and whose feature splits it"
-        uses = [*super().reveals(), *(Use(party, "", (), rows) for party in self.parties())]
         sums = "sums of its own gradients over the others' bins, in shuffled order"
-        return [*uses, Use(self.label_party or "label party", "", (), sums)]
+        return [
+            *super().reveals(),
+            Reveal(Role.EVERYONE, rows, Fineness.ROW),
+            Reveal(Role.LABEL_PARTY, sums, Fineness.BIN, party=self.label_party),
+        ]
 
 
 class SgbPredictConfig(PredictConfig):
     """``task_config`` of `sgb_predict`."""
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """The label party computes the predictions, from the tests of all parties' splits."""
         learned = "the prediction for every row, and which leaves each party's splits let it reach"
-        return [*super().reveals(), Use("label party", "", (), learned)]
+        return [*super().reveals(), Reveal(Role.LABEL_PARTY, learned, Fineness.ROW)]
 
 
 TaskDispatcher.declare(

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from secretflow_task.contract.task_config import PartyName, Use, Writes, check_same_parties
+from secretflow_task.contract.reveals import Fineness, Reveal, Role
+from secretflow_task.contract.task_config import PartyName, Writes, check_same_parties
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.statistics import StatisticsConfig
 
@@ -49,26 +50,18 @@ class WoeConfig(StatisticsConfig):
             raise ValueError("columns must not name the label")
         return self
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """Bins' numbers to all, positive rows of a bin to the bin's owner, IV to the label's party."""
-        bins = (
-            "of up to 100 bins that are joined later"
-            if self.method == "chimerge"
-            else "of every bin"
-        )
+        bins = "of every bin"
+        if self.method == "chimerge":
+            bins = "of up to 100 bins that are joined later"
+        positive = f"how many rows {bins} of the column are positive"
+        values = "the information value of every column"
         return [
             *super().reveals(),
-            *(
-                Use(party, "", (), "how many bins the columns of a party have")
-                for party in self.parties()
-            ),
-            Use(
-                "owner of a column",
-                "",
-                (self.label,),
-                f"how many rows {bins} of the column are positive",
-            ),
-            Use(self.label_party or "label party", "", (), "the information value of every column"),
+            Reveal(Role.EVERYONE, "how many bins the columns of a party have", Fineness.COUNT),
+            Reveal(Role.OWNERS, positive, Fineness.BIN, (self.label,)),
+            Reveal(Role.LABEL_PARTY, values, Fineness.COLUMN, party=self.label_party),
         ]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Iterator, Mapping
 from pydantic import Field, PrivateAttr, model_validator
 
 from secretflow_task.contract.errors import InvalidTaskConfig, RequestError
+from secretflow_task.contract.reveals import Reveal
 from secretflow_task.contract.task_config import STEP_PREFIX, PathRole, Strict, TaskConfig, Use
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 
@@ -86,9 +87,9 @@ class WorkflowConfig(TaskConfig):
             if not use.path.startswith(STEP_PREFIX) and (use.party, use.path) not in written
         ]
 
-    def reveals(self) -> list[Use]:
+    def reveals(self) -> list[Reveal]:
         """What the steps reveal."""
-        return [use for step in self.bound for use in step.config.reveals()]
+        return [reveal for step in self.bound for reveal in step.config.reveals()]
 
 
 def bind_steps(steps: list[Step]) -> list[BoundStep]:
