@@ -1,4 +1,4 @@
-"""Whoever is not the peer that it should be, or runs something else, is refused, and nothing runs."""
+"""Whoever is not the peer that it should be, or runs something else, is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ from tests.bench.peers import Hubs, Stranger, as_bob
 @pytest.fixture
 def hubs(tmp_path: Path) -> Iterator[Hubs]:
     """Nodes of alice, who coordinates, and bob."""
-    with Hubs(tmp_path, "alice", "bob", join_seconds=0.7) as running:
+    with Hubs(tmp_path, "alice", "bob") as running:
+        yield running
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Hubs]:
+    """The same, who do not wait long for a node that never joins."""
+    with Hubs(tmp_path, "alice", "bob", join_seconds=1.5) as running:
         yield running
 
 
@@ -166,37 +173,37 @@ def remake(hubs: Hubs, tmp_path: Path, **dates: datetime.datetime) -> None:
 
 
 def test_an_expired_certificate_is_refused_with_a_reason_at_both(
-    hubs: Hubs, tmp_path: Path
+    hasty: Hubs, tmp_path: Path
 ) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
-    remake(hubs, tmp_path, since=now - datetime.timedelta(2), until=now - datetime.timedelta(1))
-    assert ends(hubs, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
+    remake(hasty, tmp_path, since=now - datetime.timedelta(2), until=now - datetime.timedelta(1))
+    assert ends(hasty, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
     with (
-        closing(hubs.open("again", "bob")) as bob,
+        closing(hasty.open("again", "bob")) as bob,
         pytest.raises(WorkerError, match="it has expired"),
     ):
         bob.join()
 
 
-def test_a_wrong_certificate_is_refused_with_a_reason_at_both(hubs: Hubs, tmp_path: Path) -> None:
-    hubs.identities["bob"], _ = make_certificate(
+def test_a_wrong_certificate_is_refused_with_a_reason_at_both(hasty: Hubs, tmp_path: Path) -> None:
+    hasty.identities["bob"], _ = make_certificate(
         "bob", tmp_path / "another"
     )  # alice still has the old one
-    hubs.stop("bob")
-    hubs.start("bob")
-    assert ends(hubs, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
+    hasty.stop("bob")
+    hasty.start("bob")
+    assert ends(hasty, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
     with (
-        closing(hubs.open("again", "bob")) as bob,
+        closing(hasty.open("again", "bob")) as bob,
         pytest.raises(WorkerError, match="not in its address"),
     ):
         bob.join()
 
 
-def test_a_coordinator_with_a_wrong_certificate_is_refused_too(hubs: Hubs, tmp_path: Path) -> None:
-    hubs.identities["alice"], _ = make_certificate("alice", tmp_path / "another")
-    hubs.stop("alice")
-    hubs.start("alice")
-    assert ends(hubs, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
+def test_a_coordinator_with_a_wrong_certificate_is_refused_too(hasty: Hubs, tmp_path: Path) -> None:
+    hasty.identities["alice"], _ = make_certificate("alice", tmp_path / "another")
+    hasty.stop("alice")
+    hasty.start("alice")
+    assert ends(hasty, {}, {}) == {"alice": ("PeerRefused", "bob"), "bob": ("PeerRefused", "alice")}
 
 
 def test_the_certificate_of_another_party_is_refused_at_both(tmp_path: Path) -> None:
@@ -211,11 +218,11 @@ def test_the_certificate_of_another_party_is_refused_at_both(tmp_path: Path) -> 
         }
 
 
-def test_what_was_no_join_does_not_stand_for_one_that_never_comes(hubs: Hubs) -> None:
-    with as_bob(hubs) as late:
+def test_what_was_no_join_does_not_stand_for_one_that_never_comes(hasty: Hubs) -> None:
+    with as_bob(hasty) as late:
         late.say({"kind": "channel", "execution": "an older one", "name": "fed"})
         assert late.hear()["error"]["code"] == "PeerRefused"
-    with closing(hubs.open("e", "alice")) as alice, pytest.raises(PeerUnreachable):
+    with closing(hasty.open("e", "alice")) as alice, pytest.raises(PeerUnreachable):
         alice.join()
 
 

@@ -2,7 +2,8 @@
 
 On the wire each piece has its length in front; a length of 0 is the end of what one side sends,
 while the other may go on. A connection that breaks without it breaks at the other node too: what
-was cut off must not look like a whole message. A side that cannot take more bytes makes the other wait.
+was cut off must not look like a whole message. A side that cannot take more bytes makes the other
+wait.
 """
 
 from __future__ import annotations
