@@ -20,8 +20,8 @@ Input = TypeVar("Input", default=Any)  # what a task's ``prepare`` returns
 class Devices(dict[str, Any], Generic[Input]):
     """``"spu"``, ``"heu"`` and one PYU per party name.
 
-    ``"heu"`` makes the HEU, given the party that holds the secret key: only a task's input tells whose labels
-    are to be encrypted.
+    ``"heu"`` makes the HEU, given the party that holds the secret key: only a task's input tells
+    whose labels are to be encrypted.
 
     Attributes:
         run: progress, staging and models of the execution at the own party.

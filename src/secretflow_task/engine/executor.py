@@ -31,8 +31,8 @@ def execute_secretflow_task(
 ) -> dict[str, Any]:
     """Run the task of ``spec`` and return the own party's result.
 
-    ``on_result(result, outputs)`` is called with the staged outputs, ``{staged: target}``, before the closing
-    barrier with the peers, so that the node knows the result even if the barrier fails.
+    ``on_result(result, outputs)`` is called with the staged outputs, ``{staged: target}``, before
+    the closing barrier with the peers, so that the node knows the result even if the barrier fails.
 
     Raises:
         WorkerError: the public error of whatever went wrong.
@@ -142,30 +142,35 @@ def _report(run: Run, stage: Stage) -> None:
 
 
 def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool]:
-    """The public error for anything that a task can raise, and whether the fault began at another party.
+    """The public error for whatever a task raises, and whether the fault began at another party.
 
-    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``. An error
-    of our own without a party was found by all of them alike and began at none.
+    Foreign exceptions are mapped here and nowhere else; their text becomes private ``detail``. An
+    error of our own without a party was found by all of them alike and began at none.
     """
     cause = _unwrapped(error)
     if isinstance(cause, WorkerError):
         return cause, False
     detail = f"{type(cause).__name__}: {cause}"
     if _name(cause) in _PEER_FAILURES:
-        peer = cause.party() if _name(cause) == "FedRemoteError" else None  # type: ignore[attr-defined]
+        peer = None
+        if _name(cause) == "FedRemoteError":
+            peer = cause.party()  # type: ignore[attr-defined]
         return PeerLost(party=peer, detail=detail), True
     if isinstance(cause, pickle.UnpicklingError):
         message = (
             f"{party}: a message was refused, since it names a class that no message may name."
         )
-        hint = "Ask the operators of the other parties what they run: SecretFlow does not send such messages."
+        hint = (
+            "Ask the operators of the other parties what they run: "
+            "SecretFlow does not send such messages."
+        )
         return AlgorithmError(message, hint=hint, party=party, detail=detail), False
     kind = next((kind for test, kind in _FOREIGN if test(cause)), AlgorithmError)
     return kind(party=party, detail=detail), False
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What SecretFlow wrapped: a failure in a device task arrives as a ``FedLocalError`` around it."""
+    """What SecretFlow wrapped: a device task's failure arrives inside a ``FedLocalError``."""
     while _name(error) == "FedLocalError":
         error = error.cause()  # type: ignore[attr-defined]
     return error

@@ -56,7 +56,7 @@ class PipeChannel:
             return  # the node has closed the pipe
 
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Say ``prepared``; returns every party's facts after ``go``. The node ends too long a wait."""
+        """Say ``prepared``; returns all parties' facts after ``go``. The node ends a long wait."""
         self.send(Kind.PREPARED, facts)
         answer = PipeMessage.from_bytes(self._connection.recv_bytes())
         if answer.kind is not Kind.GO:
@@ -126,7 +126,8 @@ def _report_failure(
 
 def _isolate(spec: JobSpec) -> None:
     """Own session, working directory, temporary directory and log; die with the template."""
-    # Every child inherits what keeps the template alive; with it open the job would outlive the node.
+    # Every child inherits what keeps the template alive; with it open the job would outlive the
+    # node.
     alive = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
     if alive is not None:
         os.close(alive)

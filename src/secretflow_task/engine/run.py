@@ -1,4 +1,4 @@
-"""What a task sees of its execution at its own party: paths, agreement with the peers, progress, staging."""
+"""What a task sees of its execution at its own party: paths, agreement, progress, staging."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Run:
         parties: all parties, sorted.
         protocol: the SPU's protocol and field.
         heu: what the request says about homomorphic encryption.
-        staging: name of the folder, beside each target, that outputs wait in until the execution succeeds.
+        staging: name of the folder, beside each target, that outputs wait in until the execution
+            succeeds.
         several: the node hosts more than one of the parties, so single paths get the party's name.
     """
 
@@ -77,10 +78,11 @@ class Run:
             return Prepared(task, config, task.prepare(self, config))
 
     def check_outputs(self, configs: Iterable[TaskConfig]) -> None:
-        """Refuse outputs of the own party that could not be moved to their places, ahead of all computing.
+        """Refuse, before computing, own outputs that could not be moved to their places.
 
         Raises:
-            OutputNotWritable: something that an output must not replace, or no folder, is in its way.
+            OutputNotWritable: something that an output must not replace, or no folder, is in its
+                way.
             InvalidTaskConfig: two outputs have one path.
         """
         targets: set[Path] = set()
@@ -105,7 +107,7 @@ class Run:
         return target
 
     def _own_outputs(self, config: TaskConfig) -> Iterator[tuple[str, str, str]]:
-        """``(request key, path, table, report or folder)`` of every output of the own party that stays."""
+        """``(request key, path, table, report or folder)`` of every own output that stays."""
         roles = config.output_fields()
         for use in config.outputs() + config.models():
             role = roles.get(use.purpose)
@@ -122,7 +124,7 @@ class Run:
                 yield use.purpose, use.path, "table"
 
     def agree(self, **facts: Any) -> dict[str, dict[str, Any]]:
-        """Tell the peers the facts about the own input and get theirs; no one goes on before all agreed."""
+        """Tell the peers facts about the own input and get theirs; all wait for all."""
         return self.channel.agree(facts)
 
     def read(self, paths: Mapping[str, str], purpose: str) -> Table:
@@ -154,7 +156,7 @@ class Run:
         return self.shown(path, purpose)
 
     def shown(self, path: str, purpose: str) -> str:
-        """How a result names an output: where it will be, or the step's name for an intermediate one."""
+        """How a result names an output: where it will be, or an intermediate one's step."""
         return path if path.startswith(STEP_PREFIX) else str(self.rules.resolve(path, purpose))
 
     def stage_folder(self, path: str, purpose: str) -> Path:
@@ -164,7 +166,7 @@ class Run:
         return folder
 
     def stage(self, path: str, purpose: str) -> Path:
-        """Where to write an output of the own party; the node moves it to ``path`` when all succeed."""
+        """Where to write an own output; the node moves it to ``path`` when all succeed."""
         inside = self._intermediate(path)
         if inside:
             inside.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +179,7 @@ class Run:
         return staged
 
     def model_path(self, path: str | Mapping[str, str]) -> str:
-        """The own party's folder of a model that is named by one path for all parties or by one for each."""
+        """The own folder of a model that is named by one path for all parties or one for each."""
         if isinstance(path, Mapping):
             return path[self.party]
         return f"{path}/{self.party}" if self.several else path
@@ -235,7 +237,8 @@ class Run:
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds that the block takes to the result's ``timings``, and tell the node.
 
-        What is in a block of the same stage, as a workflow prepares its first step, counts with that.
+        What is in a block of the same stage, as a workflow prepares its first step, counts with
+        that.
         """
         if stage in self._timed:
             yield

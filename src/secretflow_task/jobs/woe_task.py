@@ -143,7 +143,8 @@ def bins_of(table: Table, name: str, config: WoeConfig) -> Bins:
         raise TooFewRows(
             table.about(name, "has a category, or missing cells, in fewer than min_bin_rows rows"),
             party=table.party,
-            hint="Their labels could be inferred: merge categories, fill cells, or lower min_bin_rows.",
+            hint="Their labels could be inferred: "
+            "merge categories, fill cells, or lower min_bin_rows.",
         )
     return bins
 
