@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails
 
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.messages import PARTY_NAME
-from secretflow_task.utils.spelling import did_you_mean
 from secretflow_task.contract.reveals import Reveal
+from secretflow_task.utils.spelling import did_you_mean
 
 PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
 # How pydantic names, in the place of a problem, the form of a value that may have several.
