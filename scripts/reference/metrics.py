@@ -21,14 +21,15 @@ A node with `SFWORKER_METRICS_LISTEN` (such as `127.0.0.1:9464`) answers there:
 |---|---|
 | `/metrics` | the metrics below, for Prometheus |
 | `/healthz` | 200 while the process lives and its threads run, else 503 |
-| `/readyz` | 200 while the node takes requests; 503 at start and stop, or without Redis or template |
+| `/readyz` | 200 while the node takes requests; 503 at start, stop, without Redis or template |
 
 Both checks answer with JSON, `{"ok": ..., "reasons": [...]}`. An answer waits for Redis for a
 second at most. Nothing here names an execution, a path or anything of the data. There is no
 password, so let only those reach the port who may read the metrics.
 
 `sfworker_queue_wait_seconds` needs requests that say when they were sent, as those of
-`sfworker submit` do. Another Celery client sends the header `sfworker_sent_at`, in seconds since 1970:
+`sfworker submit` do. Another Celery client sends the header `sfworker_sent_at`, in seconds
+since 1970:
 `app.send_task(..., headers={"sfworker_sent_at": time.time()})`.
 
 Celery's own events are on, so Flower and celery-exporter see the node, too. They hold no

@@ -15,7 +15,7 @@ def make(party: str, folder: Path, days: int) -> None:
     """Write the files and say what to do with them.
 
     Raises:
-        BadSetting: that is no party name, or there are such files.
+        BadSetting: that is not a party name, or the files exist.
     """
     if not re.fullmatch(PARTY_NAME, party):
         raise BadSetting(

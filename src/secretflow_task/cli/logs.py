@@ -64,7 +64,7 @@ def print_node_log(execution_id: str, follow: bool) -> None:
 
 @dataclass(frozen=True)
 class _Execution:
-    """An execution of which the state folder knows something."""
+    """An execution that the state folder knows about."""
 
     execution_id: str
     folder: StateFolder

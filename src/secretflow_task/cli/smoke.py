@@ -26,7 +26,7 @@ _EITHER = ("alice", "bob")  # of a node that runs whatever parties a request lis
 
 @dataclass(frozen=True)
 class Trial:
-    """An intersection of which the answer is known.
+    """An intersection whose answer is known.
 
     Attributes:
         parties: sorted; ``hosted`` are those of the node here.

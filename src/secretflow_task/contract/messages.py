@@ -201,7 +201,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class PipeMessage:
-    """One message on the pipe, sent as JSON: a job that a peer took over must not reach a deserialiser."""
+    """A message on the pipe, sent as JSON: a job that a peer controls cannot have it unpickled."""
 
     kind: Kind
     body: Mapping[str, Any] = field(default_factory=dict)

@@ -299,7 +299,7 @@ def _refuse_step_paths(value: Any) -> None:
 
 
 def _check_roles(params: Params, parties: list[str]) -> None:
-    """Refuse a role for someone who is no party of the request."""
+    """Refuse a role for a name that is not a party of the request."""
     heu = params.heu_config or HeuConfig()
     roles: dict[str, list[PartyName | None]] = {
         "sf_init_config.self_party": [params.sf_init_config.self_party],

@@ -31,7 +31,7 @@ class Entry(BaseModel):
 
     @staticmethod
     def from_fields(fields: Mapping[bytes, bytes]) -> Entry:
-        """Read an entry of the stream; raises `ValueError` if it is no status event."""
+        """Read an entry of the stream; raises `ValueError` if it is not a status event."""
         body = fields.get(b"event")
         if body is None:
             raise ValueError("the field `event` is missing")

@@ -73,7 +73,7 @@ class Inquiry:
         voted: bool,
         closing: threading.Event,
     ) -> WorkerError | None:
-        """Who has not voted knows that it failed, but not in what."""
+        """A party that has not voted knows that it failed, but not why."""
         for execution in executions if voted else []:
             self.report(
                 execution.request, execution.party, {"stage": "settling", "progress": 0.999}
