@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -57,8 +56,8 @@ def test_the_request_is_left_as_it_is() -> None:
         ({"parties": ["alice", "bob", "carol"]}, "RequestMismatch"),
         ({"versions": versions() | {"worker": "0.0.1"}}, "VersionMismatch"),
         ({"versions": {}}, "VersionMismatch"),
-        ({"clock": time.time() + 1e6}, "ClockSkew"),
-        ({"clock": time.time() - 1e6}, "ClockSkew"),
+        ({"clock": 1e11}, "ClockSkew"),
+        ({"clock": 1.0}, "ClockSkew"),
         ({"clock": float("nan")}, "ClockSkew"),
     ],
     ids=repr,
