@@ -401,7 +401,7 @@ def test_a_peer_without_a_part_in_it_ends_nothing(speaks_for: list[str], three: 
         closing(three.open("e", "alice", **two)) as alice,
         closing(three.open("e", "bob", **two)) as bob,
     ):
-        refuses = {"code": "PolicyDenied", "message": "no", "party": "alice"}
+        refuses = {"code": "PathNotAllowed", "message": "no", "party": "alice"}
         join = Agenda("e", ("alice", "bob"), ("bob",), "digest", "protocol").join()
         with as_carol(three, "alice") as stranger:
             stranger.say(join | {"from": speaks_for, "refuses": refuses})

@@ -3,7 +3,7 @@
     WorkerError
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
-        PolicyDenied, RequestMismatch, VersionMismatch, UnknownExecution
+        RequestMismatch, VersionMismatch, UnknownExecution
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -141,12 +141,6 @@ class PathNotAllowed(RequestError):
     default_hint = (
         "Use a path below the party's data root, or add its folder to SFWORKER_ALLOWED_ROOTS there."
     )
-
-
-class PolicyDenied(RequestError):
-    """The policy of a party forbids this request."""
-
-    default_hint = "Ask the operator of that party."
 
 
 class RequestMismatch(RequestError):
