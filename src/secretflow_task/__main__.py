@@ -1,4 +1,4 @@
-"""Entry point. It stays light: the forkserver imports the parent's main module again in every job process."""
+"""Entry point. It stays light: every job process imports the main module of its node again."""
 
 from __future__ import annotations
 

@@ -30,7 +30,11 @@ class Client:
         self._app.close()
 
     def submit(self, request: TaskRequest, queue: str | None = None) -> None:
-        """Send a request to a queue; raises `redis.RedisError` or `kombu.exceptions.OperationalError`."""
+        """Send a request to a queue.
+
+        Raises:
+            redis.RedisError, kombu.exceptions.OperationalError: Redis cannot be reached.
+        """
         ids = {
             "execution_id": request.execution_id,
             "task_id": request.task_id,
@@ -50,8 +54,8 @@ class Client:
         """Cancel an execution, also one that is still in the queue or not yet sent.
 
         Returns:
-            Whether a node was running it. If not, it ends as `TaskCancelled` when it comes up within a day;
-            one that has ended stays as it is.
+            Whether a node was running it. If not, it ends as `TaskCancelled` when it comes up
+            within a day; one that has ended stays as it is.
         """
         self._redis.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
         answers = self._app.control.broadcast(
@@ -90,7 +94,7 @@ class Client:
     def events(
         self, execution_id: str, since: str = "0", timeout_seconds: float = 3600.0
     ) -> Iterator[StatusEvent | None]:
-        """The events of an execution as they come, and None whenever there is no more for the moment.
+        """The events of an execution as they come, and None when there is no more for the moment.
 
         Raises:
             TimeoutError: nothing ended the iteration within the timeout.

@@ -1,7 +1,7 @@
 """The command line.
 
-This module declares the commands, and imports no more than their help needs. What a command needs is
-imported when it runs.
+This module declares the commands, and imports no more than their help needs. What a command needs
+is imported when it runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from secretflow_task.contract.messages import Status
 
 app = typer.Typer(
     name="sfworker",
-    help="Private multi-party computation behind a task queue: SecretFlow as a supervised Celery worker.",
+    help="Private multi-party computation behind a task queue: "
+    "SecretFlow as a supervised Celery worker.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,7 +53,10 @@ def _options(
 @app.command()
 @guarded
 def start() -> None:
-    """Run the node: take requests from the queue until SIGTERM. Settings come from SFWORKER_* variables."""
+    """Run the node: take requests from the queue until SIGTERM.
+
+    Settings come from SFWORKER_* variables.
+    """
     if os.environ.get("_SFWORKER_NODE") != "1":
         # Again with the plain main module: every job process imports the main module of its node.
         os.environ["_SFWORKER_NODE"] = "1"
@@ -164,7 +168,10 @@ def show(
         bool, typer.Option("--json", help="Print everything, as JSON only.")
     ] = False,
 ) -> None:
-    """Show one execution from the database of `sfworker listen`: its parties, events, and result or error."""
+    """Show one execution from the database of `sfworker listen`.
+
+    Its parties, their events, and the result or error of each.
+    """
     from secretflow_task.cli.history import print_execution
 
     print_execution(execution_id, as_json)
@@ -227,7 +234,7 @@ def tasks(
 @app.command()
 @guarded
 def check(file: RequestFile) -> None:
-    """Validate a request without running it: what would be read and written, and who learns what."""
+    """Validate a request without running it: what it reads and writes, and who learns what."""
     from secretflow_task.cli import environment
     from secretflow_task.cli.check import print_plan
     from secretflow_task.cli.files import read_request
@@ -246,7 +253,10 @@ def certs(
         int, typer.Option(min=1, max=3650, help="Days that the certificate is valid.")
     ] = 825,
 ) -> None:
-    """Make a key and a self-signed certificate for a node, and print the fingerprint that its peers pin."""
+    """Make a key and a self-signed certificate for a node.
+
+    Prints the fingerprint that its peers pin.
+    """
     from secretflow_task.cli.certs import make
 
     make(party, folder, days)
@@ -262,7 +272,10 @@ def doctor(
         ),
     ] = None,
 ) -> None:
-    """Check Python, SecretFlow, Redis, ports, folders, disk and clock, and say how to fix what is wrong."""
+    """Check what a node needs here, and say how to fix what is wrong.
+
+    Python, SecretFlow, Redis, ports, folders, disk and clock.
+    """
     from secretflow_task.cli import environment
     from secretflow_task.cli.doctor import examine
     from secretflow_task.cli.doctor_peer import examine_peer
@@ -290,7 +303,10 @@ def smoke(
     ] = None,
     timeout: Timeout = 180.0,
 ) -> None:
-    """Send the node a small intersection whose result is known. Each of two linked parties runs it, with the same id."""
+    """Send the node a small intersection whose result is known.
+
+    Each of two linked parties runs it, with the same id.
+    """
     from secretflow_task.cli import environment
     from secretflow_task.cli.smoke import Trial, run_smoke
 

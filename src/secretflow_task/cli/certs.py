@@ -1,11 +1,11 @@
-"""`sfworker certs`: the key and the certificate by which the nodes of other parties know this one."""
+"""`sfworker certs`: the key and the certificate by which the peers know this node."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import print_text
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import PARTY_NAME
 from secretflow_task.node.link.peer.certificates import make_certificate
@@ -34,4 +34,4 @@ def make(party: str, folder: Path, days: int) -> None:
         f"Give to the peers:  {identity.certificate}  (SFWORKER_PEER_CERTIFICATE)",
         f"Tell them by another way, such as the telephone, its SHA-256 fingerprint:\n{fingerprint}",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_text(line)

@@ -56,7 +56,7 @@ def _print_reveals(plan: Plan) -> None:
 
 
 def _state(use: Use, settings: Settings, otherwise: str) -> str:
-    """Whether a path lies in the allowed folders of this machine, and exists there; ``otherwise`` if not."""
+    """Whether a path lies in the allowed folders here, and exists; ``otherwise`` if it does not."""
     roots = tuple(Path(root) for root in settings.allowed_roots)
     try:
         path = PathRules(use.party, settings.data_root.absolute(), roots).resolve(

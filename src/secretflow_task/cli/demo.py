@@ -1,8 +1,9 @@
 """`sfworker demo`: the main job, for real, on a machine that has nothing but this package.
 
-scikit-learn's breast cancer data is split between two hospitals: alice has half of the measurements and the
-diagnosis, bob the other half, for patients that only partly overlap. Each gets a Redis, a node and a
-certificate of its own, and its own copy of one workflow through Celery; or one node hosts both.
+scikit-learn's breast cancer data is split between two hospitals: alice has half of the measurements
+and the diagnosis, bob the other half, for patients that only partly overlap. Each gets a Redis, a
+node and a certificate of its own, and its own copy of one workflow through Celery; or one node
+hosts both.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
+import yaml
 from rich.table import Table
 
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.cli.display import ExecutionDisplay, print_outcome
 from secretflow_task.cli.exits import Exit
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
@@ -41,7 +43,7 @@ Two hospitals, alice and bob, each have half of the measurements of their own pa
 They look for the patients that both have, and train one model, without showing each other a row.
 """
 _TWO_NODES = """\
-Each has its own node, Redis, folder and certificate, as in two companies, and is sent its own request.
+Each has its own node, Redis, folder and certificate, as in two companies, and gets its own request.
 The nodes talk over one encrypted port each; the protocol, CHEETAH, trusts neither side.
 (`sfworker demo --one-node` has one node that hosts both, as for a first try of your own.)
 """
@@ -60,13 +62,16 @@ class Site:
 
 
 def run_demo(folder: Path, one_node: bool = False) -> Exit:
-    """Make the data, start Redis and nodes, run the workflow and show how it went; returns the exit code."""
+    """Make the data, start Redis and nodes, run the workflow and show how it went."""
     folder = folder.absolute()
     rows = write_data(folder / "data")
     console.print(_INTRODUCTION, highlight=False)
     console.print(_ONE_NODE if one_node else _TWO_NODES, highlight=False)
     with ExitStack() as stack:
-        sites = [_site_of_both(folder, stack)] if one_node else _sites(folder, stack)
+        if one_node:
+            sites = [_site_of_both(folder, stack)]
+        else:
+            sites = _sites(folder, stack)
         last = _execute(sites)
     if any(event.status is Status.FAILURE for event in last.values()):
         return print_outcome(last)
@@ -81,21 +86,24 @@ def _site_of_both(folder: Path, stack: ExitStack) -> Site:
 
 
 def _sites(folder: Path, stack: ExitStack) -> list[Site]:
-    """A node for each hospital; each knows the other's address and certificate, and nothing else of it."""
+    """A node for each hospital, which knows the other's address and certificate, nothing else."""
     shutil.rmtree(folder / "certs", ignore_errors=True)  # of an earlier demo
     ports = free_ports(len(_PARTIES))
-    entries, sites = {}, []
+    entries: dict[str, dict[str, Any]] = {}
     for party, port in zip(_PARTIES, ports):
         identity, fingerprint = make_certificate(party, folder / "certs" / party)
-        address = f"host: 127.0.0.1, port: {port}"
-        entries[party] = (
-            f"{{{address}, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
-        )
+        entries[party] = {
+            "host": "127.0.0.1",
+            "port": port,
+            "certificate": str(identity.certificate),
+            "fingerprints": [fingerprint],
+        }
+    sites = []
     for party, port in zip(_PARTIES, ports):
         certs = folder / "certs" / party
         book = certs / "parties.yaml"
-        others = (f"{other}: {entry}\n" for other, entry in entries.items() if other != party)
-        book.write_text("".join(others), encoding="utf-8")
+        others = {other: entry for other, entry in entries.items() if other != party}
+        book.write_text(yaml.safe_dump(others), encoding="utf-8")
         environment = {
             "SFWORKER_REDIS_URL": stack.enter_context(embedded_redis()),
             "SFWORKER_DATA_ROOT": str(folder / "data" / party),
@@ -126,7 +134,7 @@ def _started(
 def write_data(root: Path) -> dict[str, int]:
     """Write ``<root>/<party>/patients.csv`` and return the rows of each.
 
-    The ids are text with leading zeros, in another order at each party, and not in the first column.
+    The ids are text with leading zeros, in another order at each party, not in the first column.
     """
     import numpy as np
     from sklearn.datasets import load_breast_cancer
@@ -273,7 +281,8 @@ def _events(site: Site, execution_id: str) -> Iterator[StatusEvent]:
         for event in client.events(execution_id, since, _TIMEOUT_SECONDS):
             if event is not None:
                 yield event
-                ended |= {event.party} if event.status.terminal else set()
+                if event.status.terminal:
+                    ended.add(event.party)
             elif site.process.poll() is not None:
                 raise RuntimeError("a node ended early; its log is node-*.log in the demo's folder")
             if ended == set(site.parties):
@@ -299,10 +308,8 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
     for stage in ("cluster_init", "device_creation", *steps):
         table.add_row(f"seconds for {stage}", f"{timings[stage]:.2f}")
     console.print(table)
-    console.print(
-        f"Outputs: {folder}/data/<party>/out (alice has the predictions), logs: {folder}/state/*/logs\n",
-        soft_wrap=True,
-    )
+    print_text(f"Outputs: {folder}/data/<party>/out (alice has the predictions)")
+    print_text(f"Logs: {folder}/state/*/logs\n")
     command = sys.argv[0]
     console.print("What to try next:")
     console.print(f"  {command} tasks                          what else it can do")
@@ -316,7 +323,7 @@ def _print_summary(folder: Path, rows: Mapping[str, int], last: Mapping[str, Sta
 
 
 def plaintext_auc(root: Path) -> float:
-    """AUC of scikit-learn's logistic regression, trained and tested on the rows that the workflow used."""
+    """AUC of scikit-learn's logistic regression on the rows that the workflow used."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from secretflow_task.cli.exits import Exit
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_config import STEP_PREFIX
 
@@ -49,28 +49,29 @@ class ExecutionDisplay:
         if event.party not in self._bars:
             self._bars[event.party] = self._progress.add_task("", total=1.0, party=event.party)
         row = self._bars[event.party]
-        described = (
-            f"[{_STYLES[event.status]}]{escape(describe_event(event.status, event.data))}[/]"
-        )
+        text = escape(describe_event(event.status, event.data))
+        described = f"[{_STYLES[event.status]}]{text}[/]"
         self._progress.update(row, completed=float(event.data["progress"]), description=described)
         if event.status.terminal:
             self._progress.stop_task(row)
 
     def ended(self, parties: Iterable[str] = ()) -> bool:
-        """Whether every party that was heard of, and each of ``parties``, has its terminal event."""
+        """Whether each party that was heard of, and each of ``parties``, has ended."""
+        ended = {party for party, event in self.last.items() if event.status.terminal}
         wanted = {*self.last, *parties}
-        return bool(wanted) and all(
-            party in self.last and self.last[party].status.terminal for party in wanted
-        )
+        return bool(wanted) and wanted <= ended
 
 
 def describe_event(status: Status, data: Mapping[str, Any]) -> str:
     """Where an execution is, in a few words."""
     if status.terminal:
         return status.value
-    step = f"{data['step']}: " if "step" in data else ""
-    count = f" {data['epoch']}/{data['epochs']}" if "epochs" in data else ""
-    return f"{step}{str(data.get('stage', '')).replace('_', ' ')}{count}"
+    described = str(data.get("stage", "")).replace("_", " ")
+    if "step" in data:
+        described = f"{data['step']}: {described}"
+    if "epochs" in data:
+        described += f" {data['epoch']}/{data['epochs']}"
+    return described
 
 
 def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
@@ -78,8 +79,8 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
     failed = [event for event in last.values() if event.status is Status.FAILURE]
     if failed:
         data = failed[0].data
-        console.print(f"{data['error_code']}: {data['error']}", highlight=False, markup=False)
-        console.print(f"  {data['hint']}", highlight=False, markup=False)
+        print_text(f"{data['error_code']}: {data['error']}")
+        print_text(f"  {data['hint']}")
         return Exit.FAILED
     for party, event in sorted(last.items()):
         console.print(result_table(party, event.data["result"]))
@@ -88,14 +89,11 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
 
 def print_json(last: Mapping[str, StatusEvent]) -> Exit:
     """Print the terminal events as one JSON object by party; returns the exit code."""
-    print(
-        json.dumps(
-            {party: json.loads(event.to_json()) for party, event in sorted(last.items())}, indent=2
-        )
-    )
-    return (
-        Exit.FAILED if any(event.status is Status.FAILURE for event in last.values()) else Exit.OK
-    )
+    events = {party: json.loads(event.to_json()) for party, event in sorted(last.items())}
+    print(json.dumps(events, indent=2))
+    if any(event.status is Status.FAILURE for event in last.values()):
+        return Exit.FAILED
+    return Exit.OK
 
 
 def result_table(party: str, result: Mapping[str, Any]) -> Table:
@@ -109,7 +107,7 @@ def result_table(party: str, result: Mapping[str, Any]) -> Table:
 
 
 def _rows(result: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """One row per figure; steps and timings are unfolded, files that went with the workflow left out."""
+    """One row per figure; steps and timings are unfolded, a workflow's own files left out."""
     for name, value in result.items():
         if name == "steps":
             for step, own in value.items():
@@ -128,12 +126,18 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return _shortened([f"{key}={_cell(item)}" for key, item in value.items()])
     if isinstance(value, list):
-        return _shortened(
-            [f"[{_cell(item)}]" if isinstance(item, list) else _cell(item) for item in value]
-        )
+        return _shortened([_item(item) for item in value])
     return str(value)
+
+
+def _item(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{_cell(value)}]"
+    return _cell(value)
 
 
 def _shortened(parts: list[str]) -> str:
     shown = ", ".join(parts[:_SHOWN])
-    return shown if len(parts) <= _SHOWN else f"{shown}, ... ({len(parts)} in all, see --json)"
+    if len(parts) > _SHOWN:
+        shown += f", ... ({len(parts)} in all, see --json)"
+    return shown

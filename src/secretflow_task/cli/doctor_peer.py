@@ -1,4 +1,4 @@
-"""`sfworker doctor --peer`: the way to another party's node and back, and what to do where it is not well."""
+"""`sfworker doctor --peer`: the way to another party's node and back, and how to mend it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,14 @@ def examine_peer(settings: Settings, party: str) -> bool:
 
 def _advice(code: str, party: str, port: int) -> str:
     if code == "PeerUnreachable":
-        return f"Is the node of {party} running, its address right, and port {port} open in both firewalls?"
-    return f"Compare fingerprints with {party}: each needs the other's certificate in its address book."
+        return (
+            f"Is the node of {party} running, its address right, "
+            f"and port {port} open in both firewalls?"
+        )
+    return (
+        f"Compare fingerprints with {party}: "
+        "each needs the other's certificate in its address book."
+    )
 
 
 def _own_certificate(dialler: Dialler) -> Finding:

@@ -18,7 +18,7 @@ from secretflow_task.utils.spelling import did_you_mean
 
 
 def settings(secrets: Path = Path("/run/secrets")) -> Settings:
-    """The settings of this process, from its environment and from what a container engine puts into files.
+    """The settings of this process, from its environment and from a container engine's secrets.
 
     Args:
         secrets: may hold files such as ``sfworker_redis_url``.
@@ -60,7 +60,7 @@ def _warn_of_misspelt_settings(secrets: Path) -> None:
 
 
 def open_log(chosen: Settings) -> None:
-    """Send this process's log where the settings say; raises `BadSetting` when it cannot be written there."""
+    """Send this process's log where the settings say; raises `BadSetting` if that cannot be."""
     handler = None
     if chosen.log_file:
         try:

@@ -32,11 +32,9 @@ def exit_code(error: WorkerError) -> Exit:
     """The exit code for an error."""
     if isinstance(error, RequestError):
         return Exit.BAD_REQUEST
-    return (
-        Exit.UNAVAILABLE
-        if isinstance(error, (RuntimeUnavailable, EngineUnavailable))
-        else Exit.FAILED
-    )
+    if isinstance(error, (RuntimeUnavailable, EngineUnavailable)):
+        return Exit.UNAVAILABLE
+    return Exit.FAILED
 
 
 def complain(code: str, message: str, hint: str | None = None) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from secretflow_task.cli import environment
 from secretflow_task.cli.display import describe_event, result_table
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.contract.messages import Status
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.history import AtParty, Row, find, latest
@@ -76,12 +76,12 @@ def _print_party(at: AtParty) -> None:
     row = at.row
     kind = row["task_type"] or row["task_name"]
     line = f"{row['party']}: {row['status']}, {kind}, on {row['worker']}, {_seconds(row):.1f} s"
-    console.print(line, highlight=False, markup=False)
+    print_text(line)
     console.print(_timeline(at))
     if row["status"] == Status.FAILURE:
         where = f" (began at {row['failed_party']})" if row["failed_party"] else ""
-        console.print(f"{row['error_code']}: {row['error']}{where}", highlight=False, markup=False)
-        console.print(f"  {row['hint']}", highlight=False, markup=False)
+        print_text(f"{row['error_code']}: {row['error']}{where}")
+        print_text(f"  {row['hint']}")
     elif row["result"]:
         console.print(result_table("result", row["result"]))
 

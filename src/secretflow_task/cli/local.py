@@ -7,7 +7,7 @@ import shutil
 from secretflow_task.cli import environment
 from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
 from secretflow_task.cli.exits import Exit
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
 from secretflow_task.node.assembly import lone_node
@@ -15,7 +15,7 @@ from secretflow_task.utils import log
 
 
 def run_here(request: TaskRequest, as_json: bool) -> Exit:
-    """Start a node for one new execution of ``request`` and show how it goes; returns the exit code."""
+    """Start a node for a new execution of ``request``, show how it goes, return the exit code."""
     request = request.renewed()
     plan = Plan.of(request)  # a wrong request is refused before the engine starts
     settings = environment.settings()
@@ -30,5 +30,5 @@ def run_here(request: TaskRequest, as_json: bool) -> Exit:
     if code is Exit.OK:
         shutil.rmtree(own_state)
     else:
-        console.print(f"  Logs of the jobs: {own_state / 'logs'}", highlight=False, markup=False)
+        print_text(f"  Logs of the jobs: {own_state / 'logs'}")
     return code

@@ -26,10 +26,13 @@ _BEGIN = re.compile(
 
 
 def print_logs(execution_id: str, party: str | None, follow: bool) -> None:
-    """Print the logs of an execution's jobs at this node, or of one party's, if told so until its end.
+    """Print the logs of an execution's jobs at this node, or of one party's job.
+
+    Args:
+        follow: go on until the execution has ended.
 
     Raises:
-        UnknownExecution: nothing is known here of the execution, or the log of the party is not here.
+        UnknownExecution: this node does not know it, or has no log of the party.
     """
     execution = _Execution.of(execution_id, environment.settings())
     logs = execution.logs(party)
@@ -56,7 +59,8 @@ def print_node_log(execution_id: str, follow: bool) -> None:
     if settings.log_file is None:
         raise BadSetting(
             "The node's log is in no file.",
-            hint="Set SFWORKER_LOG_FILE for the node and for this command, or look where its errors go.",
+            hint="Set SFWORKER_LOG_FILE for the node and for this command, "
+            "or look where its standard error goes.",
         )
     for line in _about(execution_id, _node_lines(settings.log_file, execution.runs, follow)):
         print(line, flush=follow)

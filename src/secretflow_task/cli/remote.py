@@ -8,14 +8,17 @@ import time
 from secretflow_task.cli import environment
 from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
 from secretflow_task.cli.exits import Exit, complain
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.requests import Plan
 
 _PATIENCE_SECONDS = 10.0
 _SILENCE = f"There was no news of it for {_PATIENCE_SECONDS:g} s; still waiting."
-_SILENCE_HINT = "All nodes are busy, or none takes requests from this queue: `sfworker doctor` names those that run."
+_SILENCE_HINT = (
+    "All nodes are busy, or none takes requests from this queue: "
+    "`sfworker doctor` names those that run."
+)
 
 
 def submit_and_follow(
@@ -28,12 +31,10 @@ def submit_and_follow(
         since = client.position()
         client.submit(request, queue)
     if not as_json:
-        console.print(f"Sent as {request.execution_id}.", highlight=False)
-    return (
-        follow_execution(request.execution_id, since, timeout_seconds, as_json)
-        if follow
-        else Exit.OK
-    )
+        print_text(f"Sent as {request.execution_id}.")
+    if not follow:
+        return Exit.OK
+    return follow_execution(request.execution_id, since, timeout_seconds, as_json)
 
 
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:

@@ -1,4 +1,4 @@
-"""`sfworker smoke`: a small intersection through the queue, which takes every part of a deployment."""
+"""`sfworker smoke`: a small intersection through the queue and every part of a deployment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from secretflow_task.cli.display import print_outcome
 from secretflow_task.cli.exits import Exit, complain
-from secretflow_task.cli.terminal import console
+from secretflow_task.cli.terminal import print_text
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def _apart(self) -> int:
-        """By how many rows the tables of two neighbours differ; all have half of them or more in common."""
+        """By how many rows the tables of two neighbours differ; all share half of them or more."""
         return ROWS // (2 * len(self.parties))
 
     @property
@@ -96,7 +96,7 @@ class Trial:
 
     @contextmanager
     def tables(self, settings: Settings) -> Iterator[None]:
-        """The tables of the parties here, which are gone afterwards, and what was made of them as well.
+        """The tables of the parties here; they and what was made of them are gone afterwards.
 
         Raises:
             BadSetting: the data root cannot be written.
@@ -135,8 +135,8 @@ def run_smoke(trial: Trial, settings: Settings, timeout_seconds: float) -> Exit:
     """Send the request to the node here, and print the verdict; returns the exit code."""
     if trial.hosted != trial.parties:
         others = ", ".join(party for party in trial.parties if party not in trial.hosted)
-        said = f"At {others}, within {settings.join_seconds:g} s: sfworker smoke --id {trial.execution_id}"
-        console.print(said, highlight=False, soft_wrap=True)
+        command = f"sfworker smoke --id {trial.execution_id}"
+        print_text(f"At {others}, within {settings.join_seconds:g} s: {command}")
     with trial.tables(settings), Client(settings) as client:
         began = time.monotonic()
         try:
@@ -144,7 +144,8 @@ def run_smoke(trial: Trial, settings: Settings, timeout_seconds: float) -> Exit:
         except TimeoutError:
             complain(
                 "Timeout",
-                f"No node has ended {trial.execution_id} within {timeout_seconds:g} s; it is cancelled.",
+                f"No node has ended {trial.execution_id} within {timeout_seconds:g} s; "
+                "it is cancelled.",
                 "`sfworker doctor` lists the nodes on this Redis.",
             )
             return Exit.TIMEOUT
@@ -170,12 +171,10 @@ def _verdict(
     wrong = [
         party for party, event in last.items() if not trial.is_answered(party, event, settings)
     ]
-    names = " and ".join(trial.parties)
     expected = f"{len(trial.common)} of {ROWS} rows in common"
-    said = (
-        f"{wrong[0]} has another answer than {expected}"
-        if wrong
-        else f"{names} have {expected}, as expected"
-    )
-    console.print(f"{'Wrong' if wrong else 'Well'}: {said}; {seconds:.1f} s.", highlight=False)
-    return Exit.FAILED if wrong else Exit.OK
+    if wrong:
+        print_text(f"Wrong: {wrong[0]} has another answer than {expected}; {seconds:.1f} s.")
+        return Exit.FAILED
+    names = " and ".join(trial.parties)
+    print_text(f"Well: {names} have {expected}, as expected; {seconds:.1f} s.")
+    return Exit.OK

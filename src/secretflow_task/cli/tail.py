@@ -8,7 +8,7 @@ from typing import BinaryIO, Iterator
 
 
 class Tail:
-    """The lines of a file from its first, also when it is not there yet, is trimmed or renamed meanwhile."""
+    """The lines of a file that may not be there yet, or be trimmed or renamed meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,9 +39,8 @@ class Tail:
             self._file = self._file or self._path.open("rb")
         except FileNotFoundError:
             return
-        if (
-            os.fstat(self._file.fileno()).st_size < self._file.tell()
-        ):  # trimmed: its end is at its beginning
+        size = os.fstat(self._file.fileno()).st_size
+        if size < self._file.tell():  # trimmed: its end is at its beginning
             self._file.seek(0)
             self._begun = b""
         for piece in self._file:
@@ -51,9 +50,9 @@ class Tail:
                 yield line.decode(errors="replace")
 
     def _was_replaced(self) -> bool:
+        if self._file is None:
+            return False
         try:
-            return self._file is not None and not os.path.samestat(
-                os.fstat(self._file.fileno()), self._path.stat()
-            )
+            return not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except FileNotFoundError:
             return False

@@ -53,7 +53,7 @@ def example_of(task_type: str) -> str:
 
 
 def keys_of(task: Task) -> Iterator[tuple[str, str, str, str]]:
-    """``(key, type, default, meaning)`` of every key of a task's ``task_config``, parts after their whole."""
+    """``(key, type, default, meaning)`` of each key of a ``task_config``, parts after the whole."""
     schema = _schema(task)
     yield from _keys(schema, schema.get("$defs", {}), "")
 

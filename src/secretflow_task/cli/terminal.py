@@ -8,5 +8,5 @@ console = Console()
 
 
 def print_text(text: str) -> None:
-    """Print a text that may hold brackets or long paths: no colours, no markup, no line breaks added."""
+    """Print a text that may hold brackets and long paths: no colours, markup or line breaks."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)

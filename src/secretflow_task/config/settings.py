@@ -1,4 +1,4 @@
-"""One frozen `Settings`, built at the entry point and passed down. A field is an environment variable."""
+"""One frozen `Settings`, built at the entry point and passed down; a field is a variable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _state_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Everything that an operator can set, from ``SFWORKER_*`` variables; an empty one counts as absent."""
+    """What an operator can set, from ``SFWORKER_*`` variables; an empty one counts as absent."""
 
     model_config = SettingsConfigDict(
         env_prefix="SFWORKER_", env_ignore_empty=True, frozen=True, extra="forbid"
@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     )
     peer_listen: str = Field(
         "",
-        description="Address and port that the nodes of other parties reach, such as `0.0.0.0:9443`; without it none.",
+        description="Address and port that the nodes of other parties reach, "
+        "such as `0.0.0.0:9443`; without it none.",
     )
     peers_file: Path | None = Field(
         None,
@@ -157,12 +158,13 @@ class Settings(BaseSettings):
     )
     unsafe_protocols: CommaSeparated = Field(
         (),
-        description="SPU protocols to allow between nodes although they are not secure there: SEMI2K.",
+        description="SPU protocols to allow between nodes "
+        "although they are not secure there: SEMI2K.",
     )
     metrics_listen: str = Field(
         "",
-        description="Address and port of `/metrics`, `/healthz` and `/readyz`, such as `127.0.0.1:9464`; "
-        "none without.",
+        description="Address and port of `/metrics`, `/healthz` and `/readyz`, "
+        "such as `127.0.0.1:9464`; none without.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Level of the logs: DEBUG, INFO, WARNING or ERROR."
@@ -170,7 +172,8 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Write the logs as JSON lines.")
     log_file: Path | None = Field(
         None,
-        description="Log file, a different one for the node and the listener; by default standard error.",
+        description="Log file, a different one for the node and the listener; "
+        "by default standard error.",
     )
     log_file_bytes: int = Field(
         100_000_000,

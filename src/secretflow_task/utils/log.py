@@ -1,4 +1,4 @@
-"""Structured logs: a stable ``action`` for machines, ids bound once, a sentence for people, no secrets."""
+"""Structured logs: a stable ``action`` for machines, a sentence for people, no secrets."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def configure(
     """Send this process's log to standard error or to ``handler``, for people or as JSON lines.
 
     Args:
-        libraries: also send what Celery and others log, from warnings on; else leave their loggers alone,
-            as a job does, whose log may quote what the exceptions of others say.
+        libraries: also send what Celery and others log, from warnings on; else leave their loggers
+            alone, as a job does, whose log may quote what the exceptions of others say.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
     quiet = structlog.processors.ExceptionRenderer(_trace)
@@ -100,7 +100,7 @@ def _formatter(
 
 
 def _of_a_library(_logger: Any, _method: str, event: Record) -> Record:
-    """Name the library, and keep the first line: below it Celery quotes messages, which hold requests."""
+    """Name the library, and keep the first line: below it Celery quotes messages with requests."""
     record: logging.LogRecord = event["_record"]
     said = str(event["event"]).partition("\n")[0]
     if record.funcName in ("on_decode_error", "_log_error"):  # these quote on the first line too
@@ -135,7 +135,7 @@ def _redacted(value: Any) -> Any:
 
 
 def _printable(_logger: Any, _method: str, event: Record) -> Record:
-    """Take out what would steer a terminal: ids are what a submitter wrote. Ends of lines get quoted."""
+    """Take out what would steer a terminal, since ids are what a submitter wrote."""
     return {
         key: _CONTROLS.sub("\ufffd", value) if isinstance(value, str) else value
         for key, value in event.items()

@@ -7,7 +7,7 @@ from typing import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """The end of a sentence about an unknown name: ``, did you mean 'psi'?``; empty if none is near.
+    """The end of a sentence about an unknown name, ``, did you mean 'psi'?``, or nothing.
 
     Args:
         likeness: how alike two names must be, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Every execution can be followed in the log of its node, and `sfworker logs` finds what was written."""
+"""`sfworker logs` finds what the jobs of an execution wrote, and what its node logged about it."""
 
 from __future__ import annotations
 

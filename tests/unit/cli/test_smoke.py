@@ -19,7 +19,8 @@ def settings_with(tmp_path: Path, *peers: str, **values: Any) -> Settings:
     lines = []
     for peer in peers:
         identity, fingerprint = make_certificate(peer, tmp_path)
-        entry = f"{{host: {peer}, port: 1, certificate: {identity.certificate}, fingerprints: [{fingerprint}]}}"
+        certificate = f"certificate: {identity.certificate}, fingerprints: [{fingerprint}]"
+        entry = f"{{host: {peer}, port: 1, {certificate}}}"
         lines.append(f"{peer}: {entry}\n")
     book = tmp_path / "parties.yaml"
     book.write_text("".join(lines), encoding="utf-8")

@@ -217,8 +217,9 @@ def test_only_semi2k_can_be_allowed_between_nodes(monkeypatch: pytest.MonkeyPatc
     ["sqlite:///status.db", "sqlite:////var/lib/s.db", "postgresql://u:p@h/d", "postgres://h/d"],
 )
 def test_a_database_is_sqlite_or_postgresql(url: str) -> None:
-    assert Settings(database_url=url).database_url.get_secret_value() == url  # type: ignore[arg-type]
-    assert url not in repr(Settings(database_url=url))  # type: ignore[arg-type]
+    settings = Settings(database_url=url)  # type: ignore[arg-type]
+    assert settings.database_url.get_secret_value() == url
+    assert url not in repr(settings)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_traceback_of_a_job_shows_neither_local_variables_nor_credentials(
 
 
 def fail_with_data() -> None:
-    """Raise an error of ours, because of a foreign one that quotes data, and a foreign one because of it."""
+    """Raise our error because of a foreign one that quotes data, and another because of it."""
     datum = "row " + "4711"
     try:
         try:
