@@ -218,18 +218,20 @@ def test_following_ends_with_the_execution(
 
 
 def test_the_node_is_quoted_about_one_execution_with_its_tracebacks(
-    bench: Bench, node_log: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench,
+    node_log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def break_the_pipe(spec: JobSpec, job: JobSide) -> None:
         raise AssertionError
 
     with bench.node(break_the_pipe) as node:
-        spawn = bench.template.spawn
         node.execute("e-10", PSI)
         node_log.rename(f"{node_log}.1")
-        bench.template.spawn = lambda spec: 1 / 0  # type: ignore[method-assign,assignment,return-value]
-        node.execute("e-1", PSI)
-        bench.template.spawn = spawn  # type: ignore[method-assign]
+        with monkeypatch.context() as broken:
+            broken.setattr(bench.template, "spawn", lambda spec: 1 / 0)
+            node.execute("e-1", PSI)
     capsys.readouterr()
     assert sfworker("logs", "e-1", "--node") == Exit.OK
     printed = capsys.readouterr().out
