@@ -15,7 +15,8 @@
         ClockSkew, PortUnavailable, DatabaseUnavailable
       ExecutionStopped    it ran and was ended from outside
         TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded,
-        JobProcessDied AlgorithmError      the computation itself failed
+        JobProcessDied
+      AlgorithmError      the computation itself failed
         Misaligned
 
 An error has two faces. ``message`` and ``hint`` are public: they travel to every party and name
