@@ -38,24 +38,52 @@ class Acceptor:
         self._handlers = handlers
         self._refusals = refusals
         self._tasks = tasks
-        self._strangers: dict[asyncio.Task[None], None] = {}  # in the order in which they came
+        self._strangers: dict[asyncio.Task[None], socket.socket] = {}  # in the order they came
+        self._listener: socket.socket
+        self._retry: asyncio.TimerHandle | None = None
 
-    async def accept(self, listener: socket.socket) -> None:
-        """Serve all who come, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listener)
-            except OSError:  # such as too many open files
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            if len(self._strangers) >= _STRANGERS:
-                oldest = next(iter(self._strangers))
-                oldest.cancel()
-            task = self._tasks.start(self._serve(connection, str(address[0])))
-            self._strangers[task] = None
-            # The task begins here: cancelled before, it could not close its connection.
-            await asyncio.sleep(0)
+    def open(self, listener: socket.socket) -> None:
+        """Serve all who come, until `close`; in the running loop."""
+        self._listener = listener
+        self._look()
+
+    def close(self) -> None:
+        """Let nobody in any more; those who are in stay."""
+        if self._retry:
+            self._retry.cancel()
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+
+    def _look(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Take one connection.
+
+        Without a task, since one that is cancelled can lose a connection that it has just taken.
+        """
+        try:
+            connection, address = self._listener.accept()
+        except BlockingIOError:  # who came has left
+            return
+        except OSError:  # such as too many open files
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            self._retry = loop.call_later(_RETRY_SECONDS, self._look)
+            return
+        connection.setblocking(False)
+        if len(self._strangers) >= _STRANGERS:
+            oldest = next(iter(self._strangers))
+            oldest.cancel()
+        task = self._tasks.start(self._serve(connection, str(address[0])))
+        self._strangers[task] = connection
+        task.add_done_callback(self._close_unserved)
+
+    def _close_unserved(self, task: asyncio.Task[None]) -> None:
+        """Close the connection of a task that was cancelled before it began."""
+        connection = self._strangers.pop(task, None)
+        if connection:
+            connection.close()
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
         """One connection of somebody, from its handshake to its end."""

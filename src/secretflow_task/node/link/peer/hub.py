@@ -68,7 +68,6 @@ class PeerHub:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="peers", daemon=True)
         self._listener: socket.socket
-        self._accepting: asyncio.Task[None]
 
     def __enter__(self) -> PeerHub:
         self._listener = listen(self._settings.peer_listen)
@@ -147,11 +146,10 @@ class PeerHub:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     async def _begin(self) -> None:
-        self._accepting = self._loop.create_task(self._acceptor.accept(self._listener))
+        self._acceptor.open(self._listener)
 
     async def _end(self) -> None:
-        self._accepting.cancel()
-        self._listener.close()
+        self._acceptor.close()
         for settlement in list(self._settlements.values()):
             if isinstance(settlement.end, Member):
                 settlement.end.abandon()
