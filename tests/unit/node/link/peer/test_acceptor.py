@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import resource
 import socket
 import struct
 from contextlib import closing
@@ -29,6 +32,8 @@ def hung_up(connection: socket.socket) -> bool:
     """Whether the node ends the connection without a word."""
     try:
         return connection.recv(1) == b""
+    except TimeoutError:
+        return False
     except OSError:  # a reset, or an alert of TLS
         return True
 
@@ -117,6 +122,37 @@ def test_of_too_many_strangers_the_oldest_goes(hubs: Hubs, monkeypatch: pytest.M
             assert hung_up(oldest)
             bob.say({"kind": "ask", "execution": "e"})
             assert bob.hear()["kind"] == "outcome"
+
+
+def test_who_came_when_the_node_ends_is_hung_up(hubs: Hubs) -> None:
+    hub = hubs.hubs["alice"]
+
+    async def come_and_end() -> socket.socket:
+        """Before the loop goes on to the task that would serve the connection."""
+        client = socket.create_connection(("127.0.0.1", hubs.ports["alice"]), timeout=30)
+        hub._acceptor._accept()  # pylint: disable=protected-access
+        hub._tasks.cancel()  # pylint: disable=protected-access
+        return client
+
+    with hub._call(come_and_end()) as client:  # pylint: disable=protected-access
+        assert hung_up(client)
+    assert still_serves(hubs)
+
+
+def test_a_node_without_free_files_lets_in_who_came_when_it_has_some(hubs: Hubs) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.settimeout(30)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+        try:
+            with pytest.raises(OSError) as full, closing(socket.socket()):
+                pass
+            assert full.value.errno == errno.EMFILE
+            client.connect(("127.0.0.1", hubs.ports["alice"]))
+            hubs.hubs["alice"]._call(asyncio.sleep(0.05))  # pylint: disable=protected-access
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert still_serves(hubs)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:0", "[2001:db8::1]:0"])
