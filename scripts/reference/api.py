@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from secretflow_task.client import Client
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.contract.messages import Stage, Status, StatusEvent, TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.messages import Stage, Status, StatusEvent
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_config import ColumnAt, PathRole, TaskConfig, Use
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.data_loader.table import Table
@@ -29,7 +30,7 @@ _HEAD = """\
 
 `make reference` writes this page from signatures and docstrings; a test compares them.
 
-A program that sends requests uses the first four modules, and needs no extra:
+A program that sends requests uses the first five modules, and needs no extra:
 [A web application](../user_guide/web_application.md). A task type uses the others:
 [Adding a task type](../developer_guide/adding_a_task.md). What is not here may change without
 notice.

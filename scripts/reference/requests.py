@@ -8,8 +8,8 @@ import yaml
 
 from scripts.reference.markdown import code, table
 from secretflow_task.cli.tasks import example_of, keys_of
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 

@@ -9,7 +9,8 @@ from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 
 _BATCH = 1000
 _CONTROL_SECONDS = 1.0  # how long the nodes may take to answer a command

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 
 
 def request(execution_id: str = "e-1", **ids: str) -> TaskRequest:

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from secretflow_task.broker.keys import STREAM, cancel_key
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.testing import MemoryOutbox

@@ -21,7 +21,8 @@ from redis import Redis, RedisError
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.link.peer.certificates import Identity, make_certificate
 from tests.bench.redis import redis_command
 from tests.bench.waiting import wait_for

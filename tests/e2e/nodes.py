@@ -16,7 +16,8 @@ import psutil
 
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.ports import leased_ports
 from tests.bench.waiting import wait_for
 

@@ -33,7 +33,7 @@ SEND = """
 import json, sys
 from secretflow_task.cli import environment
 from secretflow_task.client import Client
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 with Client(environment.settings()) as client:
     client.submit(TaskRequest(sys.argv[1], sys.argv[1], json.loads(sys.argv[2])))
 """

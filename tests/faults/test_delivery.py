@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
 from tests.faults.field import Field

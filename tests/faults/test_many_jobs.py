@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 from tests.data.tables import overlapping
 from tests.faults.field import Field
 from tests.faults.report import Report

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Mapping
 
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.engine.devices import Devices
 from secretflow_task.engine.executor import ClusterChannel

@@ -22,7 +22,8 @@ from secretflow_task.broker.keys import STREAM
 from secretflow_task.cli.demo import node_process
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.psi_traces import remove_traces
 from secretflow_task.node.ports import leased_ports
 from tests.performance.works import PARTIES

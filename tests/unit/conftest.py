@@ -11,9 +11,9 @@ from typing import Any, Callable, Iterator, Mapping
 import pytest
 from hypothesis import settings
 
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.engine.run import Run
 from secretflow_task.testing import MemoryChannel

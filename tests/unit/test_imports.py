@@ -32,8 +32,8 @@ TaskDispatcher.load_bodies()
 """
 PLANS = """
 import secretflow_task.cli, secretflow_task.client, secretflow_task.node.service
-from secretflow_task.contract.requests import Plan
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 TaskDispatcher.list_supported_tasks()
 steps = [{"name": "s", "task_config": {"task_type": "standard_scaler", "columns": ["x"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secretflow_task.cli.terminal import print_text
 from secretflow_task.contract.errors import BadSetting
-from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.contract.task_config import PARTY_NAME
 from secretflow_task.node.link.peer.certificates import make_certificate
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import PathNotAllowed
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_config import Use
 from secretflow_task.node.assignment import Assignment

@@ -29,7 +29,8 @@ from secretflow_task.cli.exits import Exit
 from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.utils.network import free_ports
 

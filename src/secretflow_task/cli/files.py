@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.utils.spelling import did_you_mean
 
 

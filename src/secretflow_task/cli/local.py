@@ -8,8 +8,8 @@ from secretflow_task.cli import environment
 from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
 from secretflow_task.cli.exits import Exit
 from secretflow_task.cli.terminal import console, print_text
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.utils import log
 

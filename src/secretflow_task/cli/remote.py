@@ -10,8 +10,8 @@ from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outc
 from secretflow_task.cli.exits import Exit, complain
 from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.client import Client
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 
 _PATIENCE_SECONDS = 10.0
 _SILENCE = f"There was no news of it for {_PATIENCE_SECONDS:g} s; still waiting."

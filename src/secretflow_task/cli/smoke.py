@@ -16,7 +16,8 @@ from secretflow_task.cli.terminal import print_text
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assignment import rules_of
 from secretflow_task.node.link.peer.address_book import AddressBook
 

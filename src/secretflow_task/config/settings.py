@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.contract.task_config import PARTY_NAME
 from secretflow_task.utils.network import host_and_port
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import TaskRequest
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,14 @@
-"""The values that cross a boundary: requests, status events, and what node and job say to each other."""
+"""What crosses a boundary: status events, and what node and job say to each other."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import uuid
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Mapping
-
-from secretflow_task.contract.errors import InvalidTaskConfig
-
-# Party names become parts of file names and of queue names.
-PARTY_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 
 
 class Status(str, Enum):
@@ -43,91 +37,9 @@ class Stage(str, Enum):
         return {"cluster_init": 0.1, "device_creation": 0.3, "task_execution": 0.5}[self.value]
 
 
-@dataclass(frozen=True)
-class TaskRequest:
-    """One request as the submitter sent it, with its ids.
-
-    Attributes:
-        execution_id: names the execution; the same at every party.
-        task_request_id: the submitter's own id, repeated in every event.
-        params: ``sf_init_config``, ``spu_config``, ``heu_config`` and ``task_config``.
-    """
-
-    execution_id: str
-    task_request_id: str
-    params: Mapping[str, Any]
-    task_id: str | None = None
-    subtask_id: str | None = None
-
-    @staticmethod
-    def from_arguments(*arguments: Any) -> TaskRequest:
-        """Read ``[task_request_id, params]`` or ``[params]``, the two argument forms of the Celery task.
-
-        Raises:
-            InvalidTaskConfig: neither form fits.
-        """
-        request_id, params = arguments if len(arguments) == 2 else (None, *arguments, None)[:2]
-        if len(arguments) not in (1, 2) or not isinstance(params, Mapping):
-            raise InvalidTaskConfig(
-                "The task takes [task_request_id, params] or [params], params an object."
-            )
-        ids = {
-            name: params.get(name)
-            for name in ("task_request_id", "execution_id", "task_id", "subtask_id")
-        }
-        params = _utf8({key: value for key, value in params.items() if key not in ids})
-        request_id = request_id if request_id is not None else ids["task_request_id"]
-        execution_id = ids["execution_id"] or request_id
-        if execution_id is None:
-            raise InvalidTaskConfig(
-                "The request has neither a task_request_id nor an execution_id."
-            )
-        return TaskRequest(
-            execution_id=_checked_id(execution_id),
-            task_request_id=_text(request_id if request_id is not None else execution_id),
-            params=params,
-            task_id=None if ids["task_id"] is None else _text(ids["task_id"]),
-            subtask_id=None if ids["subtask_id"] is None else _text(ids["subtask_id"]),
-        )
-
-    @property
-    def task_type(self) -> str:
-        """The requested task type, or an empty string where there is none."""
-        config = self.params.get("task_config")
-        return _text(config.get("task_type", "")) if isinstance(config, Mapping) else ""
-
-    @property
-    def log_ids(self) -> dict[str, str]:
-        """What every log record about the execution says."""
-        names = ("execution_id", "task_request_id", "task_type")
-        return {name: getattr(self, name) for name in names}
-
-    def renewed(self) -> TaskRequest:
-        """The same request as a new execution, as `sfworker run` starts one every time."""
-        return replace(self, execution_id=f"{self.execution_id[:119]}-{uuid.uuid4().hex[:8]}")
-
-
-def _checked_id(value: Any) -> str:
-    text = str(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
-        raise InvalidTaskConfig(
-            "An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit."
-        )
-    return text
-
-
-def _text(value: Any) -> str:
+def utf8_text(value: Any) -> str:
     """As text that UTF-8 can hold: JSON can carry half a surrogate pair, SQLite and Redis cannot."""
     return str(value).encode("utf-8", "replace").decode("utf-8")
-
-
-def _utf8(value: Any) -> Any:
-    """The value with every text in it made one that UTF-8 can hold."""
-    if isinstance(value, Mapping):
-        return {_text(key): _utf8(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_utf8(item) for item in value]
-    return _text(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:
@@ -136,7 +48,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclass(frozen=True)
@@ -176,7 +90,7 @@ class StatusEvent:
     def to_json(self) -> str:
         """The event as one line of strict JSON."""
         fields = _plain(asdict(self) | {"status": self.status.value})
-        return _text(json.dumps(fields, ensure_ascii=False, allow_nan=False))
+        return utf8_text(json.dumps(fields, ensure_ascii=False, allow_nan=False))
 
     @staticmethod
     def from_json(text: str | bytes) -> StatusEvent:

@@ -1,39 +1,21 @@
-"""What a request says about its cluster and devices, and the execution that follows from it."""
+"""A request as the submitter sends it: its ids, and what it says of parties, devices and limits."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Collection, Literal, Mapping
+import uuid
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Collection, Mapping
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from secretflow_task.contract.errors import InvalidTaskConfig, UnsupportedProtocol
-from secretflow_task.contract.messages import PARTY_NAME, TaskRequest
-from secretflow_task.contract.task_config import STEP_PREFIX, PartyName, Strict, TaskConfig, parse
-from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.messages import utf8_text
+from secretflow_task.contract.protocols import HeuConfig, SpuConfig
+from secretflow_task.contract.task_config import PARTY_NAME, PartyName, Strict
 from secretflow_task.utils.network import host_and_port
-from secretflow_task.utils.spelling import did_you_mean
 
-# How many parties each SPU protocol takes.
-PROTOCOLS: dict[str, tuple[int, int]] = {"SEMI2K": (2, 16), "CHEETAH": (2, 2), "ABY3": (3, 3)}
 _MOST_PARTIES = 16  # of a request
-# The default between nodes, by the number of parties.
-_BETWEEN_NODES = {2: "CHEETAH", 3: "ABY3"}
-FIELDS = ("FM64", "FM128")
-# The further settings of SPU that a request may make; none names a file or shows a value.
-_RUNTIME_KEYS = frozenset("""
-    beaver_type cheetah_2pc_config enable_hal_profile enable_lower_accuracy_rsqrt
-    enable_pphlo_profile experimental_disable_mmul_split experimental_disable_vectorization
-    experimental_enable_colocated_optimization experimental_enable_exp_prime
-    experimental_enable_inter_op_par experimental_enable_intra_op_par
-    experimental_inter_op_concurrency fxp_div_goldschmidt_iters fxp_exp_iters fxp_exp_mode
-    fxp_fraction_bits fxp_log_iters fxp_log_mode fxp_log_orders max_concurrency quick_sort_threshold
-    share_max_chunk_size sigmoid_mode sine_cosine_iters sort_method trunc_allow_msb_error
-    ttp_beaver_config
-    """.split())
-_REFERENCE = 'Name an earlier step\'s output by {"step": NAME, "output": KEY}.'
 
 
 def _checked_address(address: str) -> str:
@@ -66,67 +48,6 @@ class SfInitConfig(Strict):
     )
 
 
-class SpuNode(Strict):
-    """Where the SPU's link of a party with a fixed address is reached and listens."""
-
-    party: PartyName
-    address: str
-    listen_address: str | None = None
-    id: str | None = Field(
-        default=None, description="Accepted for older web applications and not used."
-    )
-
-
-class SpuConfig(Strict):
-    """``spu_config``; the older form ``{cluster_def: {nodes, runtime_config}}`` is accepted too."""
-
-    protocol: str | None = None
-    field: str | None = None
-    runtime_config: dict[str, Any] = Field(default_factory=dict)
-    link_desc: dict[str, int | str] = Field(default_factory=dict)
-    nodes: list[SpuNode] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _older_form(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("cluster_def"), Mapping):
-            return {key: item for key, item in value.items() if key != "cluster_def"} | dict(
-                value["cluster_def"]
-            )
-        return value
-
-    @field_validator("protocol", "field")
-    @classmethod
-    def _upper(cls, value: str | None) -> str | None:
-        return value and value.upper()
-
-
-class HeuConfig(Strict):
-    """``heu_config``: homomorphic encryption.
-
-    Who holds the secret key follows from the data, since it is the label party; `check_key_holder` refuses a
-    request that says otherwise.
-    """
-
-    scheme: Literal["ou", "paillier", "zpaillier"] = Field(default="ou", alias="schema")
-    key_size: int = Field(default=2048, ge=2048, le=4096)
-    sk_keeper: PartyName | None = None
-    evaluators: list[PartyName] | None = None
-
-    def check_key_holder(self, party: str, parties: list[str]) -> None:
-        """Raise `InvalidTaskConfig` unless the key may lie at ``party`` and all others are evaluators."""
-        if self.sk_keeper not in (None, party):
-            raise InvalidTaskConfig(
-                f"heu_config.sk_keeper is {self.sk_keeper}, but the label is at {party}.",
-                hint="The label party must hold the key, or leave sk_keeper out.",
-            )
-        others = [other for other in parties if other != party]
-        if self.evaluators is not None and sorted(self.evaluators) != others:
-            raise InvalidTaskConfig(
-                f"heu_config.evaluators must be all parties but {party}, which holds the label."
-            )
-
-
 class Params(Strict):
     """The parts of a request; null stands for a part that is left out."""
 
@@ -149,134 +70,82 @@ class Params(Strict):
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The SPU protocol and field of an execution, with further runtime settings as SPU names them."""
-
-    name: str
-    field: str
-    runtime: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    link_desc: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def numbers(self) -> str:
-        """The field, and its fraction bits where they are set: what shares must be read with."""
-        bits = self.runtime.get("fxp_fraction_bits")
-        return f"{self.field} with {bits} fraction bits" if bits else self.field
-
-    def note(self, parties: list[str]) -> str | None:
-        """What a reader of the result must know about the protocol's safety."""
-        if self.name != "SEMI2K":
-            return None
-        return (
-            f"SEMI2K deals its randomness from {parties[0]} and is not secure against that party; "
-            "it is meant for a node that hosts all parties."
-        )
-
-
-@dataclass(frozen=True)
-class FixedAddresses:
-    """Where each party is reached and listens, ``{party: host:port}``, of the messages and the SPU's link."""
-
-    self_party: str | None
-    fed: Mapping[str, str]
-    fed_listen: Mapping[str, str]
-    spu: Mapping[str, str]
-    spu_listen: Mapping[str, str]
-
-    @staticmethod
-    def of(init: SfInitConfig, spu: SpuConfig) -> FixedAddresses | None:
-        """Those of a request whose parties are a mapping."""
-        if not isinstance(init.parties, Mapping):
-            return None
-        fed = {party: at.address for party, at in init.parties.items()}
-        listen = {party: at.listen_addr or at.address for party, at in init.parties.items()}
-        nodes = {node.party: node for node in spu.nodes or []}
-        links = {party: node.address for party, node in nodes.items()}
-        link_listen = {party: node.listen_address or node.address for party, node in nodes.items()}
-        return FixedAddresses(init.self_party, fed, listen, links, link_listen)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A validated request: what will run, with which parties and devices.
+class TaskRequest:
+    """One request as the submitter sent it, with its ids.
 
     Attributes:
-        parties: all parties, sorted.
-        config: the parsed ``task_config``.
-        timeout_seconds: the limit that the request asks for.
-        fixed: the addresses that the request gives.
+        execution_id: names the execution; the same at every party.
+        task_request_id: the submitter's own id, repeated in every event.
+        params: ``sf_init_config``, ``spu_config``, ``heu_config`` and ``task_config``.
     """
 
-    request: TaskRequest
-    task: Task
-    config: TaskConfig
-    parties: list[str]
-    protocol: Protocol
-    heu: HeuConfig | None = None
-    timeout_seconds: float | None = None
-    fixed: FixedAddresses | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The devices besides the PYUs that the task needs."""
-        return needed_devices(self.task, self.config)
+    execution_id: str
+    task_request_id: str
+    params: Mapping[str, Any]
+    task_id: str | None = None
+    subtask_id: str | None = None
 
     @staticmethod
-    def of(request: TaskRequest, between_nodes: bool = False) -> Plan:
-        """Validate a request.
-
-        Args:
-            between_nodes: not all parties are at one node, so that the default protocol must be secure.
+    def from_arguments(*arguments: Any) -> TaskRequest:
+        """Read ``[task_request_id, params]`` or ``[params]``, as the Celery task takes them.
 
         Raises:
-            RequestError: of the kind that says what is wrong with it.
+            InvalidTaskConfig: neither form fits.
         """
-        params = parse(Params, dict(request.params), "request")
-        _refuse_step_paths(params.task_config)
-        task_type = params.task_config.get("task_type")
-        if not isinstance(task_type, str):
-            raise InvalidTaskConfig("'task_config.task_type' is missing.")
-        task = TaskDispatcher.get(task_type)
-        config = task.parse(params.task_config)
-        parties = parties_of_request(params.sf_init_config, config)
-        _check_roles(params, parties)
-        default = _BETWEEN_NODES.get(len(parties), "SEMI2K") if between_nodes else "SEMI2K"
-        needed = "spu" in needed_devices(task, config)
-        protocol = _protocol(params.spu_config, len(parties), needed, default)
-        fixed = FixedAddresses.of(params.sf_init_config, params.spu_config)
-        return Plan(
-            request,
-            task,
-            config,
-            parties,
-            protocol,
-            params.heu_config,
-            params.timeout_seconds,
-            fixed,
+        request_id = None
+        if len(arguments) == 2:
+            request_id, params = arguments
+        elif len(arguments) == 1:
+            params = arguments[0]
+        else:
+            params = None
+        if not isinstance(params, Mapping):
+            raise InvalidTaskConfig(
+                "The task takes [task_request_id, params] or [params], params an object."
+            )
+        params = dict(params)
+        inner_id = params.pop("task_request_id", None)
+        execution_id = params.pop("execution_id", None)
+        task_id = params.pop("task_id", None)
+        subtask_id = params.pop("subtask_id", None)
+        if request_id is None:
+            request_id = inner_id
+        if not execution_id:
+            execution_id = request_id
+        if execution_id is None:
+            raise InvalidTaskConfig(
+                "The request has neither a task_request_id nor an execution_id."
+            )
+        if request_id is None:
+            request_id = execution_id
+        return TaskRequest(
+            execution_id=_checked_id(execution_id),
+            task_request_id=utf8_text(request_id),
+            params=_utf8(params),
+            task_id=_optional_text(task_id),
+            subtask_id=_optional_text(subtask_id),
         )
 
+    @property
+    def task_type(self) -> str:
+        """The requested task type, or an empty string where there is none."""
+        config = self.params.get("task_config")
+        if not isinstance(config, Mapping):
+            return ""
+        return utf8_text(config.get("task_type", ""))
 
-def needed_devices(task: Task, config: Any) -> tuple[str, ...]:
-    """The devices besides the PYUs that a task needs; a workflow's config knows them from its steps."""
-    return tuple(getattr(config, "needs", task.needs))
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """What every log record about the execution says."""
+        return {
+            "execution_id": self.execution_id,
+            "task_request_id": self.task_request_id,
+            "task_type": self.task_type,
+        }
 
-
-def parties_of_request(init: SfInitConfig, config: TaskConfig) -> list[str]:
-    """All parties of a request, sorted.
-
-    Raises:
-        InvalidTaskConfig: the task names a party that ``sf_init_config`` leaves out, or there is none at all.
-    """
-    used = config.parties() if isinstance(config, TaskConfig) else []
-    listed = sorted(init.parties or used)
-    outsiders = sorted(set(used) - set(listed))
-    if outsiders:
-        raise InvalidTaskConfig(
-            f"task_config names {outsiders[0]!r}, which sf_init_config.parties leaves out."
-        )
-    if not listed or len(set(listed)) < len(listed):
-        raise InvalidTaskConfig("The request must name each of its parties once.")
-    return listed
+    def renewed(self) -> TaskRequest:
+        """The same request as a new execution, as `sfworker run` starts one every time."""
+        return replace(self, execution_id=f"{self.execution_id[:119]}-{uuid.uuid4().hex[:8]}")
 
 
 def parties_to_tell(request: TaskRequest, hosted: Collection[str]) -> list[str]:
@@ -289,49 +158,27 @@ def parties_to_tell(request: TaskRequest, hosted: Collection[str]) -> list[str]:
     return sorted(hosted) or ["unknown"]
 
 
-def _refuse_step_paths(value: Any) -> None:
-    """Only a workflow itself names intermediate files; elsewhere they would lead past the allowed folders."""
-    if isinstance(value, str) and value.startswith(STEP_PREFIX):
-        raise InvalidTaskConfig(f"Text must not begin with {STEP_PREFIX!r}.", hint=_REFERENCE)
-    if isinstance(value, (Mapping, list)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            _refuse_step_paths(item)
-
-
-def _check_roles(params: Params, parties: list[str]) -> None:
-    """Refuse a role for a name that is not a party of the request."""
-    heu = params.heu_config or HeuConfig()
-    roles: dict[str, list[PartyName | None]] = {
-        "sf_init_config.self_party": [params.sf_init_config.self_party],
-        "heu_config.sk_keeper": [heu.sk_keeper],
-        "heu_config.evaluators": [*(heu.evaluators or [])],
-    }
-    for role, names in roles.items():
-        for name in names:
-            if name is not None and name not in parties:
-                raise InvalidTaskConfig(
-                    f"{role} names {name!r}, which is not a party of the request."
-                )
-
-
-def _protocol(spu: SpuConfig, parties: int, needed: bool, default: str) -> Protocol:
-    runtime = dict(spu.runtime_config)
-    name = str(spu.protocol or runtime.pop("protocol", None) or default).upper()
-    field_name = str(spu.field or runtime.pop("field", None) or "FM128").upper()
-    runtime = {key: value for key, value in runtime.items() if key not in ("protocol", "field")}
-    unknown = sorted(set(runtime) - _RUNTIME_KEYS)
-    if unknown:
-        guess = did_you_mean(unknown[0], _RUNTIME_KEYS) or "."
-        raise InvalidTaskConfig(f"Unknown key 'spu_config.runtime_config.{unknown[0]}'{guess}")
-    if name not in PROTOCOLS:
-        raise UnsupportedProtocol(f"There is no SPU protocol {name!r} here.")
-    if field_name not in FIELDS:
-        raise UnsupportedProtocol(
-            f"There is no field {field_name!r} here.", hint="Use FM128 or FM64."
+def _checked_id(value: Any) -> str:
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        raise InvalidTaskConfig(
+            "An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit."
         )
-    fewest, most = PROTOCOLS[name]
-    if needed and not fewest <= parties <= most:
-        raise UnsupportedProtocol(
-            f"{name} takes {fewest if fewest == most else '2 or more'} parties, not {parties}."
-        )
-    return Protocol(name, field_name, runtime, dict(spu.link_desc))
+    return text
+
+
+def _optional_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return utf8_text(value)
+
+
+def _utf8(value: Any) -> Any:
+    """The value with every text in it made one that UTF-8 can hold."""
+    if isinstance(value, str):
+        return utf8_text(value)
+    if isinstance(value, Mapping):
+        return {utf8_text(key): _utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_utf8(item) for item in value]
+    return value

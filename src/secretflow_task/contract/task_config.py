@@ -14,10 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.messages import PARTY_NAME
 from secretflow_task.contract.reveals import Reveal
 from secretflow_task.utils.spelling import did_you_mean
 
+# Party names become parts of file names and of queue names.
+PARTY_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 PartyName = Annotated[str, Field(pattern=PARTY_NAME)]
 # How pydantic names, in the place of a problem, the form of a value that may have several.
 _FORM = re.compile(r"(list|dict)\[.*\]|constrained-str|str|\[key\]")

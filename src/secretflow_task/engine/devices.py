@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from secretflow_task.contract.errors import DeviceInitError
 from secretflow_task.contract.job_spec import Listening
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.engine.adapter import LINK_DESC
 from secretflow_task.engine.run import Run
 

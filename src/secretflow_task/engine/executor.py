@@ -18,7 +18,8 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Stage, Status
-from secretflow_task.contract.requests import HeuConfig, Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.protocols import HeuConfig
 from secretflow_task.contract.task_dispatcher import Prepared, TaskDispatcher
 from secretflow_task.engine.cluster import cluster
 from secretflow_task.engine.devices import create_devices

@@ -19,7 +19,7 @@ from secretflow_task.contract.errors import (
 )
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.paths import PathRules, check_format, folder_beside
-from secretflow_task.contract.requests import HeuConfig, Protocol
+from secretflow_task.contract.protocols import HeuConfig, Protocol
 from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig
 from secretflow_task.contract.task_dispatcher import Prepared, Task
 from secretflow_task.data_loader.table import Table

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Collection, Iterator
 
 from secretflow_task.contract.errors import ConstantColumn, TooFewRows, UnsupportedProtocol
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.statistics import (
     CorrelationConfig,

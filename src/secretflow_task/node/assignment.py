@@ -9,9 +9,9 @@ from typing import Callable, Mapping
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig, PeerUnreachable, UnsupportedProtocol
 from secretflow_task.contract.job_spec import Listening
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.staging import check_outputs_apart, paths_of
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.ports import Ports

@@ -9,8 +9,9 @@ from typing import Any, Callable, Mapping
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
-from secretflow_task.contract.messages import Status, TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.messages import Status
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.link.peer.outcome import outcome_of, read_error
 from secretflow_task.node.link.peer.wire import Message
@@ -59,7 +60,7 @@ class Inquiry:
             closing: set when the answer is not needed any more.
         """
         execution_id = executions[0].request.execution_id
-        coordinator = parties_of_request(executions[0].request)[0]
+        coordinator = settling_parties(executions[0].request)[0]
         if coordinator in strangers:
             return self._ask_the_coordinator(executions, coordinator, voted, closing)
         if self.store.decided(execution_id):
@@ -107,7 +108,7 @@ def _lost(executions: list[TakenExecution]) -> WorkerError:
     return NodeLost(party=min(execution.party for execution in executions))
 
 
-def parties_of_request(request: TaskRequest) -> list[str]:
+def settling_parties(request: TaskRequest) -> list[str]:
     """The parties of a request that settle together, sorted; none when it cannot be understood."""
     try:
         plan = Plan.of(request)
@@ -119,7 +120,7 @@ def parties_of_request(request: TaskRequest) -> list[str]:
 def known_outcome(store: EventStore, execution_id: str, askers: frozenset[str]) -> Message:
     """What the store knows of how an execution ended, for parties that took part in it."""
     taken = store.taken(execution_id)
-    if not taken or not askers & set(parties_of_request(taken[0].request) or askers):
+    if not taken or not askers & set(settling_parties(taken[0].request) or askers):
         return {"kind": "outcome", "status": "UNKNOWN"}
     statuses = {store.status(execution_id, execution.party) for execution in taken}
     if store.decided(execution_id) or statuses == {Status.SUCCESS}:

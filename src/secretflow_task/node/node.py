@@ -13,8 +13,8 @@ from typing import Any
 from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import TaskCancelled, WorkerError
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.intake import Intake
 from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.outcome import Outcome

@@ -36,7 +36,7 @@ from secretflow_task.broker.keys import (
     record_key,
     taken_key,
 )
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node import lua
 from secretflow_task.utils.log import get_logger
 

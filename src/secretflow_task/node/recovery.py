@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Callable, Mapping
 
 from secretflow_task.contract.errors import NodeLost, SettlementUnknown, WorkerError
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.node.inquiry import Inquiry, parties_of_request
+from secretflow_task.contract.requests import TaskRequest
+from secretflow_task.node.inquiry import Inquiry, settling_parties
 from secretflow_task.node.job.ending import Ending, success
 from secretflow_task.node.ownership import Ownership
 from secretflow_task.node.store.event_store import EventStore
@@ -62,7 +62,7 @@ class Recovery:
     def _strangers(self, execution: TakenExecution) -> list[str]:
         """The parties at other nodes."""
         here = {known.party for known in self.store.taken(execution.request.execution_id)}
-        return [party for party in parties_of_request(execution.request) if party not in here]
+        return [party for party in settling_parties(execution.request) if party not in here]
 
     def _settle_with_peers(
         self, inquiry: Inquiry, executions: list[TakenExecution], closing: threading.Event

@@ -8,7 +8,8 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from secretflow_task.broker.celery_app import TASK_NAME
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.store.event_store import EventStore

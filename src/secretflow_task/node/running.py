@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from secretflow_task.contract.errors import NodeLost, WorkerError
-from secretflow_task.contract.messages import TaskRequest
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assignment import Assignment
 from secretflow_task.node.link.protocol import Settlement
 from secretflow_task.node.store.event_store import EventStore

@@ -7,7 +7,8 @@ import uuid
 from dataclasses import replace
 from typing import Iterable, Mapping
 
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.publisher import Unsent
 from secretflow_task.node.store.executions import TakenExecution
 

@@ -16,7 +16,8 @@ import structlog
 from secretflow_task.cli import app
 from secretflow_task.cli.exits import Exit
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Kind, Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Kind, Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide

@@ -10,7 +10,7 @@ import pytest
 from secretflow_task.cli.smoke import ROWS, Trial
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
 from secretflow_task.node.link.peer.certificates import make_certificate
 
 

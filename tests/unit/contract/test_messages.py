@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.messages import (
-    Kind,
-    PipeMessage,
-    Stage,
-    Status,
-    StatusEvent,
-    TaskRequest,
-)
+from secretflow_task.contract.messages import Kind, PipeMessage, Stage, Status, StatusEvent
 
-CONFIG = {"task_config": {"task_type": "psi"}}
 JSON_VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -32,106 +23,6 @@ JSON_VALUES = st.recursive(
     max_leaves=10,
 )
 EVENT = StatusEvent("e", "r", "alice", Status.RUNNING, {"progress": 0.1}, "node-1", "tasks.x")
-
-
-def test_a_request_with_its_id_in_front() -> None:
-    request = TaskRequest.from_arguments("r-1", CONFIG)
-    assert request == TaskRequest("r-1", "r-1", CONFIG)
-
-
-def test_a_request_with_its_ids_inside() -> None:
-    params = {"execution_id": "e-1", "task_id": "t", "subtask_id": 7, **CONFIG}
-    assert TaskRequest.from_arguments(params) == TaskRequest("e-1", "e-1", CONFIG, "t", "7")
-
-
-def test_an_execution_id_inside_goes_before_the_request_id_in_front() -> None:
-    request = TaskRequest.from_arguments("r-1", {"execution_id": "e-1", **CONFIG})
-    assert (request.execution_id, request.task_request_id) == ("e-1", "r-1")
-
-
-def test_a_request_id_inside_is_as_good_as_one_in_front() -> None:
-    assert TaskRequest.from_arguments({"task_request_id": "r-1", **CONFIG}) == TaskRequest(
-        "r-1", "r-1", CONFIG
-    )
-
-
-def test_half_a_surrogate_pair_does_not_get_past_the_door() -> None:
-    params = {"task_config": {"task_type": "\ud800", "x": [{"\udfff": ("\ud800a", 1, None)}]}}
-    request = TaskRequest.from_arguments("r", params)
-    assert request.params == {"task_config": {"task_type": "?", "x": [{"?": ["?a", 1, None]}]}}
-
-
-def test_numbers_are_taken_as_ids() -> None:
-    request = TaskRequest.from_arguments(42, CONFIG)
-    assert (request.execution_id, request.task_request_id) == ("42", "42")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("r",),
-        ("r", "params"),
-        ("r", CONFIG, "more"),
-        (CONFIG, CONFIG, CONFIG),
-        ("r", None),
-        ([],),
-        ("r", [CONFIG]),
-    ],
-)
-def test_other_arguments_are_refused(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(
-        InvalidTaskConfig, match=r"^The task takes \[task_request_id, params\] or \[params\]"
-    ):
-        TaskRequest.from_arguments(*arguments)
-
-
-def test_a_request_without_any_id_is_refused() -> None:
-    with pytest.raises(InvalidTaskConfig, match="neither a task_request_id nor an execution_id"):
-        TaskRequest.from_arguments(CONFIG)
-
-
-@pytest.mark.parametrize(
-    "bad", ["", ".", "..", "a/b", "a b", "-a", "a" * 129, "é", "a\n", "a\0", "../x", {}, ["a"]]
-)
-def test_an_execution_id_that_is_no_file_name_is_refused(bad: Any) -> None:
-    with pytest.raises(InvalidTaskConfig, match="1 to 128 letters"):
-        TaskRequest.from_arguments(bad, CONFIG)
-
-
-def test_any_text_is_a_request_id_when_the_execution_has_its_own() -> None:
-    request = TaskRequest.from_arguments("Auftrag 1/2 \ud800", {"execution_id": "e", **CONFIG})
-    assert request.task_request_id == "Auftrag 1/2 ?"
-
-
-def test_the_params_stay_whole_but_for_the_ids() -> None:
-    params = {"spu_config": {}, "sf_init_config": {"parties": ["alice"]}, **CONFIG}
-    assert TaskRequest.from_arguments({"task_request_id": "r", **params}).params == params
-
-
-@pytest.mark.parametrize(
-    ("params", "task_type"),
-    [
-        (CONFIG, "psi"),
-        ({}, ""),
-        ({"task_config": 5}, ""),
-        ({"task_config": {}}, ""),
-        ({"task_config": {"task_type": 5}}, "5"),
-    ],
-)
-def test_the_task_type_is_read_from_any_params(params: dict[str, Any], task_type: str) -> None:
-    assert TaskRequest("e", "r", params).task_type == task_type
-
-
-def test_a_renewed_request_is_a_new_execution_of_the_same_request() -> None:
-    request = TaskRequest.from_arguments("r" * 128, CONFIG)
-    renewed = [request.renewed() for _ in range(20)]
-    assert len({item.execution_id for item in renewed}) == 20
-    assert {item.task_request_id for item in renewed} == {"r" * 128}
-    for item in renewed:
-        assert (
-            TaskRequest.from_arguments(item.execution_id, CONFIG).execution_id == item.execution_id
-        )
 
 
 def test_stages_have_the_progress_of_the_plan() -> None:

@@ -1,280 +1,139 @@
-"""What a request says about its parties and devices, and the plan that follows."""
+"""A request is read in both forms of its arguments, and what does not belong is refused."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import pytest
 
-from secretflow_task.contract.errors import (
-    InvalidTaskConfig,
-    UnknownTaskType,
-    UnsupportedProtocol,
-    WorkerError,
-)
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import (
-    HeuConfig,
-    Params,
-    Plan,
-    Protocol,
-    parties_of_request,
-    needed_devices,
-)
-from secretflow_task.contract.task_config import parse
-from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
-from tests.unit.plan_requests import PLAN_REQUESTS
+from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.requests import TaskRequest, parties_to_tell
 
-MakeRequest = Callable[..., TaskRequest]
-SCALER = {"task_type": "standard_scaler", **PLAN_REQUESTS["standard_scaler"]}
-LR = {"task_type": "ss_lr", **PLAN_REQUESTS["ss_lr"]}
-NAMES = [f"p{number:02d}" for number in range(17)]
+CONFIG = {"task_config": {"task_type": "psi"}}
 
 
-def lr_of(parties: int) -> dict[str, Any]:
-    """An `ss_lr` of so many parties."""
-    return {**LR, "train_data": {name: "x.csv" for name in NAMES[:parties]}, "label_party": None}
+def test_a_request_with_its_id_in_front() -> None:
+    request = TaskRequest.from_arguments("r-1", CONFIG)
+    assert request == TaskRequest("r-1", "r-1", CONFIG)
 
 
-@pytest.fixture
-def plan_of(request_of: MakeRequest) -> Callable[..., Plan]:
-    """Makes the `Plan` of a ``task_config``."""
-    return lambda task_config, **parts: Plan.of(request_of(task_config, **parts))
+def test_a_request_with_its_ids_inside() -> None:
+    params = {"execution_id": "e-1", "task_id": "t", "subtask_id": 7, **CONFIG}
+    assert TaskRequest.from_arguments(params) == TaskRequest("e-1", "e-1", CONFIG, "t", "7")
 
 
-@pytest.mark.parametrize("task_type", PLAN_REQUESTS)
-def test_a_request_of_the_plan_becomes_a_plan(task_type: str, request_of: MakeRequest) -> None:
-    request = request_of({"task_type": task_type, **PLAN_REQUESTS[task_type]})
-    plan = Plan.of(request)
-    assert plan.request is request
-    assert plan.task is TaskDispatcher.get(task_type)
-    assert plan.config == plan.task.parse(PLAN_REQUESTS[task_type])
-    assert plan.parties == (["alice"] if task_type == "table_statistics" else ["alice", "bob"])
-    assert plan.protocol == Protocol("SEMI2K", "FM128")
-    assert plan.heu is None
-    assert plan.needs == (() if task_type in ("standard_scaler", "table_statistics") else ("spu",))
+def test_an_execution_id_inside_goes_before_the_request_id_in_front() -> None:
+    request = TaskRequest.from_arguments("r-1", {"execution_id": "e-1", **CONFIG})
+    assert (request.execution_id, request.task_request_id) == ("e-1", "r-1")
 
 
-def test_all_four_parts_are_read(plan_of: Callable[..., Plan]) -> None:
-    plan = plan_of(
-        LR,
-        sf_init_config={"parties": ["bob", "alice"], "address": "local"},
-        spu_config={
-            "protocol": "cheetah",
-            "field": "fm64",
-            "runtime_config": {"fxp_fraction_bits": 20},
-            "link_desc": {"recv_timeout_ms": 1000},
-        },
-        heu_config={
-            "schema": "paillier",
-            "key_size": 3072,
-            "sk_keeper": "alice",
-            "evaluators": ["bob"],
-        },
-    )
-    assert plan.parties == ["alice", "bob"]
-    assert plan.protocol == Protocol(
-        "CHEETAH", "FM64", {"fxp_fraction_bits": 20}, {"recv_timeout_ms": 1000}
-    )
-    assert plan.heu == HeuConfig(
-        schema="paillier", key_size=3072, sk_keeper="alice", evaluators=["bob"]
+def test_a_request_id_inside_is_as_good_as_one_in_front() -> None:
+    assert TaskRequest.from_arguments({"task_request_id": "r-1", **CONFIG}) == TaskRequest(
+        "r-1", "r-1", CONFIG
     )
 
 
-def test_a_request_may_ask_for_a_time_limit(plan_of: Callable[..., Plan]) -> None:
-    assert plan_of(LR, timeout_seconds=1.5).timeout_seconds == 1.5
-    assert plan_of(LR).timeout_seconds is None
-    with pytest.raises(InvalidTaskConfig, match="timeout_seconds: input should be greater than 0"):
-        plan_of(LR, timeout_seconds=0.0)
+def test_half_a_surrogate_pair_does_not_get_past_the_door() -> None:
+    params = {"task_config": {"task_type": "\ud800", "x": [{"\udfff": ("\ud800a", 1, None)}]}}
+    request = TaskRequest.from_arguments("r", params)
+    assert request.params == {"task_config": {"task_type": "?", "x": [{"?": ["?a", 1, None]}]}}
 
 
-def test_the_older_form_of_the_spu_config_is_the_same(plan_of: Callable[..., Plan]) -> None:
-    nodes = [
-        {"party": "alice", "address": "127.0.0.1:9100"},
-        {"party": "bob", "address": "127.0.0.1:9101"},
-    ]
-    runtime = {"protocol": "SEMI2K", "field": "FM64", "fxp_fraction_bits": 18}
-    older = plan_of(LR, spu_config={"cluster_def": {"nodes": nodes, "runtime_config": runtime}})
-    newer = plan_of(
-        LR,
-        spu_config={
-            "protocol": "SEMI2K",
-            "field": "FM64",
-            "runtime_config": {"fxp_fraction_bits": 18},
-        },
-    )
-    assert older.protocol == newer.protocol == Protocol("SEMI2K", "FM64", {"fxp_fraction_bits": 18})
-
-
-@pytest.mark.parametrize("part", ["sf_init_config", "spu_config", "heu_config"])
-def test_null_stands_for_a_part_that_is_left_out(part: str, plan_of: Callable[..., Plan]) -> None:
-    assert plan_of(LR, **{part: None}).protocol == plan_of(LR).protocol
+def test_numbers_are_taken_as_ids() -> None:
+    request = TaskRequest.from_arguments(42, CONFIG)
+    assert (request.execution_id, request.task_request_id) == ("42", "42")
 
 
 @pytest.mark.parametrize(
-    ("params", "problem"),
+    "arguments",
     [
-        ({}, "request: 'task_config' is missing."),
-        ({"task_config": None}, "request: 'task_config' is missing."),
-        ({"task_config": {}}, "'task_config.task_type' is missing."),
-        ({"task_config": {"task_type": 5}}, "'task_config.task_type' is missing."),
-        (
-            {"task_config": LR, "spu_confg": {}},
-            "request: unknown key 'spu_confg', did you mean 'spu_config'?",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"partys": []}},
-            "request: unknown key 'sf_init_config.partys', did you mean 'parties'?",
-        ),
-        (
-            {"task_config": LR, "heu_config": {"key_size": 1024}},
-            "request: heu_config.key_size: input should be greater than or equal to 2048.",
-        ),
-        (
-            {"task_config": LR, "heu_config": {"schema": "rsa"}},
-            "request: heu_config.schema: input should be 'ou', 'paillier' or 'zpaillier'.",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"parties": {"alice": {"adress": "x"}}}},
-            "request: 'sf_init_config.parties.alice.address' is missing; "
-            "unknown key 'sf_init_config.parties.alice.adress', did you mean 'address'?",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"parties": {"alice": {"address": "here"}}}},
-            "request: sf_init_config.parties.alice.address: must be address:port, "
-            "such as 0.0.0.0:9443 or [::]:9443.",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"parties": ["alice", "alice", "bob"]}},
-            "The request must name each of its parties once.",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"parties": ["alice", "carol"]}},
-            "task_config names 'bob', which sf_init_config.parties leaves out.",
-        ),
-        (
-            {"task_config": LR, "sf_init_config": {"self_party": "carol"}},
-            "sf_init_config.self_party names 'carol', which is not a party of the request.",
-        ),
-        (
-            {
-                "task_config": LR,
-                "heu_config": {"sk_keeper": "alice", "evaluators": ["bob", "carol"]},
-            },
-            "heu_config.evaluators names 'carol', which is not a party of the request.",
-        ),
+        (),
+        ("r",),
+        ("r", "params"),
+        ("r", CONFIG, "more"),
+        (CONFIG, CONFIG, CONFIG),
+        ("r", None),
+        ([],),
+        ("r", [CONFIG]),
     ],
 )
-def test_a_wrong_request_is_refused(params: Mapping[str, Any], problem: str) -> None:
-    with pytest.raises(InvalidTaskConfig) as caught:
-        Plan.of(TaskRequest("e", "r", params))
-    assert caught.value.message == problem
+def test_other_arguments_are_refused(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(
+        InvalidTaskConfig, match=r"^The task takes \[task_request_id, params\] or \[params\]"
+    ):
+        TaskRequest.from_arguments(*arguments)
 
 
-@pytest.mark.parametrize("path", ["step:x.csv", "step:/etc/passwd.csv", "step:../../x.csv"])
-def test_a_path_inside_a_workflow_is_not_for_requests(
-    path: str, plan_of: Callable[..., Plan]
-) -> None:
-    """It is not held against the allowed folders."""
-    step = {"name": "train", "task_config": {**LR, "train_data": {"alice": path, "bob": "b.csv"}}}
-    for config in (step["task_config"], {"task_type": "workflow", "steps": [step]}):
-        with pytest.raises(InvalidTaskConfig, match="^Text must not begin with 'step:'"):
-            plan_of(config)
-
-
-def test_an_empty_list_of_parties_is_not_a_way_round_the_list(plan_of: Callable[..., Plan]) -> None:
-    for empty in ([], {}):
-        with pytest.raises(InvalidTaskConfig, match="should have at least 1 item"):
-            plan_of(LR, sf_init_config={"parties": empty})
-
-
-def test_an_unknown_task_type_is_refused(plan_of: Callable[..., Plan]) -> None:
-    with pytest.raises(UnknownTaskType, match="'sslr', did you mean 'ss_lr'"):
-        plan_of({**LR, "task_type": "sslr"})
-
-
-def test_parties_may_have_addresses_and_there_may_be_more_than_the_task_uses(
-    plan_of: Callable[..., Plan],
-) -> None:
-    addresses = {
-        name: {"address": f"{name}:9000", "listen_addr": "0.0.0.0:9000"}
-        for name in ("carol", "bob", "alice")
-    }
-    plan = plan_of(SCALER, sf_init_config={"parties": addresses, "self_party": "alice"})
-    assert plan.parties == ["alice", "bob", "carol"]
-
-
-def test_a_task_without_a_config_model_takes_its_parties_from_the_list(
-    registry: dict[str, Task],
-) -> None:
-    TaskDispatcher.register_task("any")(lambda devices, config: {})
-    config = {"task_type": "any", "x": 1}
-    request = TaskRequest("e", "r", {"task_config": config, "sf_init_config": {"parties": ["bob"]}})
-    assert (Plan.of(request).parties, Plan.of(request).config) == (["bob"], config)
-    with pytest.raises(InvalidTaskConfig, match="must name each of its parties once"):
-        Plan.of(TaskRequest("e", "r", {"task_config": config}))
+def test_a_request_without_any_id_is_refused() -> None:
+    with pytest.raises(InvalidTaskConfig, match="neither a task_request_id nor an execution_id"):
+        TaskRequest.from_arguments(CONFIG)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "parties", "refusal"),
+    "bad", ["", ".", "..", "a/b", "a b", "-a", "a" * 129, "é", "a\n", "a\0", "../x", {}, ["a"]]
+)
+def test_an_execution_id_that_is_no_file_name_is_refused(bad: Any) -> None:
+    with pytest.raises(InvalidTaskConfig, match="1 to 128 letters"):
+        TaskRequest.from_arguments(bad, CONFIG)
+
+
+def test_any_text_is_a_request_id_when_the_execution_has_its_own() -> None:
+    request = TaskRequest.from_arguments("Auftrag 1/2 \ud800", {"execution_id": "e", **CONFIG})
+    assert request.task_request_id == "Auftrag 1/2 ?"
+
+
+def test_the_params_stay_whole_but_for_the_ids() -> None:
+    params = {"spu_config": {}, "sf_init_config": {"parties": ["alice"]}, **CONFIG}
+    assert TaskRequest.from_arguments({"task_request_id": "r", **params}).params == params
+
+
+@pytest.mark.parametrize(
+    ("params", "task_type"),
     [
-        ("SEMI2K", 2, None),
-        ("SEMI2K", 3, None),
-        ("SEMI2K", 1, "SEMI2K takes 2 or more parties, not 1."),
-        ("CHEETAH", 2, None),
-        ("CHEETAH", 3, "CHEETAH takes 2 parties, not 3."),
-        ("ABY3", 3, None),
-        ("ABY3", 2, "ABY3 takes 3 parties, not 2."),
-        ("REF2K", 2, "There is no SPU protocol 'REF2K' here."),
-        ("SEMI3K", 2, "There is no SPU protocol 'SEMI3K' here."),
+        (CONFIG, "psi"),
+        ({}, ""),
+        ({"task_config": 5}, ""),
+        ({"task_config": {}}, ""),
+        ({"task_config": {"task_type": 5}}, "5"),
     ],
 )
-def test_a_protocol_takes_its_number_of_parties(
-    protocol: str, parties: int, refusal: str | None, plan_of: Callable[..., Plan]
+def test_the_task_type_is_read_from_any_params(params: dict[str, Any], task_type: str) -> None:
+    assert TaskRequest("e", "r", params).task_type == task_type
+
+
+def test_a_renewed_request_is_a_new_execution_of_the_same_request() -> None:
+    request = TaskRequest.from_arguments("r" * 128, CONFIG)
+    renewed = [request.renewed() for _ in range(20)]
+    assert len({item.execution_id for item in renewed}) == 20
+    assert {item.task_request_id for item in renewed} == {"r" * 128}
+    for item in renewed:
+        assert (
+            TaskRequest.from_arguments(item.execution_id, CONFIG).execution_id == item.execution_id
+        )
+
+
+@pytest.mark.parametrize(
+    ("parties", "told"),
+    [
+        (["bob", "alice", "bob"], ["alice", "bob"]),
+        ({"bob": {}, "alice": 5}, ["alice", "bob"]),
+        ([f"p{number}" for number in range(17)], ["carol"]),
+        (["alice", "../x"], ["carol"]),
+        (["alice", 5], ["carol"]),
+        ([], ["carol"]),
+        ("alice", ["carol"]),
+        (None, ["carol"]),
+    ],
+)
+def test_a_request_that_was_not_understood_is_told_to_whom_it_lists(
+    parties: Any, told: list[str]
 ) -> None:
-    try:
-        plan = plan_of(lr_of(parties), spu_config={"protocol": protocol})
-    except UnsupportedProtocol as error:
-        assert error.message == refusal
-    else:
-        assert refusal is None and plan.protocol.name == protocol
+    request = TaskRequest("e", "r", {"sf_init_config": {"parties": parties}})
+    assert parties_to_tell(request, ["carol"]) == told
 
 
-@pytest.mark.parametrize("field", ["FM32", "FM256", "", 64])
-def test_a_field_that_does_not_exist_is_refused(field: Any, plan_of: Callable[..., Plan]) -> None:
-    with pytest.raises(WorkerError) as caught:
-        plan_of(LR, spu_config={"runtime_config": {"field": field or "x"}})
-    assert caught.value.code == "UnsupportedProtocol"
-    assert caught.value.hint == "Use FM128 or FM64."
-
-
-def test_a_task_without_spu_does_not_mind_the_number_of_parties(
-    plan_of: Callable[..., Plan],
-) -> None:
-    plan = plan_of(SCALER, spu_config={"protocol": "ABY3"})
-    assert (plan.needs, plan.protocol.name) == ((), "ABY3")
-
-
-def test_only_semi2k_has_a_note_and_it_names_the_dealer() -> None:
-    note = Protocol("SEMI2K", "FM128").note(["alice", "bob"])
-    assert note is not None and "not secure against that party" in note and "alice" in note
-    assert [Protocol(name, "FM128").note(["alice", "bob"]) for name in ("CHEETAH", "ABY3")] == [
-        None,
-        None,
-    ]
-
-
-def test_devices_of_a_workflow_follow_from_its_config() -> None:
-    class Config:
-        needs = ("heu", "spu")
-
-    task = Task("workflow", lambda devices, config: {}, needs=())
-    assert needed_devices(task, Config()) == ("heu", "spu")
-    assert needed_devices(task, {}) == ()
-
-
-def test_parties_are_sorted() -> None:
-    init = parse(
-        Params, {"task_config": {}, "sf_init_config": {"parties": ["c", "a", "b"]}}, "request"
-    ).sf_init_config
-    assert parties_of_request(init, None) == ["a", "b", "c"]  # type: ignore[arg-type]
+@pytest.mark.parametrize("params", [{}, {"sf_init_config": 5}, {"sf_init_config": None}])
+def test_a_request_that_lists_nobody_is_told_to_all_parties_here(params: dict[str, Any]) -> None:
+    request = TaskRequest("e", "r", params)
+    assert parties_to_tell(request, ["bob", "alice"]) == ["alice", "bob"]
+    assert parties_to_tell(request, []) == ["unknown"]

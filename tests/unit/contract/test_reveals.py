@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from secretflow_task.cli.tasks import example_of
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.reveals import Fineness, Reveal, Role, shown
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 

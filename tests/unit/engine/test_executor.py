@@ -18,8 +18,8 @@ from secretflow_task.contract.errors import (
     MissingFile,
 )
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import TaskRequest
 from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_config import Reads, TaskConfig
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.engine.devices import Devices

@@ -16,8 +16,9 @@ import pytest
 
 from secretflow_task.contract.errors import MissingColumn
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Kind, PipeMessage, TaskRequest
+from secretflow_task.contract.messages import Kind, PipeMessage
 from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_config import Reads, TaskConfig
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.engine.devices import Devices

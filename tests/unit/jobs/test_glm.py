@@ -20,7 +20,7 @@ from secretflow_task.contract.errors import (
     ValueRange,
     WorkerError,
 )
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.tasks.glm import LINKS, SsGlmConfig

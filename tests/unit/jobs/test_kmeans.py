@@ -19,7 +19,7 @@ from secretflow_task.contract.errors import (
     ValueRange,
     WorkerError,
 )
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.tasks.kmeans import SsKmeansConfig
 from secretflow_task.jobs.ml_task.kmeans import KmeansInput, prepare_kmeans, sizes_of

@@ -24,7 +24,7 @@ from secretflow_task.contract.errors import (
     ValueRange,
     WorkerError,
 )
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.task_dispatcher import TaskDispatcher

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from secretflow_task.contract.errors import BadLabel, InvalidTaskConfig, ValueRange
-from secretflow_task.contract.requests import HeuConfig, Protocol
+from secretflow_task.contract.protocols import HeuConfig, Protocol
 from secretflow_task.contract.reveals import Fineness, Reveal, Role
 from secretflow_task.contract.task_config import parse
 from secretflow_task.contract.tasks.trees import SgbConfig, SsXgbConfig, TreeParams

@@ -11,7 +11,8 @@ from typing import Any, Iterator, Mapping
 import pytest
 
 from secretflow_task.contract.errors import AlgorithmError, WorkerError
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.link.peer.wire import Message
 from secretflow_task.node.store.event_store import EventStore

@@ -18,7 +18,8 @@ from secretflow_task.contract.errors import (
     MissingFile,
 )
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.node import Node
 from secretflow_task.testing import JobSide, ScriptedTemplate

@@ -12,7 +12,8 @@ import pytest
 
 from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Status, TaskRequest
+from secretflow_task.contract.messages import Status
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node import intake
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Claim, Verdict

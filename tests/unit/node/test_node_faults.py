@@ -15,7 +15,7 @@ import pytest
 from secretflow_task.contract.errors import ModelMismatch
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status
-from secretflow_task.contract.requests import Protocol
+from secretflow_task.contract.protocols import Protocol
 from secretflow_task.engine.model_store import Manifest
 from secretflow_task.node.job import supervisor
 from secretflow_task.testing import JobSide

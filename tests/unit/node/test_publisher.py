@@ -9,7 +9,8 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.engine.status import _publish_status, bind_status_sink
 from secretflow_task.node import lua
 from secretflow_task.node.publisher import Publisher

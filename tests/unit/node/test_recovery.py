@@ -17,8 +17,9 @@ from secretflow_task.contract.errors import (
     TaskCancelled,
     WorkerError,
 )
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.paths import staging_name
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.inquiry import Inquiry
 from secretflow_task.node.job import supervisor, workplace
 from secretflow_task.node.job.ending import Ending

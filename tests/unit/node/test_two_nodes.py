@@ -13,7 +13,8 @@ from secretflow_task.cli.check import print_plan
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import StatusEvent, TaskRequest
+from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node

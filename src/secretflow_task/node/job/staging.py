@@ -7,7 +7,7 @@ from typing import Mapping
 
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.paths import PathRules
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig, Use
 
 

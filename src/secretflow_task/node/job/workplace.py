@@ -9,7 +9,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.paths import staging_name
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
 from secretflow_task.node.assignment import Assignment, rules_of
 from secretflow_task.node.job import logs as job_logs
 from secretflow_task.node.job.limits import Limits

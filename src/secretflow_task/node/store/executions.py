@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Mapping
 
-from secretflow_task.contract.messages import Status, TaskRequest
+from secretflow_task.contract.messages import Status
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.store.database import StoreDatabase
 
 TAKEN_OVER = "TAKEN_OVER"  # the status of what another node settles

@@ -11,8 +11,9 @@ from typing import Any, Mapping
 from urllib.parse import quote
 
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.contract.messages import Status, TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.messages import Status
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.logs import log_path, owner_of
 
 

@@ -28,8 +28,9 @@ from secretflow_task.contract.errors import (
     WorkerError,
 )
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Kind, Status, TaskRequest
+from secretflow_task.contract.messages import Kind, Status
 from secretflow_task.contract.paths import PathRules
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job import dialogue
 from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.supervisor import Supervisor

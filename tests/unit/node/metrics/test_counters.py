@@ -16,13 +16,14 @@ from prometheus_client.registry import Collector
 
 from secretflow_task.contract.errors import MissingFile, PeerLost, WorkerError
 from secretflow_task.contract.job_spec import JobSpec
-from secretflow_task.contract.messages import Stage, Status, TaskRequest
+from secretflow_task.contract.messages import Stage, Status
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.job.usage import STAGES, Usage
+from secretflow_task.node.metrics import counters as metrics_module
 from secretflow_task.node.metrics.catalogue import OBSERVED
 from secretflow_task.node.metrics.counters import Metrics
-from secretflow_task.node.metrics import counters as metrics_module
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide
 from tests.unit.node.test_node import PSI, Bench, fail, never

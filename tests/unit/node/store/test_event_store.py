@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.store import executions as store_module
 from secretflow_task.node.store.database import StoreInUse
 from secretflow_task.node.store.event_store import EventStore

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from secretflow_task.contract.messages import Status, StatusEvent, TaskRequest
+from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.logs import log_path
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.node.store.reader import StateFolder

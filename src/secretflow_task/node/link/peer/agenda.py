@@ -12,7 +12,7 @@ from typing import Any, Mapping
 
 from secretflow_task import __version__
 from secretflow_task.contract.errors import ClockSkew, RequestMismatch, VersionMismatch, WorkerError
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
 from secretflow_task.node.link.peer.tokens import new_token
 
 

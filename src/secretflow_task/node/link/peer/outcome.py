@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.contract.messages import PARTY_NAME
+from secretflow_task.contract.task_config import PARTY_NAME
 from secretflow_task.node.link.peer.wire import Message
 
 _STATUSES = frozenset({"SUCCESS", "FAILURE", "RUNNING", "UNKNOWN"})

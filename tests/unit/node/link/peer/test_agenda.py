@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from secretflow_task.contract.messages import TaskRequest
-from secretflow_task.contract.requests import Plan
+from secretflow_task.contract.plan import Plan
+from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.link.peer.agenda import Agenda, versions
 from tests.unit.node.link.peer.parties import agenda
 from tests.unit.plan_requests import PLAN_REQUESTS
