@@ -16,6 +16,7 @@ from secretflow_task.node.link.peer.certificates import Identity, make_certifica
 from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.link.peer.settlement import PeerSettlement
 from secretflow_task.node.ports import Ports, leased_ports
+from tests.bench.waiting import PATIENCE_SECONDS
 
 PORTS = range(26000, 28000)
 
@@ -35,9 +36,9 @@ class Hubs:
         for party in parties:
             self.identities[party], self.fingerprints[party] = make_certificate(party, root / party)
         self.settings = {
-            "join_seconds": 30.0,
+            "join_seconds": PATIENCE_SECONDS,
             "heartbeat_seconds": 0.1,
-            "peer_lost_seconds": 60.0,
+            "peer_lost_seconds": 10 * PATIENCE_SECONDS,
         } | settings
         self.hubs: dict[str, PeerHub] = {}
         self.outcomes: dict[tuple[str, str], dict[str, Any]] = {}
@@ -122,7 +123,7 @@ class Stranger:
         context.verify_mode = ssl.CERT_NONE
         if certificate:
             context.load_cert_chain(certificate, key)
-        plain = socket.create_connection(("127.0.0.1", hubs.ports[to]), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", hubs.ports[to]), timeout=PATIENCE_SECONDS)
         self.connection = context.wrap_socket(plain)
 
     def say(self, message: Any) -> None:

@@ -22,6 +22,7 @@ from secretflow_task.broker.keys import STREAM
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.tables import Event
+from tests.bench.waiting import PATIENCE_SECONDS
 from tests.contract.status_events import (
     execution,
     expected_ends,
@@ -69,7 +70,7 @@ class ListenerProcess:
         """Send it a signal; returns its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(PATIENCE_SECONDS)
 
 
 def executions(dice: random.Random, count: int) -> Iterator[StatusEvent]:
@@ -88,7 +89,9 @@ def executions(dice: random.Random, count: int) -> Iterator[StatusEvent]:
                 return
 
 
-def wait_for_all(database: Database, events: Sequence[StatusEvent], seconds: float = 60.0) -> None:
+def wait_for_all(
+    database: Database, events: Sequence[StatusEvent], seconds: float = PATIENCE_SECONDS
+) -> None:
     """Assert that within the time the database holds exactly these, in order, with the right ends."""
     deadline = time.monotonic() + seconds
     while _count(database) < len(events) and time.monotonic() < deadline:

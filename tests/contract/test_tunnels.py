@@ -17,6 +17,7 @@ import pytest
 
 from secretflow_task.node.link.peer.settlement import PeerSettlement
 from tests.bench.peers import Hubs
+from tests.bench.waiting import PATIENCE_SECONDS
 
 
 class Way:
@@ -35,19 +36,20 @@ class Way:
     def listening(self, line: str = "fed") -> Iterator[socket.socket]:
         """Bob's job's port."""
         with socket.create_server(("127.0.0.1", self._port(self.bob, line))) as server:
-            server.settimeout(10)
+            server.settimeout(PATIENCE_SECONDS)
             yield server
 
     def call(self, line: str = "fed") -> socket.socket:
         """A connection of alice's job to the port that stands for bob's."""
-        return socket.create_connection(("127.0.0.1", self._port(self.alice, line)), timeout=10)
+        address = "127.0.0.1", self._port(self.alice, line)
+        return socket.create_connection(address, timeout=PATIENCE_SECONDS)
 
     @contextmanager
     def connected(self, line: str = "fed") -> Iterator[tuple[socket.socket, socket.socket]]:
         """Both ends of one connection."""
         with self.listening(line) as server, self.call(line) as caller:
             accepted, _ = server.accept()
-            accepted.settimeout(10)
+            accepted.settimeout(PATIENCE_SECONDS)
             with accepted:
                 yield caller, accepted
 

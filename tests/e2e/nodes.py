@@ -19,7 +19,7 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.ports import leased_ports
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 
 METRICS_PORTS = range(31000, 31200)
 PARTIES = ("alice", "bob")
@@ -75,7 +75,7 @@ class RunningNode:
     def stop(self) -> int:
         """End the node as an operator would; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return int(self.process.wait(30))
+        return int(self.process.wait(PATIENCE_SECONDS))
 
 
 @contextmanager

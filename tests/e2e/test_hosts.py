@@ -12,7 +12,7 @@ from typing import Any, Iterator
 import pytest
 
 from secretflow_task.contract.messages import Status, StatusEvent
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.e2e.conftest import psi_params
 from tests.e2e.hosts import PORT, Host, Network, execute, running_nodes
 from tests.e2e.tables_apart import plain_auc, rows_of, train_and_evaluate, write_split
@@ -109,7 +109,7 @@ def _open_among(address: str, ports: range) -> list[int]:
             probe.setblocking(False)
             if probe.connect_ex((address, port)) in (0, errno.EINPROGRESS):
                 selector.register(probe, selectors.EVENT_WRITE, port)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while selector.get_map() and time.monotonic() < deadline:
             for key, _ in selector.select(1.0):
                 probe = key.fileobj  # type: ignore[assignment]
@@ -207,7 +207,7 @@ def test_with_fixed_addresses_the_end_of_a_peers_job_is_seen_at_its_port(
         party: host.events("fixed-lost")[-1].data["error_code"] for party, host in hosts.items()
     }
     assert codes == {"alice": "PeerLost", "bob": "JobProcessDied"}
-    assert time.monotonic() - struck < 15
+    assert time.monotonic() - struck < 60  # the time after which gRPC would have told
 
 
 @pytest.mark.matrix

@@ -15,7 +15,7 @@ from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.link.peer.certificates import make_certificate
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of
@@ -70,7 +70,7 @@ def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_th
                 process.send_signal(signal.SIGTERM)
             wait_for(lambda: reasons(node.metrics_port, "/readyz") == ["The node is stopping."])
             assert reasons(node.metrics_port, "/healthz") == []
-            assert node.process.wait(60) == 0
+            assert node.process.wait(PATIENCE_SECONDS) == 0
             assert_ended_once(node.events("running")["alice"], Status.SUCCESS)
         assert "The node has stopped." in (tmp_path / "node.log").read_text().splitlines()[-1]
         with running_node(tmp_path, url) as node:
@@ -92,7 +92,7 @@ def test_a_node_that_must_stop_ends_its_jobs_and_says_so(
         for number in signals:
             node.process.send_signal(number)
             time.sleep(0.5)  # two at once count as one
-        assert node.process.wait(30) == 0
+        assert node.process.wait(PATIENCE_SECONDS) == 0
         assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
         wait_for(lambda: not any(map(is_alive, family)))
     assert list((tmp_path / "work").iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 
 from secretflow_task.contract.tasks.trees import TreeParams
 from secretflow_task.engine import adapter as engine_adapter
+from tests.bench.waiting import comes_true
 from tests.integration.bench import Bench, Workspace
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe
@@ -147,5 +148,9 @@ def test_its_garbage_collector_takes_message_numbers_and_ours_does_not(
 
 
 def test_a_job_finds_its_peer_without_waiting(workspace: Workspace) -> None:
-    execution = workspace.run(probe(workspace, "modules"))
-    assert execution.results["bob"]["timings"]["cluster_init"] < 1.0
+    def finds_it_at_once() -> bool:
+        execution = workspace.run(probe(workspace, "modules"))
+        return execution.results["bob"]["timings"]["cluster_init"] < 1.0
+
+    # A busy machine may be slow once; a wait of a second is in every execution.
+    assert comes_true(finds_it_at_once)

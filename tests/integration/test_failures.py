@@ -11,6 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from tests.data.tables import Table, overlapping, two_halves
+from tests.bench.waiting import PATIENCE_SECONDS
 from tests.integration.bench import Bench, Workspace, start_bench
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe
@@ -48,7 +49,7 @@ def kill_job(
     """Send a signal to a party's job process as soon as ``ready``."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             jobs = [job for job in bench.job_processes() if job.exe() and f".{party}" in job.cwd()]
             if jobs and ready():

@@ -26,6 +26,7 @@ from secretflow_task.engine.job_process import Aborted, PipeChannel, run_job
 from secretflow_task.engine.run import Run
 from secretflow_task.node.job.process import JobProcess
 from secretflow_task.testing import JobSide, scripted_job
+from tests.bench.waiting import PATIENCE_SECONDS
 
 
 class ProbeConfig(TaskConfig):
@@ -95,7 +96,7 @@ class JobLog:
                     )
         except EOFError:
             pass
-        self.job.wait(5)
+        self.job.wait(PATIENCE_SECONDS)
         self.exit_code = self.job.exit_code()
         self.job.kill()
 
@@ -256,7 +257,7 @@ class TestJobProcess:
     )
     def test_a_process_that_ended_has_its_exit_code(self, script: Any, code: int) -> None:
         job = scripted_job(script)
-        assert job.wait(5) and job.exit_code() == code
+        assert job.wait(PATIENCE_SECONDS) and job.exit_code() == code
         job.kill()
 
     def test_killing_closes_the_pipe_and_may_be_repeated(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from secretflow_task.contract.errors import PortUnavailable
 from secretflow_task.node.ports import leased_ports
+from tests.bench.waiting import PATIENCE_SECONDS
 
 # No other test leases from these: here the leases are kept in a folder of each test.
 PORTS = range(30900, 30908)
@@ -89,7 +90,7 @@ def test_the_leases_of_a_dead_process_end_with_it(tmp_path: Path, free: list[int
     with pytest.raises(PortUnavailable), leased_ports(1, PORTS, tmp_path):
         pytest.fail("all are leased")
     os.kill(process.pid or 0, signal.SIGKILL)
-    process.join(10)
+    process.join(PATIENCE_SECONDS)
     with leased_ports(len(free), PORTS, tmp_path) as ports:
         assert sorted(ports) == free
 

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 
 from secretflow_task.node import prompt_pool
+from tests.bench.waiting import PATIENCE_SECONDS
 
 
 class Hub:
@@ -41,6 +42,6 @@ def test_a_task_that_ends_wakes_the_event_loop_also_after_a_lost_connection() ->
         result = pool.on_apply(
             done.append, ("ran",), {}, lambda *_: done.append("acknowledged"), None
         )
-        result.wait(5)
+        result.wait(PATIENCE_SECONDS)
         assert hub.turn() and done == ["ran", "acknowledged"]
     pool.on_stop()

@@ -15,6 +15,7 @@ from secretflow_task.engine.status import _publish_status, bind_status_sink
 from secretflow_task.node import lua
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
+from tests.bench.waiting import PATIENCE_SECONDS
 
 REQUEST = TaskRequest("e-1", "r-1", {"task_config": {"task_type": "psi"}})
 
@@ -127,7 +128,7 @@ def test_the_thread_goes_on_after_any_error(error: Exception) -> None:
     outbox, script = outbox_with(2), FailingScript(error)
     with capture_logs() as records, Publisher(outbox, script, maxlen=5000) as publisher:
         publisher.wake()
-        assert script.done.wait(5)
+        assert script.done.wait(PATIENCE_SECONDS)
     assert script.numbers() == [1, 2]
     assert [(record["action"], record.get("problem")) for record in records] == [
         ("outbox_waits", type(error).__name__),

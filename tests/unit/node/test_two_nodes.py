@@ -20,7 +20,7 @@ from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node
 from secretflow_task.node.outcome import Outcome
 from secretflow_task.testing import JobSide, ScriptedTemplate
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.unit.plan_requests import PLAN_REQUESTS
 from tests.unit.node.test_node import Script, never, succeed
 
@@ -60,9 +60,9 @@ class Pair:
             "peers_file": root / "parties.yaml",
             "peer_certificate": self._made[party][0].certificate,
             "peer_key": self._made[party][0].key,
-            "join_seconds": 5.0,
+            "join_seconds": PATIENCE_SECONDS,
             "heartbeat_seconds": 0.1,
-            "peer_lost_seconds": 1.0,
+            "peer_lost_seconds": PATIENCE_SECONDS,
         }
         return Settings(**values | changes)
 
@@ -111,7 +111,7 @@ def run(nodes: Mapping[str, Node], **requests: Mapping[str, Any]) -> dict[str, O
             party: threads.submit(node.execute, "r-1", requests.get(party, PSI))
             for party, node in nodes.items()
         }
-        return {party: outcome.result(60) for party, outcome in started.items()}
+        return {party: outcome.result(2 * PATIENCE_SECONDS) for party, outcome in started.items()}
 
 
 def test_both_run_their_own_party_and_report_success(pair: Pair) -> None:

@@ -29,6 +29,7 @@ from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.testing import JobSide, scripted_job
+from tests.bench.waiting import PATIENCE_SECONDS
 
 Script = Callable[[JobSide], None]
 STAGING = ".sfworker-test"
@@ -322,7 +323,7 @@ def test_garbage_on_the_pipe_is_a_failure_at_once(hasty_bench: Bench) -> None:
     started = time.monotonic()
     for endings in hasty_bench.run(*({"alice": script} for script in scripts)):
         both_fail(endings, "JobProcessDied", "alice")
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < PATIENCE_SECONDS
 
 
 def test_a_failure_tells_what_the_stages_before_it_took(bench: Bench) -> None:
@@ -499,7 +500,7 @@ def test_an_execution_has_a_wall_clock_limit(bench: Bench) -> None:
     executions = bench.run(
         {"alice": works}, {"alice": floods}, {"alice": works, "bob": ready}, job_seconds=0.4
     )
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < PATIENCE_SECONDS
     for endings in executions:
         for ending in endings.values():
             assert ending.last["error_code"] == "TaskTimeout"
@@ -705,7 +706,7 @@ def test_what_a_job_process_started_goes_with_it(bench: Bench, tmp_path: Path) -
 
     bench.run({"alice": starts_another})
     child = int((tmp_path / "child").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while running(child) and " Z " not in Path(f"/proc/{child}/stat").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)

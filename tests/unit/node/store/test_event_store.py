@@ -19,6 +19,7 @@ from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.store import executions as store_module
 from secretflow_task.node.store.database import StoreInUse
 from secretflow_task.node.store.event_store import EventStore
+from tests.bench.waiting import PATIENCE_SECONDS
 
 REQUEST = TaskRequest("e-1", "r-1", {"task_config": {"task_type": "psi"}}, "t-1", "s-1")
 
@@ -77,8 +78,8 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
         target=write_and_die, args=(tmp_path, theirs), daemon=True
     )
     process.start()
-    assert ours.poll(10)
-    process.join(10)
+    assert ours.poll(PATIENCE_SECONDS)
+    process.join(PATIENCE_SECONDS)
     with EventStore(tmp_path) as store:
         assert [unsent.event.seq for unsent in store.unsent(100)] == list(range(1, 22))
         assert store.status("e-1", "alice") is Status.FAILURE
