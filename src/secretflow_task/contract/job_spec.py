@@ -34,7 +34,8 @@ class JobSpec:
         spu_addresses: ``{party: address}`` of the SPU's link, ``host:port`` or ``unix:PATH``.
         several: the node hosts more than one of the parties.
         between_nodes: some of the parties are at other nodes.
-        listening: where this party listens, when all have fixed addresses and no link between their nodes.
+        listening: where this party listens, when all have fixed addresses and their nodes no
+            link between them.
         log_level: of our own records in the job's log.
         log_json: whether these are JSON lines.
     """

@@ -38,7 +38,10 @@ class Stage(str, Enum):
 
 
 def utf8_text(value: Any) -> str:
-    """As text that UTF-8 can hold: JSON can carry half a surrogate pair, SQLite and Redis cannot."""
+    """The value as text that UTF-8 can hold.
+
+    JSON can carry half a surrogate pair, which SQLite and Redis cannot hold.
+    """
     return str(value).encode("utf-8", "replace").decode("utf-8")
 
 

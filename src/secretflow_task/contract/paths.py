@@ -6,15 +6,8 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from secretflow_task.contract.errors import (
-    PathNotAllowed,
-    UnsupportedFormat,
-)
-
-if TYPE_CHECKING:
-    pass
+from secretflow_task.contract.errors import PathNotAllowed, UnsupportedFormat
 
 
 @dataclass(frozen=True)
@@ -22,8 +15,10 @@ class PathRules:
     """Where one party's paths start and which folders they must lie in.
 
     Attributes:
-        data_root: relative paths start in its folder of the party's name if there is one, else in itself.
-        allowed_roots: what absolute paths may lie in, besides the folder in which relative ones start.
+        data_root: relative paths start in its folder of the party's name if there is one, else in
+            itself.
+        allowed_roots: what absolute paths may lie in, besides the folder in which relative ones
+            start.
         base: where relative paths start, once that is settled.
     """
 
@@ -38,12 +33,15 @@ class PathRules:
 
     def _base(self) -> Path:
         own_folder = self.data_root / self.party
-        return own_folder if own_folder.is_dir() else self.data_root
+        if own_folder.is_dir():
+            return own_folder
+        return self.data_root
 
     def resolve(self, text: str, purpose: str) -> Path:
         """Absolute path of ``text``, links followed; ``purpose`` is the request key, for the error.
 
-        A root itself, or a folder that contains one, is refused too: an output replaces what it names.
+        A root itself, or a folder that contains one, is refused too: an output replaces what it
+        names.
 
         Raises:
             PathNotAllowed: the path is not inside one of the allowed folders.
@@ -54,9 +52,8 @@ class PathRules:
             roots = [Path(os.path.realpath(root)) for root in (base, *self.allowed_roots)]
         except ValueError:  # a NUL, or half a surrogate pair
             roots = []
-        if not any(path.is_relative_to(root) for root in roots) or any(
-            root.is_relative_to(path) for root in roots
-        ):
+        inside = any(path.is_relative_to(root) for root in roots)
+        if not inside or any(root.is_relative_to(path) for root in roots):
             raise PathNotAllowed(
                 f"The path of {purpose} lies outside the folders that {self.party} allows.",
                 party=self.party,

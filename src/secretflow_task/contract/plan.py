@@ -103,7 +103,7 @@ class Plan:
 
 
 def needed_devices(task: Task, config: Any) -> tuple[str, ...]:
-    """The devices besides the PYUs that a task needs; a workflow's config has those of its steps."""
+    """The devices besides the PYUs that a task needs; a workflow needs those of its steps."""
     return tuple(getattr(config, "needs", task.needs))
 
 

@@ -162,7 +162,8 @@ def _checked_id(value: Any) -> str:
     text = str(value)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
         raise InvalidTaskConfig(
-            "An execution id has 1 to 128 letters, digits and ._- and starts with a letter or digit."
+            "An execution id has 1 to 128 letters, digits and ._- "
+            "and starts with a letter or digit."
         )
     return text
 

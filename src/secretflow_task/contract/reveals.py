@@ -1,4 +1,4 @@
-"""What a task lets a party learn about the others' data, as values that a policy and an audit can read."""
+"""What a task lets a party learn about the others' data, as values for a policy and an audit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Reveal:
         what: what is learned, as a person would say it.
         fineness: how fine it is.
         columns: of which columns, where the request names them.
-        party: whom the role means where the request says so; for `OTHERS` the party that is left out.
+        party: whom the role means where the request says so; for `OTHERS` the party that is left
+            out.
     """
 
     role: Role
@@ -99,7 +100,10 @@ class Reveal:
 
 
 def shown(reveals: Iterable[Reveal], parties: Sequence[str]) -> list[tuple[str, str]]:
-    """``(who, what they learn)`` for people, each once; a role where only `prepare` tells the party."""
+    """``(who, what they learn)`` for people, each once.
+
+    A role stands for the party where only `prepare` finds out who it is.
+    """
     lines: dict[tuple[str, str], None] = {}
     for reveal in reveals:
         learners = reveal.learners(parties)

@@ -1,7 +1,8 @@
 """What every task's config has in common: strict words, path roles, and the four declarations.
 
-A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`); `inputs`,
-`outputs` and `models` follow from that, once, for every task. What a task reveals it says in `reveals`.
+A field that holds paths says so in its type (`Reads`, `Writes`, `LoadsModel`, `SavesModel`);
+`inputs`, `outputs` and `models` follow from that, once, for every task. What a task reveals it says
+in `reveals`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Use:
         path: the path as requested.
         columns: the columns that are used, where the request names them.
         purpose: the request key.
-        shared: the same text names every party's own path; a node with several parties tells them apart.
+        shared: the same text names every party's own path; a node with several parties tells them
+            apart.
     """
 
     party: str
@@ -86,13 +88,16 @@ ColumnNames = Annotated[list[str], AfterValidator(_distinct)]
 def check_same_parties(**fields: Iterable[str]) -> None:
     """Raise `ValueError` unless the fields name the same parties; it says who is missing where."""
     everybody = set().union(*fields.values())
-    lacking = {name: sorted(everybody.difference(parties)) for name, parties in fields.items()}
-    if any(lacking.values()):
-        found = ", ".join(
-            f"{name} lacks {' and '.join(who)}" for name, who in lacking.items() if who
-        )
+    lacking = []
+    for name, parties in fields.items():
+        absent = sorted(everybody.difference(parties))
+        if absent:
+            lacking.append(f"{name} lacks {' and '.join(absent)}")
+    if lacking:
         *names, last = fields
-        raise ValueError(f"{', '.join(names)} and {last} must name the same parties: {found}")
+        raise ValueError(
+            f"{', '.join(names)} and {last} must name the same parties: {', '.join(lacking)}"
+        )
 
 
 class Strict(BaseModel):
@@ -129,16 +134,20 @@ class TaskConfig(Strict):
         """The parties that the request names, sorted."""
         named: set[str] = set()
         for _, value, role in self._paths():
-            named |= set(value) if isinstance(value, Mapping) else set()
-            named |= {getattr(self, role.at)} if role.at and getattr(self, role.at) else set()
-        return sorted(named.union(at.party for _, at in self._named_columns_at()))
+            if isinstance(value, Mapping):
+                named.update(value)
+            if role.at and getattr(self, role.at):
+                named.add(getattr(self, role.at))
+        for _, at in self._named_columns_at():
+            named.add(at.party)
+        return sorted(named)
 
     def inputs(self) -> list[Use]:
         """The files that the task reads."""
-        columns_at = [
-            Use(at.party, at.path, (at.column,), name) for name, at in self._named_columns_at()
-        ]
-        return self._uses("read") + columns_at
+        uses = self._uses("read")
+        for name, at in self._named_columns_at():
+            uses.append(Use(at.party, at.path, (at.column,), name))
+        return uses
 
     def outputs(self) -> list[Use]:
         """The files that the task writes."""
@@ -164,8 +173,9 @@ class TaskConfig(Strict):
         """The fields that hold paths, with their roles."""
         roles: dict[str, PathRole] = {}
         for name, field in cls.model_fields.items():
-            found = [*field.metadata, *_metadata(field.annotation)]
-            roles |= {name: item for item in found if isinstance(item, PathRole)}
+            for item in [*field.metadata, *_metadata(field.annotation)]:
+                if isinstance(item, PathRole):
+                    roles[name] = item
         return roles
 
     def _paths(self) -> Iterator[tuple[str, str | Mapping[str, str], PathRole]]:
@@ -196,7 +206,10 @@ class TaskConfig(Strict):
 
 def _metadata(annotation: Any) -> list[Any]:
     """What `Annotated` carries in the members of an optional type."""
-    return [item for member in get_args(annotation) for item in getattr(member, "__metadata__", ())]
+    found: list[Any] = []
+    for member in get_args(annotation):
+        found.extend(getattr(member, "__metadata__", ()))
+    return found
 
 
 def parse(model: type[Strict], value: Any, where: str) -> Any:
@@ -209,11 +222,13 @@ def parse(model: type[Strict], value: Any, where: str) -> Any:
         return model.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        problems = list(
-            dict.fromkeys(
-                _explain(problem, model) for problem in found if not _beside(problem, found)
-            )
-        )
+        problems: list[str] = []
+        for problem in found:
+            if _beside(problem, found):
+                continue
+            text = _explain(problem, model)
+            if text not in problems:
+                problems.append(text)
         said = "; ".join(problems[:_SHOWN])
         if len(problems) > _SHOWN:
             said += f"; and {len(problems) - _SHOWN} more"
@@ -240,20 +255,19 @@ def _explain(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{place}: {text[0].lower()}{text[1:]}" if place else text
+    if not place:
+        return text
+    return f"{place}: {text[0].lower()}{text[1:]}"
 
 
 def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that a model takes at a place inside it."""
     for part in path:
-        annotation = (
-            model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        )
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        inner = [
-            option
-            for option in options
-            if isinstance(option, type) and issubclass(option, BaseModel)
-        ]
-        model = inner[0] if inner else model
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        for option in (field.annotation, *get_args(field.annotation)):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                model = option
+                break
     return list(model.model_fields)

@@ -1,7 +1,7 @@
 """The registry of task types, and the way from a ``task_type`` to its function.
 
-Every process knows what the task types declare (`contract.tasks`); a job process also imports their bodies, by
-name.
+Every process knows what the task types declare (`contract.tasks`); a job process also imports
+their bodies, by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Task:
         function: ``(devices, config) -> result`` of the own party; None until the body is imported.
         config: the model that its ``task_config`` must fit; None takes any mapping.
         needs: the devices besides the PYUs, of ``spu`` and ``heu``.
-        prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers, first of all.
+        prepare: ``(run, config) -> inputs``; checks the own input and agrees with the peers, before
+            anything else.
         summary: one sentence that says what it does.
         family: which of the task types belong together.
         body: the module that registers the function.
@@ -44,7 +45,9 @@ class Task:
     body: str = ""
 
     def parse(self, task_config: Any) -> Any:
-        """Validate a ``task_config`` (with or without its ``task_type``); a parsed one is returned as it is.
+        """Validate a ``task_config``, with or without its ``task_type``.
+
+        A parsed one is returned as it is.
 
         Raises:
             InvalidTaskConfig: it does not fit.
@@ -104,7 +107,8 @@ class TaskDispatcher:
     ) -> Callable[[TaskFunction], TaskFunction]:
         """Register the decorated function as ``task_type``; `ValueError` if the name is taken.
 
-        A task type that is declared has its config and devices from there; any other has those given here.
+        A task type that is declared has its config and devices from there; any other has those
+        given here.
         """
 
         def register(function: TaskFunction) -> TaskFunction:
@@ -157,7 +161,8 @@ class TaskDispatcher:
         """Validate ``task_config`` and run the task on ``devices``; returns the own party's result.
 
         Args:
-            devices: a mapping of devices by name; with the attribute ``run`` for a task with ``prepare``.
+            devices: a mapping of devices by name; with the attribute ``run`` for a task with
+                ``prepare``.
 
         Raises:
             UnknownTaskType, InvalidTaskConfig, DeviceInitError: before anything runs.

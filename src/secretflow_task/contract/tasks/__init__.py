@@ -1,1 +1,1 @@
-"""What each task type declares: its request, what it reads, writes and reveals, and where its body is."""
+"""What each task type declares: its request, its files, what it reveals, where its body is."""

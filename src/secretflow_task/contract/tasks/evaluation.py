@@ -38,8 +38,8 @@ class EvaluationConfig(TaskConfig):
         what = f"{self.figures} and the other figures of the evaluation"
         if not self.share:
             return []
-        columns, holder = (self.label.column,), self.label.party
-        return [Reveal(Role.OTHERS, what, Fineness.COLUMN, columns, holder)]
+        columns = (self.label.column,)
+        return [Reveal(Role.OTHERS, what, Fineness.COLUMN, columns, party=self.label.party)]
 
 
 class BiclassificationEvalConfig(EvaluationConfig):
@@ -69,13 +69,18 @@ TaskDispatcher.declare(
     "biclassification_eval",
     BiclassificationEvalConfig,
     family="evaluation",
-    summary="Evaluate a binary classification: AUC, KS, F1, confusion matrix, ROC, PR, lift and gain.",
+    summary=(
+        "Evaluate a binary classification: AUC, KS, F1, confusion matrix, ROC, PR, lift and gain."
+    ),
     body="secretflow_task.jobs.evaluation_task",
 )
 TaskDispatcher.declare(
     "regression_eval",
     RegressionEvalConfig,
     family="evaluation",
-    summary="Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the residuals.",
+    summary=(
+        "Evaluate a regression: MSE, RMSE, MAE, MAPE, R2, explained variance, histogram of the "
+        "residuals."
+    ),
     body="secretflow_task.jobs.evaluation_task",
 )

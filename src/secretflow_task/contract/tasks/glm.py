@@ -12,11 +12,7 @@ from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
 Dist = Literal["Bernoulli", "Poisson", "Gamma", "Tweedie", "Normal"]
-
-
 Link = Literal["Logit", "Log", "Identity", "Reciprocal"]
-
-
 # The first link of a distribution is its default.
 LINKS: dict[str, tuple[Link, ...]] = {
     "Bernoulli": ("Logit",),
@@ -25,13 +21,15 @@ LINKS: dict[str, tuple[Link, ...]] = {
     "Tweedie": ("Log",),
     "Normal": ("Identity", "Log", "Reciprocal"),
 }
-
-
 _POWERS = {"Bernoulli": 1.0, "Poisson": 1.0, "Gamma": 2.0, "Normal": 0.0}
 
 
 def is_positive(link: str, power: float) -> bool:
-    """Whether a link's linear predictor must be over 0; ``power`` is that of the variance function."""
+    """Whether a link's linear predictor must be over 0.
+
+    Args:
+        power: that of the variance function.
+    """
     return link == "Reciprocal" or (link == "Identity" and power > 0)
 
 
@@ -53,13 +51,17 @@ class SsGlmParams(Strict):
         1e-4,
         ge=0,
         lt=1,
-        description="Stop when no coefficient of a standardised feature moves by more; 0 never stops.",
+        description=(
+            "Stop when no coefficient of a standardised feature moves by more; 0 never stops."
+        ),
     )
     l2_lambda: float = Field(
         0.0,
         ge=0,
-        description="Ridge penalty: l2_lambda/2 times the squared coefficients, without the intercept, "
-        "is added to half the deviance.",
+        description=(
+            "Ridge penalty: l2_lambda/2 times the squared coefficients, without the intercept, "
+            "is added to half the deviance."
+        ),
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="Step size of sgd.")
     batch_size: int = Field(
@@ -101,11 +103,11 @@ class SsGlmConfig(TrainingConfig):
 
     @property
     def extra(self) -> list[str]:
-        """The columns for offset and weight, which are no features."""
+        """The columns for offset and weight, which are not features."""
         return [name for name in (self.params.offset, self.params.weight) if name is not None]
 
     @model_validator(mode="after")
-    def _extra_is_no_feature(self) -> SsGlmConfig:
+    def _extra_is_not_a_feature(self) -> SsGlmConfig:
         if {self.label, *(self.features or ())}.intersection(self.extra):
             raise ValueError(
                 "params.offset and params.weight must be neither features nor the label"
@@ -130,7 +132,9 @@ TaskDispatcher.declare(
     SsGlmConfig,
     needs=("spu",),
     family="training",
-    summary="Train a generalised linear model on secret shares; no party ever holds the whole model.",
+    summary=(
+        "Train a generalised linear model on secret shares; no party ever holds the whole model."
+    ),
     body="secretflow_task.jobs.ml_task.glm",
 )
 TaskDispatcher.declare(

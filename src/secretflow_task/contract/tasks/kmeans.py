@@ -37,7 +37,10 @@ class SsKmeansParams(Strict):
         1e-4,
         ge=0,
         lt=1,
-        description="Stop when the squared moves of the centres are below this fraction of the mean variance.",
+        description=(
+            "Stop when the squared moves of the centres are below this fraction of the mean "
+            "variance."
+        ),
     )
     seed: int = Field(0, ge=0, lt=2**32, description="The same seed draws the same first centres.")
 
@@ -93,7 +96,9 @@ TaskDispatcher.declare(
     SsKmeansConfig,
     needs=("spu",),
     family="training",
-    summary="Cluster the rows on secret shares; only the receiver sees which row is in which cluster.",
+    summary=(
+        "Cluster the rows on secret shares; only the receiver sees which row is in which cluster."
+    ),
     body="secretflow_task.jobs.ml_task.kmeans",
 )
 TaskDispatcher.declare(

@@ -71,7 +71,8 @@ class PredictConfig(TaskConfig):
         for columns in (self.ids or {}).values():
             if len(set(columns)) < len(columns) or _ADDED.intersection(columns):
                 raise ValueError(
-                    "ids must not name a column twice, nor 'prediction' or 'cluster', which outputs add"
+                    "ids must not name a column twice, nor 'prediction' or 'cluster', "
+                    "which outputs add"
                 )
         return self
 

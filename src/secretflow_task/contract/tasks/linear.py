@@ -37,7 +37,9 @@ class SsLrParams(Strict):
         0.0,
         ge=0,
         lt=1,
-        description="Stop when no weight changes by more than this fraction in an epoch; 0 never stops.",
+        description=(
+            "Stop when no weight changes by more than this fraction in an epoch; 0 never stops."
+        ),
     )
     report_metrics: bool = Field(
         False, description="Report loss and AUC (or R2) to the label party after every epoch."
@@ -53,13 +55,14 @@ class SsLrConfig(TrainingConfig):
     )
 
     def reveals(self) -> list[Reveal]:
-        """Column names and row count to all; metrics to the label party only where they are asked for."""
+        """Column names and row count to all; metrics, if asked for, to the label party only."""
         reveals = super().reveals()
         if self.params.tol:
             stopped = "after how many epochs training stopped"
             reveals.append(Reveal(Role.EVERYONE, stopped, Fineness.MODEL))
         if self.params.report_metrics:
-            metrics, columns = "loss and AUC or R2 per epoch", (self.label,)
+            metrics = "loss and AUC or R2 per epoch"
+            columns = (self.label,)
             reveals.append(
                 Reveal(Role.LABEL_PARTY, metrics, Fineness.MODEL, columns, self.label_party)
             )
@@ -71,7 +74,10 @@ TaskDispatcher.declare(
     SsLrConfig,
     needs=("spu",),
     family="training",
-    summary="Train a logistic or linear regression on secret shares; no party ever holds the whole model.",
+    summary=(
+        "Train a logistic or linear regression on secret shares; no party ever holds the whole "
+        "model."
+    ),
     body="secretflow_task.jobs.ml_task.linear",
 )
 TaskDispatcher.declare(

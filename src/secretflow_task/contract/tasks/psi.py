@@ -43,7 +43,10 @@ class PsiConfig(TaskConfig):
     broadcast_result: bool = Field(True, description="Whether the other parties get the rows too.")
     join: Literal["inner", "left", "right", "full", "difference"] = Field(
         "inner",
-        description="Which rows are kept; left keeps all of the receiver's, right all of the other party's.",
+        description=(
+            "Which rows are kept; left keeps all of the receiver's, right all of the other "
+            "party's."
+        ),
     )
     curve: Literal["25519", "fourq", "sm2", "secp256k1"] = Field(
         "fourq", description="Elliptic curve of ECDH."
@@ -53,7 +56,9 @@ class PsiConfig(TaskConfig):
     @field_validator("protocol", mode="before")
     @classmethod
     def _current_name(cls, value: Any) -> Any:
-        name = value.upper().removeprefix("PROTOCOL_") if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        name = value.upper().removeprefix("PROTOCOL_")
         if name == "BC22_PSI_2PC":
             # Here: a command that lists the task types does without the logging library.
             from secretflow_task.utils.log import get_logger
@@ -62,7 +67,7 @@ class PsiConfig(TaskConfig):
             log.warning(
                 "SecretFlow no longer has BC22; RR22 runs instead.", action="psi_protocol_replaced"
             )
-        return _OLDER_PROTOCOLS.get(name, name) if isinstance(name, str) else name
+        return _OLDER_PROTOCOLS.get(name, name)
 
     @model_validator(mode="after")
     def _fits_together(self) -> PsiConfig:
@@ -100,19 +105,25 @@ class PsiConfig(TaskConfig):
     @property
     def getters(self) -> list[str]:
         """The parties that get rows, sorted."""
-        return sorted(self.input_paths) if self.broadcast_result else [self.receiver]
+        if self.broadcast_result:
+            return sorted(self.input_paths)
+        return [self.receiver]
 
     @property
     def used_protocol(self) -> str:
         """The PSI protocol that runs."""
-        return self.protocol or ("RR22" if len(self.input_paths) == 2 else "ECDH")
+        if self.protocol:
+            return self.protocol
+        if len(self.input_paths) == 2:
+            return "RR22"
+        return "ECDH"
 
     def outputs(self) -> list[Use]:
         """The files that the task writes: only for the parties that get rows."""
         return [use for use in super().outputs() if use.party in self.getters]
 
     def reveals(self) -> list[Reveal]:
-        """Which of its rows are common, and how many, to every party that gets rows; all count the keys."""
+        """To each party that gets rows, which of its own are common; the numbers of keys to all."""
         counted = "how many keys each of the others has"
         what = "which of its own rows the other parties have too, and their number"
         if self.join != "inner":

@@ -52,8 +52,8 @@ class TrainTestSplitConfig(TaskConfig):
         if self.stratify is None:
             return [rows]
         what = "which rows are for training, drawn in private within the groups of the label"
-        columns, holder = (self.stratify.column,), self.stratify.party
-        return [rows, Reveal(Role.OTHERS, what, Fineness.ROW, columns, holder)]
+        columns = (self.stratify.column,)
+        return [rows, Reveal(Role.OTHERS, what, Fineness.ROW, columns, self.stratify.party)]
 
 
 TaskDispatcher.declare(

@@ -71,7 +71,10 @@ TaskDispatcher.declare(
     "table_statistics",
     TableStatisticsConfig,
     family="statistics",
-    summary="Summarise columns at their owners: 26 statistics of each number column, counts of each text column.",
+    summary=(
+        "Summarise columns at their owners: 26 statistics of each number column, counts of each "
+        "text column."
+    ),
     body="secretflow_task.jobs.stats_task",
 )
 TaskDispatcher.declare(
@@ -87,6 +90,9 @@ TaskDispatcher.declare(
     VifConfig,
     needs=("spu",),
     family="statistics",
-    summary="Find columns that the other columns, of all parties, already explain (variance inflation factors).",
+    summary=(
+        "Find columns that the other columns, of all parties, already explain (variance inflation "
+        "factors)."
+    ),
     body="secretflow_task.jobs.stats_task",
 )

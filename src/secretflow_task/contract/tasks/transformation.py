@@ -94,19 +94,25 @@ class BinningConfig(TransformConfig):
 
     method: Literal["quantile", "equal_width", "custom"] = Field(
         "quantile",
-        description="Bins with equal numbers of rows, of equal width, or between given split points.",
+        description=(
+            "Bins with equal numbers of rows, of equal width, or between given split points."
+        ),
     )
     n_bins: int = Field(
         10, ge=2, le=1000, description="Number of bins; fewer where quantiles coincide."
     )
     split_points: dict[str, list[float]] | None = Field(
         None,
-        description="For custom: {column: [points]}, increasing; a value equal to a point is in the lower bin.",
+        description=(
+            "For custom: {column: [points]}, increasing; a value equal to a point is in the lower "
+            "bin."
+        ),
     )
 
     @model_validator(mode="after")
     def _points(self) -> BinningConfig:
-        custom, given = self.method == "custom", self.split_points
+        custom = self.method == "custom"
+        given = self.split_points
         if custom != bool(given):
             raise ValueError("split_points go with method custom and with no other")
         if custom and "n_bins" in self.model_fields_set:
@@ -120,7 +126,9 @@ class BinningConfig(TransformConfig):
 
     def wanted(self) -> list[str] | None:
         """The columns, which split points name too."""
-        return self.columns or (list(self.split_points) if self.split_points else None)
+        if self.columns or not self.split_points:
+            return self.columns
+        return list(self.split_points)
 
 
 class EncoderConfig(TransformConfig):
@@ -144,7 +152,9 @@ class OnehotEncoderConfig(EncoderConfig):
     )
     min_frequency: int | float | None = Field(
         None,
-        description="Rarer categories share a column: a number of rows, or below 1 a fraction of them.",
+        description=(
+            "Rarer categories share a column: a number of rows, or below 1 a fraction of them."
+        ),
     )
     max_categories: int | None = Field(
         None, ge=1, description="Most columns that one column may become."
@@ -156,7 +166,11 @@ class OnehotEncoderConfig(EncoderConfig):
     @model_validator(mode="after")
     def _frequency(self) -> OnehotEncoderConfig:
         least = self.min_frequency
-        if least is not None and (least < 1 if isinstance(least, int) else not 0 < least < 1):
+        if least is None:
+            return self
+        is_count = isinstance(least, int) and least >= 1
+        is_share = isinstance(least, float) and 0 < least < 1
+        if not is_count and not is_share:
             raise ValueError(
                 "min_frequency must be a number of rows from 1 or a share between 0 and 1"
             )
@@ -171,8 +185,10 @@ class FillnaConfig(TransformConfig):
 
     columns: ColumnNames | None = Field(
         None,
-        description="What to fill; if absent, all but ids and label: columns of numbers for mean, median or "
-        "a number, of text for a text, any for most_frequent.",
+        description=(
+            "What to fill; if absent, all but ids and label: columns of numbers for mean, median "
+            "or a number, of text for a text, any for most_frequent."
+        ),
     )
     strategy: Literal["constant", "mean", "median", "most_frequent"] = Field(
         "mean", description="What an empty cell gets."
@@ -196,27 +212,34 @@ class FillnaConfig(TransformConfig):
 
     def wanted(self) -> list[str] | None:
         """The columns, which the values to fill with may name too."""
-        return self.columns or (
-            list(self.fill_value) if isinstance(self.fill_value, dict) else None
-        )
+        if self.columns or not isinstance(self.fill_value, dict):
+            return self.columns
+        return list(self.fill_value)
 
     def fill_of(self, name: str) -> Fill:
         """The constant of a column."""
-        value = self.fill_value[name] if isinstance(self.fill_value, dict) else self.fill_value
+        value = self.fill_value
+        if isinstance(value, dict):
+            return value[name]
         assert value is not None
         return value
 
     def _fills(self) -> list[Fill]:
         if isinstance(self.fill_value, dict):
             return list(self.fill_value.values())
-        return [] if self.fill_value is None else [self.fill_value]
+        if self.fill_value is None:
+            return []
+        return [self.fill_value]
 
 
 TaskDispatcher.declare(
     "standard_scaler",
     StandardScalerConfig,
     family="preprocessing",
-    summary="Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its owner.",
+    summary=(
+        "Scale columns to mean 0 and standard deviation 1, as scikit-learn does, each at its "
+        "owner."
+    ),
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(
@@ -230,27 +253,39 @@ TaskDispatcher.declare(
     "label_encoder",
     LabelEncoderConfig,
     family="preprocessing",
-    summary="Replace categories by their index in sorted order, as scikit-learn does, each column at its owner.",
+    summary=(
+        "Replace categories by their index in sorted order, as scikit-learn does, each column at "
+        "its owner."
+    ),
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(
     "onehot_encoder",
     OnehotEncoderConfig,
     family="preprocessing",
-    summary="Replace a column by a column of 0 and 1 per category, as scikit-learn does, at its owner.",
+    summary=(
+        "Replace a column by a column of 0 and 1 per category, as scikit-learn does, at its "
+        "owner."
+    ),
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(
     "binning",
     BinningConfig,
     family="preprocessing",
-    summary="Replace numbers by the index of their bin, with the bins of pandas, each column at its owner.",
+    summary=(
+        "Replace numbers by the index of their bin, with the bins of pandas, each column at its "
+        "owner."
+    ),
     body="secretflow_task.jobs.preprocessing_task",
 )
 TaskDispatcher.declare(
     "fillna",
     FillnaConfig,
     family="preprocessing",
-    summary="Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its owner.",
+    summary=(
+        "Fill the empty cells of columns, as scikit-learn's `SimpleImputer` does, each at its "
+        "owner."
+    ),
     body="secretflow_task.jobs.preprocessing_task",
 )

@@ -13,9 +13,7 @@ from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig, TrainingConfig
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-
-
-_LARGEST_BASE = 1e-4  # a base probability nearer to 0 or 1 leaves no gradient to learn from
+_NEAREST = 1e-4  # a base probability nearer to 0 or 1 leaves no gradient to learn from
 
 
 class TreeParams(Strict):
@@ -26,7 +24,9 @@ class TreeParams(Strict):
     learning_rate: Rate = Field(0.3, description="Fraction of each tree's weights that is added.")
     objective: Literal["binary:logistic", "reg:squarederror", "logistic", "linear"] = Field(
         "binary:logistic",
-        description="Classification or regression; the last two are SecretFlow's names for the first two.",
+        description=(
+            "Classification or regression; the last two are SecretFlow's names for the first two."
+        ),
     )
     reg_lambda: float = Field(1.0, ge=0.001, le=10_000, description="L2 penalty on leaf weights.")
     subsample: Rate = Field(1.0, description="Fraction of the rows that each tree is grown on.")
@@ -38,8 +38,10 @@ class TreeParams(Strict):
     )
     base_score: float | None = Field(
         None,
-        description="Prediction before the first tree: a probability, or for a regression in the target's "
-        "unit. If absent 0.5, or the target's mean, which stays at the label party.",
+        description=(
+            "Prediction before the first tree: a probability, or for a regression in the target's "
+            "unit. If absent 0.5, or the target's mean, which stays at the label party."
+        ),
     )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed for sampling rows and features.")
 
@@ -51,11 +53,9 @@ class TreeParams(Strict):
     @model_validator(mode="after")
     def _base_is_a_probability(self) -> TreeParams:
         base = self.base_score
-        if (
-            self.is_classifier
-            and base is not None
-            and not _LARGEST_BASE <= base <= 1 - _LARGEST_BASE
-        ):
+        if base is None or not self.is_classifier:
+            return self
+        if not _NEAREST <= base <= 1 - _NEAREST:
             raise ValueError(
                 "base_score of a classification is a probability between 0.0001 and 0.9999"
             )
@@ -65,13 +65,20 @@ class TreeParams(Strict):
     def start(self) -> float:
         """The score of every row before the first tree, as the trees count it."""
         base = self.base_score
-        return math.log(base / (1 - base)) if self.is_classifier and base is not None else 0.0
+        if base is None or not self.is_classifier:
+            return 0.0
+        return math.log(base / (1 - base))
 
     def engine_params(self) -> dict[str, Any]:
         """The parameters that SecretFlow's two kinds of trees name alike."""
-        names = ("num_boost_round", "max_depth", "learning_rate", "reg_lambda", "colsample_by_tree")
-        same = {name: getattr(self, name) for name in (*names, "sketch_eps", "seed")}
-        return same | {
+        return {
+            "num_boost_round": self.num_boost_round,
+            "max_depth": self.max_depth,
+            "learning_rate": self.learning_rate,
+            "reg_lambda": self.reg_lambda,
+            "colsample_by_tree": self.colsample_by_tree,
+            "sketch_eps": self.sketch_eps,
+            "seed": self.seed,
             "objective": "logistic" if self.is_classifier else "linear",
             "base_score": self.start,
         }
@@ -104,7 +111,7 @@ class SgbConfig(TrainingConfig):
     )
 
     def reveals(self) -> list[Reveal]:
-        """What the parties learn of one another while they grow trees that one of them decides on."""
+        """What the parties learn of one another while they grow trees that one of them decides."""
         rows = "which rows lie in which node of every tree, and whose feature splits it"
         sums = "sums of its own gradients over the others' bins, in shuffled order"
         return [
@@ -128,7 +135,9 @@ TaskDispatcher.declare(
     SsXgbConfig,
     needs=("spu",),
     family="training",
-    summary="Train boosted trees on secret shares; each party sees its own splits and no leaf weight.",
+    summary=(
+        "Train boosted trees on secret shares; each party sees its own splits and no leaf weight."
+    ),
     body="secretflow_task.jobs.ml_task.xgb",
 )
 TaskDispatcher.declare(
@@ -144,13 +153,19 @@ TaskDispatcher.declare(
     SgbConfig,
     needs=("heu",),
     family="training",
-    summary="Train boosted trees on encrypted gradients; each party keeps its splits, the label party the leaves.",
+    summary=(
+        "Train boosted trees on encrypted gradients; each party keeps its splits, the label party "
+        "the leaves."
+    ),
     body="secretflow_task.jobs.ml_task.sgb",
 )
 TaskDispatcher.declare(
     "sgb_predict",
     SgbPredictConfig,
     family="prediction",
-    summary="Predict with a model of `sgb`; the label party computes the predictions, the receiver gets them.",
+    summary=(
+        "Predict with a model of `sgb`; the label party computes the predictions, the receiver "
+        "gets them."
+    ),
     body="secretflow_task.jobs.ml_task.sgb",
 )

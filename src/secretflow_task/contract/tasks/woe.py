@@ -27,7 +27,10 @@ class WoeConfig(StatisticsConfig):
     )
     positive_value: str | int | float | None = Field(
         None,
-        description="The label value that counts as positive; all others are negative. If absent, labels are 0 and 1.",
+        description=(
+            "The label value that counts as positive; all others are negative. If absent, labels "
+            "are 0 and 1."
+        ),
     )
     method: Method = Field(
         "quantile",
@@ -39,7 +42,10 @@ class WoeConfig(StatisticsConfig):
     min_bin_rows: int = Field(
         5,
         ge=1,
-        description="Smaller bins are merged with a neighbour, since they would reveal labels of single rows.",
+        description=(
+            "Smaller bins are merged with a neighbour, since they would reveal labels of single "
+            "rows."
+        ),
     )
 
     @model_validator(mode="after")
@@ -51,7 +57,7 @@ class WoeConfig(StatisticsConfig):
         return self
 
     def reveals(self) -> list[Reveal]:
-        """Bins' numbers to all, positive rows of a bin to the bin's owner, IV to the label's party."""
+        """Numbers of bins to all, a bin's positive rows to its owner, IV to the label party."""
         bins = "of every bin"
         if self.method == "chimerge":
             bins = "of up to 100 bins that are joined later"
@@ -70,6 +76,9 @@ TaskDispatcher.declare(
     WoeConfig,
     needs=("spu",),
     family="statistics",
-    summary="Compute WOE and IV against any party's label: WOE per bin for a column's owner, IV for the label party.",
+    summary=(
+        "Compute WOE and IV against any party's label: WOE per bin for a column's owner, IV for "
+        "the label party."
+    ),
     body="secretflow_task.jobs.woe_task",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
@@ -20,7 +21,9 @@ class Step(Strict):
         pattern=r"^[A-Za-z0-9_-]{1,64}$", description="What later steps and errors call it."
     )
     task_config: dict[str, Any] = Field(
-        description="As for the task alone; for a path also {step: NAME, output: KEY} of an earlier step."
+        description=(
+            "As for the task alone; for a path also {step: NAME, output: KEY} of an earlier step."
+        ),
     )
 
 
@@ -36,8 +39,8 @@ class BoundStep:
 class WorkflowConfig(TaskConfig):
     """``task_config`` of `workflow`.
 
-    In the place of a path, ``{"step": NAME, "output": KEY}`` is what an earlier step writes under KEY.
-    Outputs that a step does not name are kept only while the workflow runs.
+    In the place of a path, ``{"step": NAME, "output": KEY}`` is what an earlier step writes under
+    KEY. Outputs that a step does not name are kept only while the workflow runs.
     """
 
     steps: list[Step] = Field(min_length=1, description="The steps, in order.")
@@ -76,16 +79,21 @@ class WorkflowConfig(TaskConfig):
     def models(self) -> list[Use]:
         """The model folders that the steps leave behind, or load and no step saves."""
         saved = self._outside([step.config.models() for step in self.bound])
-        return list({(use.party, use.path): use for use in reversed(saved)}.values())[::-1]
+        last: dict[tuple[str, str], Use] = {}
+        for use in reversed(saved):
+            last[use.party, use.path] = use
+        return list(reversed(last.values()))
 
     def _outside(self, uses: list[list[Use]], but_written: bool = False) -> list[Use]:
-        written = {(use.party, use.path) for use in self.outputs()} if but_written else set()
-        flat = [use for some in uses for use in some]
-        return [
-            use
-            for use in flat
-            if not use.path.startswith(STEP_PREFIX) and (use.party, use.path) not in written
-        ]
+        written = set()
+        if but_written:
+            written = {(use.party, use.path) for use in self.outputs()}
+        outside = []
+        for use in itertools.chain.from_iterable(uses):
+            if use.path.startswith(STEP_PREFIX) or (use.party, use.path) in written:
+                continue
+            outside.append(use)
+        return outside
 
     def reveals(self) -> list[Reveal]:
         """What the steps reveal."""
@@ -93,7 +101,7 @@ class WorkflowConfig(TaskConfig):
 
 
 def bind_steps(steps: list[Step]) -> list[BoundStep]:
-    """Resolve every step's references to earlier steps, name its unnamed outputs, and parse its config.
+    """Resolve each step's references to earlier ones, name its open outputs, and parse its config.
 
     Raises:
         RequestError: with the name of the step.
@@ -133,17 +141,17 @@ def _resolve(value: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     if _is_reference(value):
         found = outputs.get(value["step"], {}).get(value["output"])
         if found is None:
-            known = (
-                ", ".join(f"{step}.{name}" for step, names in outputs.items() for name in names)
-                or "none"
-            )
+            known = [f"{step}.{name}" for step, names in outputs.items() for name in names]
             raise InvalidTaskConfig(
-                f"No earlier step writes {value['step']}.{value['output']} (known: {known})."
+                f"No earlier step writes {value['step']}.{value['output']} "
+                f"(known: {', '.join(known) or 'none'})."
             )
         return found
     if isinstance(value, Mapping):
         return {key: _resolve(item, outputs) for key, item in value.items()}
-    return [_resolve(item, outputs) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_resolve(item, outputs) for item in value]
+    return value
 
 
 def _is_reference(value: Any) -> bool:
@@ -154,15 +162,18 @@ def _references(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every ``(step, output)`` that is referred to."""
     if _is_reference(value):
         yield value["step"], value["output"]
-    elif isinstance(value, (Mapping, list)):
-        for item in value.values() if isinstance(value, Mapping) else value:
+        return
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
             yield from _references(item)
 
 
 def _with_outputs(
     step: str, task: Task, values: dict[str, Any], wanted: set[tuple[Any, Any]]
 ) -> dict[str, Any]:
-    """Name the outputs that the step leaves open, and that the task needs or a later step refers to."""
+    """Name the outputs that the step leaves open and the task needs or a later step refers to."""
     assert task.config is not None
     parties = _parties_of(values)
     for name, role in task.config.output_fields().items():
@@ -175,7 +186,9 @@ def _with_outputs(
 def _intermediate(path: str, role: PathRole, parties: list[str]) -> Any:
     if role.kind == "save":
         return path
-    return f"{path}.parquet" if role.at else {party: f"{path}.parquet" for party in parties}
+    if role.at:
+        return f"{path}.parquet"
+    return {party: f"{path}.parquet" for party in parties}
 
 
 def _parties_of(values: Mapping[str, Any]) -> list[str]:
@@ -189,6 +202,9 @@ TaskDispatcher.declare(
     "workflow",
     WorkflowConfig,
     family="workflow",
-    summary="Run several tasks one after another as one execution; later steps use what earlier ones wrote.",
+    summary=(
+        "Run several tasks one after another as one execution; later steps use what earlier ones "
+        "wrote."
+    ),
     body="secretflow_task.jobs.workflow_task",
 )
