@@ -17,12 +17,12 @@ from typing import Any, ContextManager, Iterable, Iterator, Mapping, Sequence
 import psutil
 
 from scripts.reference import events as reference
+from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.node import Node
-from secretflow_task.node.outcome import Outcome
 
 Columns = Mapping[str, Sequence[Any]]
 _STARTED = [("cluster_init", 0.1), ("device_creation", 0.3), ("task_execution", 0.5)]

@@ -21,6 +21,7 @@ from typing import Any, Iterator
 import numpy as np
 import pandas as pd
 
+from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status, StatusEvent
@@ -28,7 +29,6 @@ from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.assignment import Assignment
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.link.peer.certificates import make_certificate
-from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.node.runner import Runner
 from secretflow_task.utils import log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from celery import Celery
@@ -21,33 +22,31 @@ class NodeStopping(Exception):
     """The node takes no more requests; another one should have it."""
 
 
-class Outcome(Protocol):
-    """What an execution's end is known by."""
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended at this node: its status, and the first party's failure if it failed.
 
-    @property
-    def execution_id(self) -> str:
-        """The execution."""
+    Attributes:
+        repeated: the request was delivered before, and this delivery ran nothing.
+    """
 
-    @property
-    def status(self) -> Status:
-        """How it ended."""
-
-    @property
-    def repeated(self) -> bool:
-        """Whether this delivery ran nothing."""
-
-    @property
-    def failure(self) -> WorkerError | None:
-        """Why it failed, if it did."""
+    execution_id: str
+    status: Status
+    failure: WorkerError | None = None
+    repeated: bool = False
 
 
 class Executor(Protocol):
     """What runs a request to its end: the node."""
 
     def execute(self, *arguments: Any, sent_at: object = None) -> Outcome:
-        """Run ``(task_request_id, params)`` or ``(params,)``; raises `NodeStopping` if it takes no more.
+        """Run ``(task_request_id, params)`` or ``(params,)``.
 
-        ``sent_at`` is what the sender says of when it was sent, in seconds since 1970.
+        Args:
+            sent_at: what the sender says of when it was sent, in seconds since 1970.
+
+        Raises:
+            NodeStopping: the node takes no more.
         """
 
     def cancel(self, execution_id: str) -> bool:
@@ -67,11 +66,11 @@ def register(app: Celery, executor: Executor) -> None:
 
     @task_of  # type: ignore[untyped-decorator]  # Celery has no types
     def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
-        """Run one request; the result and the error carry nothing but ids, status and the public message."""
+        """Run one request; result and error carry only ids, status and the public message."""
         redelivered = task.request.delivery_info.get("redelivered")
-        sent_at = (
-            None if redelivered else task.request.get(SENT_AT)
-        )  # it has waited in the queue once
+        sent_at = None
+        if not redelivered:  # it has waited in the queue once
+            sent_at = task.request.get(SENT_AT)
         try:
             outcome = executor.execute(*arguments, sent_at=sent_at)
         except NodeStopping:
@@ -81,7 +80,6 @@ def register(app: Celery, executor: Executor) -> None:
         if outcome.repeated and redelivered:
             raise Ignore()  # the first delivery of this very message records how it ended
         if outcome.failure is not None:
-            raise ExecutionFailed(
-                f"{outcome.failure.code}: {outcome.failure.public_message}"
-            ) from None
+            failure = outcome.failure
+            raise ExecutionFailed(f"{failure.code}: {failure.public_message}") from None
         return {"execution_id": outcome.execution_id, "status": outcome.status.value}

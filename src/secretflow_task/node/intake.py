@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Iterator
 
-from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.broker.celery_tasks import NodeStopping, Outcome
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import NodeLost, RequestMismatch, TaskCancelled, WorkerError
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest, parties_to_tell
 from secretflow_task.node.assignment import Assignment
-from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ownership import Claim, Ownership, Verdict
 from secretflow_task.node.reporter import Reporter
 from secretflow_task.node.running import RunningExecutions

@@ -10,14 +10,13 @@ import sqlite3
 import threading
 from typing import Any
 
-from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.broker.celery_tasks import NodeStopping, Outcome
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import TaskCancelled, WorkerError
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.intake import Intake
 from secretflow_task.node.link.peer.hub import PeerHub
-from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.recovery import Recovery
 from secretflow_task.node.reporter import Reporter
 from secretflow_task.node.runner import Runner

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Mapping
 
+from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import NodeLost, WorkerError
 from secretflow_task.contract.job_spec import JobSpec
@@ -19,7 +20,6 @@ from secretflow_task.node.job.template import Template
 from secretflow_task.node.job.workplace import Workplace
 from secretflow_task.node.link.protocol import PeerLink, Unsettled
 from secretflow_task.node.metrics.counters import Metrics
-from secretflow_task.node.outcome import Outcome
 from secretflow_task.node.ownership import Ownership
 from secretflow_task.node.ports import Ports, leased_ports
 from secretflow_task.node.reporter import Reporter

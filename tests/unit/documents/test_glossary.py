@@ -41,11 +41,11 @@ def test_a_term_stands_for_one_thing() -> None:
     assert len(set(CLASSES)) == len(CLASSES) > 25
 
 
-def test_no_two_classes_of_the_node_and_of_the_contract_share_the_name_of_a_term() -> None:
+def test_no_two_classes_of_the_rooms_share_the_name_of_a_term() -> None:
     package = GUIDE.parents[1] / "src/secretflow_task"
     found = [
         name
-        for room in ("contract", "engine", "jobs", "node")
+        for room in ("broker", "contract", "engine", "jobs", "node")
         for path in (package / room).rglob("*.py")
         for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.M)
     ]

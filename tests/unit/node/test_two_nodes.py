@@ -9,6 +9,7 @@ from typing import Any, Iterator, Mapping
 
 import pytest
 
+from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.cli.check import print_plan
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig
@@ -18,7 +19,6 @@ from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node
-from secretflow_task.node.outcome import Outcome
 from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.unit.plan_requests import PLAN_REQUESTS
