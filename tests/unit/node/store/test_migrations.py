@@ -1,16 +1,14 @@
 """Stores of earlier versions.
 
-`tests/data/stores` has one for each shape that the schema had before stores said their version, written by
-the code of the commit in its name, as SQL.
+`tests/data/stores` has one for each shape that the schema had before stores said their version,
+written by the code of the commit in its name, as SQL.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 import tempfile
@@ -33,7 +31,7 @@ from secretflow_task.node.store.reader import StateFolder
 STORES = sorted((Path(__file__).parents[3] / "data" / "stores").glob("*.sql"))
 EARLIER = [store for store in STORES if not store.name.startswith("5-")]
 OLDEST = STORES[0]
-# What a version from before this room left in an older store, where it failed at the next statement.
+# What a version from before migrations left in an older store, where its next statement failed.
 LEFT_BY_A_LATER_VERSION = """
     CREATE TABLE IF NOT EXISTS node (id TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS results (
@@ -75,8 +73,8 @@ def told(path: Path) -> dict[str, Any]:
         names = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
         queries = {
             "waiting": f"SELECT number, body FROM events {waiting} ORDER BY number",
-            "executions": "SELECT execution_id, party, task_request_id, task_id, subtask_id, status,"
-            f" last_seq, {epoch} FROM executions ORDER BY rowid",
+            "executions": "SELECT execution_id, party, task_request_id, task_id, subtask_id,"
+            f" status, last_seq, {epoch} FROM executions ORDER BY rowid",
         }
         queries |= {
             table: f"SELECT * FROM {table} ORDER BY 1"
@@ -207,7 +205,7 @@ def test_what_a_killed_node_had_only_in_its_log_counts(dump: Path, tmp_path: Pat
 
 @pytest.fixture(name="quick_folder")
 def _quick_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for hundreds of stores: in memory where there is room, since the disk would take a minute."""
+    """A folder for hundreds of stores: in memory where there is room, as a disk takes a minute."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -216,9 +214,12 @@ def _quick_folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def open_and_be_killed(folder: Path, line: int) -> None:
-    """Open the store, and be killed before the nth line of `migrations` runs; of a loop, two rounds count."""
-    lines = itertools.count(1)
+def left_by_a_kill_at_each_line(folder: Path, copies: Path) -> list[Path]:
+    """Open the store, and copy its folder before each line of `migrations`, twice in a loop.
+
+    A killed process leaves what it has given to the kernel, which is what a copy finds.
+    """
+    left: list[Path] = []
     visits: Counter[int] = Counter()
 
     def trace(frame: FrameType, kind: str, _value: object) -> Any:
@@ -226,16 +227,20 @@ def open_and_be_killed(folder: Path, line: int) -> None:
             return None
         if kind == "line":
             visits[frame.f_lineno] += 1
-            if visits[frame.f_lineno] <= 2 and next(lines) == line:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if visits[frame.f_lineno] <= 2:
+                left.append(shutil.copytree(folder, copies / str(len(left))))
         return trace
 
+    before = sys.gettrace()
     sys.settrace(trace)
-    with EventStore(folder):
-        pass
+    try:
+        with EventStore(folder):
+            pass
+    finally:
+        sys.settrace(before)
+    return left
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("dump", [OLDEST, STORES[-1]], ids=named)
 def test_a_node_killed_anywhere_in_an_upgrade_leaves_the_old_store_or_the_new(
     dump: Path, quick_folder: Path
@@ -243,21 +248,15 @@ def test_a_node_killed_anywhere_in_an_upgrade_leaves_the_old_store_or_the_new(
     original = restored(dump, quick_folder / "original")
     before = told(original)
     versions = []
-    for line in itertools.count(1):
-        path = shutil.copytree(original.parent, quick_folder / str(line)) / original.name
-        child = os.fork()
-        if child == 0:
-            open_and_be_killed(path.parent, line)
-            os._exit(0)  # there was no such line
-        if os.waitpid(child, 0)[1] == 0:
-            break
+    for folder in left_by_a_kill_at_each_line(original.parent, quick_folder):
+        path = folder / original.name
         with closing(connected(path)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         versions.append(version)
         after = told(path)
         assert {name: after[name] for name in before} == before
-        with EventStore(path.parent):
+        with EventStore(folder):
             pass
         again = told(path)
         assert {name: again[name] for name in before} == before
