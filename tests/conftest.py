@@ -6,8 +6,8 @@ import sys
 
 import structlog
 
-# A forkserver imports its parent's main module again in every child. Under pytest that would be pytest
-# itself: half a second per job process, and modules that no job of a real node has.
+# A forkserver imports its parent's main module again in every child. Under pytest that would be
+# pytest itself: half a second per job process, and modules that no job of a real node has.
 _main = sys.modules["__main__"]
 _main.__spec__ = None
 if hasattr(_main, "__file__"):

@@ -1,4 +1,4 @@
-"""A real Redis, as old as the oldest that we support, both forms of the outbox, and both databases."""
+"""A real Redis of the oldest supported version, both forms of the outbox, and both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sfworker listen` as a process that can be killed, and nodes that publish faster than any real ones."""
+"""`sfworker listen` as a process that can be killed, and nodes that publish faster than any."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ListenerProcess:
 
 
 def executions(dice: random.Random, count: int) -> Iterator[StatusEvent]:
-    """So many events of many executions at two parties, some dozens at once, as they come to a stream."""
+    """Events of many executions at two parties, dozens at once, as they come to a stream."""
     open_ones: list[list[StatusEvent]] = []
     for number in itertools.count():
         for party in ("alice", "bob"):
@@ -92,7 +92,7 @@ def executions(dice: random.Random, count: int) -> Iterator[StatusEvent]:
 def wait_for_all(
     database: Database, events: Sequence[StatusEvent], seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Assert that within the time the database holds exactly these, in order, with the right ends."""
+    """Assert that in time the database holds exactly these, in order, with the right ends."""
     deadline = time.monotonic() + seconds
     while _count(database) < len(events) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -109,7 +109,7 @@ def _count(database: Database) -> int:
 
 
 class Feed:
-    """Publishes events at a steady rate; like the nodes, again what a Redis that came back may lack."""
+    """Publishes steadily and, like the nodes, again what a Redis that came back may lack."""
 
     def __init__(self, redis: Any, events: Iterator[StatusEvent], per_second: int) -> None:
         self._redis = redis

@@ -24,7 +24,7 @@ _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_00
 
 
 def program(*names: str) -> str | None:
-    """The first of these programs that is installed; Debian calls Alertmanager prometheus-alertmanager."""
+    """The first of these programs that is installed (Debian: prometheus-alertmanager)."""
     return next((path for path in map(shutil.which, names) if path), None)
 
 
@@ -63,7 +63,7 @@ class Use:
 
 
 def uses() -> Iterator[Use]:
-    """Every expression of rules, alerts and dashboards; dashboards with ``$name`` where a reader chooses."""
+    """Every expression of rules, alerts and dashboards; ``$name`` is what a reader chooses."""
     for name, expression in RECORDED.items():
         yield Use(name, expression)
     for name, rule in ALERTS.items():

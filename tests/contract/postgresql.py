@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own in a temporary folder, on a socket file, that can go away and come back."""
+"""A PostgreSQL of our own in a temporary folder, on a socket, that can go away and come back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server whose superuser is ``postgres``. It does not sync to disk: only its process dies here."""
+    """A server with superuser ``postgres``. It does not sync: only its process dies here."""
 
     def __init__(self, folder: Path, binaries: Path) -> None:
         self.folder = folder

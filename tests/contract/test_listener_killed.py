@@ -1,4 +1,4 @@
-"""The listener is killed under load: the database holds every event once, in order, with the right ends."""
+"""A listener killed under load leaves every event once, in order, with the right ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, an execution ends once; a failure shrinks to a short trace."""
+"""Whatever happens in any order, an execution ends once; a failure shrinks to a short trace."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Cluster(RuleBasedStateMachine):
         self.redis.set(cancel_key(execution_id), "1")
 
     def teardown(self) -> None:
-        """In the end nobody runs anything, all that is left is sent, and all that was taken has ended."""
+        """In the end nothing runs, all that is left is sent, and all that was taken has ended."""
         for name in ("n1", "n2"):
             self.kill(name)
             self.start(name)
@@ -244,7 +244,7 @@ class Cluster(RuleBasedStateMachine):
 
 @pytest.fixture
 def cluster(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Cluster]]:
-    """The machine on a real Redis; a node need not be in touch with it for long to call another dead."""
+    """The machine on a real Redis; a node soon calls another dead."""
     monkeypatch.setattr(RedisOwnership, "knows_the_dead", lambda self: True)
     with redis_server.client() as client:
         yield type("Cluster", (Cluster,), {"redis": client})

@@ -1,4 +1,4 @@
-"""The store of executions and events: numbers without gaps, nothing after a terminal event, order."""
+"""The store of executions and events: no gap in numbers, order, nothing after a terminal event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes on one Redis: one of them runs an execution, and what a dead one had is settled by another."""
+"""Of the nodes on one Redis one runs an execution, and another settles what a dead one had."""
 
 from __future__ import annotations
 

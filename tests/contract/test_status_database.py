@@ -1,4 +1,4 @@
-"""The tables hold every event once and the right end of each execution, on SQLite and on PostgreSQL."""
+"""The tables hold every event once and each execution's right end, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 

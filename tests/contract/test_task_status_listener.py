@@ -1,4 +1,4 @@
-"""The listener on a real Redis: every event once, whatever goes away, comes back, dies or is nonsense."""
+"""The listener on a real Redis keeps every event once, whatever goes away, dies or is nonsense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into a tunnel comes out of it at the peer's job, whole, or the connection breaks at both ends."""
+"""What enters a tunnel reaches the peer's job whole, or the connection breaks at both ends."""
 
 from __future__ import annotations
 

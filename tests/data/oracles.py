@@ -41,7 +41,7 @@ def sgd(
     sigmoid: Callable[[Array], Array] = SIGMOIDS["real"],
     l2_norm: float = 0.0,
 ) -> tuple[Array, float]:
-    """Coefficients and intercept of mini-batch gradient descent from zero, over the rows in their order.
+    """Coefficients and intercept of mini-batch gradient descent from zero, rows in order.
 
     A batch of fewer rows than ``batch_size`` takes the share of a step that it is of a batch.
     """

@@ -66,7 +66,7 @@ def rows_in_order(table: Mapping[str, Sequence[Any]], order: Sequence[int]) -> T
 
 
 def overlapping(rows: int, common: int, seed: int = 0) -> tuple[Table, Table]:
-    """Two shuffled tables of ``rows`` rows each that have ``common`` values of ``uid`` in common."""
+    """Two shuffled tables of ``rows`` rows each with ``common`` values of ``uid`` in common."""
     rng = np.random.default_rng(seed)
     first = {
         "age": [str(value) for value in rng.integers(18, 90, rows)],
@@ -82,7 +82,7 @@ def overlapping(rows: int, common: int, seed: int = 0) -> tuple[Table, Table]:
 
 
 def two_halves(rows: int, seed: int = 0, label_at: str = "alice") -> dict[str, Table]:
-    """Aligned, scaled tables: features a1 a2 a3 at alice, b1 b2 b3 at bob, an id at both, and a label y."""
+    """Aligned, scaled tables: a1 a2 a3 at alice, b1 b2 b3 at bob, an id at both, a label y."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 6))
     x[:, 4] += 0.5 * x[:, 1]

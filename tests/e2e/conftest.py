@@ -20,7 +20,7 @@ ROWS = 400
 
 
 def write_tables(root: Path) -> None:
-    """``<root>/<party>/in.csv``: text ids not in the first column, 300 of 400 in common, a label at alice."""
+    """``<root>/<party>/in.csv``: text ids, not first, 300 of 400 in common, a label at alice."""
     for seed, (party, first) in enumerate((("alice", 0), ("bob", 100))):
         random.seed(seed)
         rows = [

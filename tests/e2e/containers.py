@@ -1,9 +1,9 @@
-"""The services of a compose file as processes of this machine, without a container engine and without images.
+"""The services of a compose file as processes of this machine, without engine or images.
 
-Each runs the command that the file or its image says, with that environment and nothing else, as that user,
-in a network namespace of its own where others know it by its name, and on a root file system of its own:
-this machine's, below a layer that is gone afterwards, with the volumes at their places. The programs of
-foreign images are those of this machine.
+Each runs the command that the file or its image says, with that environment and nothing else, as
+that user, in a network namespace of its own where others know it by its name, and on a root file
+system of its own: this machine's, below a layer that is gone afterwards, with the volumes at their
+places. The programs of foreign images are those of this machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from tests.e2e.hosts import Switch, need_namespaces
 ROOT = Path(__file__).parents[2]
 _RUN = "-run"  # after the name of a service, for a container that runs one command
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What every process needs of this machine, wherever it lies: the code, its Python, and where that is from.
+# What every process needs of this machine, wherever it lies: the code, its Python, and where that
+# is from.
 _NEEDED = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
 # What the start of the official image does.
 _POSTGRES = """
@@ -43,7 +44,8 @@ if [ ! -e "$PGDATA/PG_VERSION" ]; then
     cat "${POSTGRES_PASSWORD_FILE:-/dev/stdin}" > /tmp/password <<END
 ${POSTGRES_PASSWORD:-}
 END
-    initdb -D "$PGDATA" -U "$POSTGRES_USER" -E UTF8 --pwfile /tmp/password --auth scram-sha-256 --no-sync
+    initdb -D "$PGDATA" -U "$POSTGRES_USER" -E UTF8 --pwfile /tmp/password \
+        --auth scram-sha-256 --no-sync
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres
 fi
@@ -149,7 +151,7 @@ class Running:
 
 @dataclass
 class Machine:
-    """Where services run, with one network for all; what a `Project` starts here ends with ``stack``."""
+    """Where services run, on one network; a `Project` started here ends with ``stack``."""
 
     folder: Path
     stack: ExitStack
@@ -226,7 +228,7 @@ class Project:
         ]
 
     def up(self, *names: str) -> None:
-        """Start services after what they depend on, and wait until they are healthy: `up --wait`."""
+        """Start services after what they depend on and wait until healthy: `up --wait`."""
         for name in names or self.runnable():
             self._up(name)
         for name in names or self.runnable():
@@ -261,7 +263,7 @@ class Project:
         wait_for(is_healthy, 180)
 
     def start(self, *names: str) -> None:
-        """Start services in this order, whatever they depend on, as an engine does when its host comes up."""
+        """Start services in this order, whatever they depend on, as when a host comes up."""
         for name in names:
             self.running[name] = self._start(name, self.services[name])
 
@@ -413,7 +415,7 @@ class Project:
         return path
 
     def _hosts(self, name: str, own: Mapping[str, Any]) -> Path:
-        """The names that a service can reach: those of a common network, and those that are known outside."""
+        """The names that a service can reach: those of a common network and those known outside."""
         networks = set(own.get("networks", ["default"]))
         lines = ["127.0.0.1 localhost"]
         for other, service in self.services.items():

@@ -1,4 +1,4 @@
-"""Two or three organisations on one machine: each a network namespace with its own node, Redis and files."""
+"""Two or three organisations on one machine: each a network namespace, node, Redis and files."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class Host:
 
     @property
     def _client_settings(self) -> Settings:
-        return Settings(redis_url=self.redis_url)  # type: ignore[arg-type]  # pydantic reads the text
+        # Pydantic reads the text.
+        return Settings(redis_url=self.redis_url)  # type: ignore[arg-type]
 
     @contextmanager
     def redis(self) -> Iterator[None]:
@@ -242,7 +243,8 @@ class Network:
     _count = itertools.count(1)
 
     def __init__(self, root: Path, *parties: str) -> None:
-        # Its own at every host of every network: kombu keeps the connections of a process by their URL.
+        # Its own at every host of every network: kombu keeps the connections of a process by their
+        # URL.
         network = next(self._count)
         self._name = f"sfw{os.getpid()}-{time.monotonic_ns() % 10**6}"
         self.hosts: dict[str, Host] = {}

@@ -80,7 +80,7 @@ class RunningNode:
 
 @contextmanager
 def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[RunningNode]:
-    """Start a node on ``redis_url`` with its data in ``root``, and kill what is left of it at the end."""
+    """Start a node on ``redis_url`` with its data in ``root``; kill what is left at the end."""
     environment = {
         "SFWORKER_REDIS_URL": redis_url,
         "SFWORKER_PARTIES": "alice,bob",

@@ -1,8 +1,8 @@
 """Pages that are followed literally: what they tell a reader to type is typed, in one shell.
 
-In such a page a ``bash`` block is typed. A ``yaml`` or ``python`` block that begins with ``# NAME`` is saved
-as that file, a ``diff`` block that does so is an edit of it. A ``text`` block is a part of what the ``bash``
-block before it prints. ``sh`` and everything else is only read.
+In such a page a ``bash`` block is typed. A ``yaml`` or ``python`` block that begins with ``# NAME``
+is saved as that file, a ``diff`` block that does so is an edit of it. A ``text`` block is a part of
+what the ``bash`` block before it prints. ``sh`` and everything else is only read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ def _script(steps: list[tuple[str, str]], folder: Path) -> Iterator[str]:
         elif language == "diff" and named:
             _edit(folder / named[1], content.splitlines(keepends=True)[1:])
         elif named:
-            yield f"mkdir -p $(dirname {named[1]})\ncat > {named[1]} <<'END OF FILE'\n{content}END OF FILE\n"
+            yield (
+                f"mkdir -p $(dirname {named[1]})\n"
+                f"cat > {named[1]} <<'END OF FILE'\n{content}END OF FILE\n"
+            )
 
 
 def _edit(path: Path, lines: list[str]) -> None:

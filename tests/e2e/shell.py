@@ -1,4 +1,4 @@
-"""The shell of who reads the guides, with a `docker` that hands `docker compose` to our own projects."""
+"""The shell of a reader of the guides; its `docker` hands `docker compose` to our own projects."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class Docker:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # A thread that waits on a closed socket would take the connections of the next one with its number.
+        # A thread that waits on a closed socket would take the connections of the next one with its
+        # number.
         self._closing = True
         Client(self._socket).close()
         self._thread.join()

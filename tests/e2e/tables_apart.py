@@ -1,4 +1,4 @@
-"""A table that is split between the hosts, a label that follows from all of it, and requests for it."""
+"""A table split between the hosts, a label that follows from all of it, and requests for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _row(dice: random.Random, parties: list[str]) -> dict[str, list[float]]:
 
 
 def write_split(hosts: Mapping[str, Host], folder: str = "") -> None:
-    """``<data>/<folder>/split.csv`` at each host: two features, and the label ``y`` at the first party."""
+    """``<data>/<folder>/split.csv`` at each host: two features, and at the first a label ``y``."""
     parties, dice = sorted(hosts), random.Random(4)
     rows = [_row(dice, parties) for _ in range(ROWS)]
     for party, host in hosts.items():

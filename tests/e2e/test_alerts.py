@@ -90,13 +90,13 @@ def load(node: RunningNode, name: str) -> None:
 
 
 def chosen(use: Use, instance: str) -> str:
-    """An expression as Grafana sends it when a reader has made the choices at the head of a dashboard."""
+    """An expression as Grafana sends it after a reader's choices at the head of a dashboard."""
     choices = {"task_type": "psi", "instance": instance, "__rate_interval": "1m"}
     return re.sub(r"\$(\w+)", lambda found: choices[found[1]], use.expression)
 
 
 def exported(node: RunningNode) -> dict[str, list[dict[str, str]]]:
-    """The labels of every series that a node exports, by its metric, with those that Prometheus adds."""
+    """The labels of each series that a node exports, by metric, and those Prometheus adds."""
     found: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(ask(node.metrics_port, "/metrics")[1]):
         for sample in family.samples:

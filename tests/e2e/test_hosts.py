@@ -1,4 +1,4 @@
-"""Organisations in networks of their own, one open port each, compute together what each would get alone."""
+"""Organisations in their own networks, one open port each, get together what one would alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guides of operations: two parties are deployed, upgraded and restored by the lines that these show."""
+"""The lines of the operations guides deploy, upgrade and restore two parties."""
 
 from __future__ import annotations
 

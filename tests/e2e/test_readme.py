@@ -1,4 +1,4 @@
-"""Both READMEs: what they tell a newcomer to type is typed here, and what they print is what comes out."""
+"""What both READMEs tell a newcomer to type is typed here, and prints what they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three workflows of the plan, from raw tables to figures: Celery, Redis, a node, and plain oracles."""
+"""The plan's three workflows, from raw tables to figures, compared with plain oracles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 
 def customers() -> pd.DataFrame:
-    """What alice and bob know of the same people: skewed, with text, and a label that depends on both."""
+    """What alice and bob know of the same people: skewed, with text, a label from both."""
     rng = np.random.default_rng(20)
     frame = pd.DataFrame(
         {
@@ -57,7 +57,7 @@ def with_gaps(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def deal(node: RunningNode, frame: pd.DataFrame) -> None:
-    """Both parties' files: rows in other orders, only `COMMON` people at both, the key where it may be."""
+    """Both parties' files: rows in other orders, only `COMMON` people at both, the key anywhere."""
     apart = ROWS - COMMON
     tables = {
         "alice": frame[["age", "debt", "uid", "grade", "y"]][: ROWS - apart // 2],
@@ -114,7 +114,7 @@ def judge(data: dict[str, str]) -> dict[str, Any]:
 
 
 def run(node: RunningNode, app: Celery, name: str, steps: Steps) -> Results:
-    """Send the workflow by Celery and wait; the steps' results of each party, after a look at all events."""
+    """Send the workflow by Celery and wait; returns each party's step results, events checked."""
     request = {
         "task_type": "workflow",
         "steps": [{"name": step, "task_config": config} for step, config in steps.items()],

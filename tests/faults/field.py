@@ -74,7 +74,8 @@ class Field:
     ) -> None:
         """Wait for the end of ``{execution: allowed codes}``, check it, and note it in the table.
 
-        The code of a success is an empty text; ``within`` so many seconds of the fault all must have ended.
+        The code of a success is an empty text; ``within`` so many seconds of the fault all must
+        have ended.
         """
         found = {name: self.ended(name, seconds) for name in executions}
         time.sleep(0.5)  # for whatever should not come after a terminal event
@@ -130,7 +131,7 @@ class Field:
 
 
 def check_events(events: list[StatusEvent]) -> None:
-    """Numbered from 1 without a gap, one terminal event, at the end, and progress that never falls."""
+    """Numbered from 1 without a gap, one terminal event, the last; progress never falls."""
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [event.status.terminal for event in events] == [False] * (len(events) - 1) + [True]
     progress = [event.data["progress"] for event in events]

@@ -1,4 +1,4 @@
-"""Whatever happens to a job process, each party hears one terminal event in time, and nothing stays."""
+"""Whatever happens to a job process, each party hears one end in time, and nothing stays."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_with_fault(
     strike: Callable[[psutil.Process], None],
     victim: str,
 ) -> tuple[Execution, float]:
-    """Run a request and do something to a party's job process ``moment`` seconds after it appeared."""
+    """Run a request; do something to a party's job process ``moment`` seconds after it appeared."""
     struck: list[float] = []
     execution_id = f"fault-{time.time_ns()}"
 
@@ -83,7 +83,7 @@ def run_with_fault(
 
 
 def note(report: Report, fault: str, execution: Execution, struck: float) -> float:
-    """Add an injection to the table; returns the seconds from the fault to the last terminal event."""
+    """Add an injection to the table; returns seconds from the fault to the last terminal event."""
     events = [event for events in execution.events.values() for event in events]
     terminal = [event for event in events if event.status.terminal]
     ended = max(datetime.fromisoformat(event.timestamp).timestamp() for event in terminal)

@@ -1,4 +1,4 @@
-"""Hundreds of jobs, several at once: all right, none mixed with another, and the node does not grow."""
+"""Hundreds of jobs, several at once: all right, none mixed up, and the node does not grow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def test_hundreds_of_jobs(concurrency: int, tmp_path: Path, report: Report) -> N
             rows = [(tmp_path / "data" / party / f"out-{number}.csv") for party in ("alice", "bob")]
             assert [len(path.read_text().splitlines()) for path in rows] == [1001 + number] * 2
         field.report.add(
-            f"{fault}: {JOBS / seconds:.2f} jobs/s, node {before / 1e6:.0f} to {after / 1e6:.0f} MB",
+            f"{fault}: {JOBS / seconds:.2f} jobs/s, "
+            f"node {before / 1e6:.0f} to {after / 1e6:.0f} MB",
             executions=2 * JOBS,
             terminal=2 * JOBS,
             seconds=seconds,

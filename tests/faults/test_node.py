@@ -22,7 +22,7 @@ WITHIN_SECONDS = 30.0
 
 
 def reach(state: str, field: Field, node: RunningNode, dice: random.Random) -> dict[str, set[str]]:
-    """Send requests and wait until the last is in a state; returns them with the codes that they may get."""
+    """Send requests, wait until the last is in a state; returns them with possible codes."""
     if state == "queued":
         node.send("before", training_params(epochs=200))
         wait_for(field.jobs)

@@ -1,4 +1,4 @@
-"""Whatever happens between two nodes, both end the same way, leave nothing, and run the next request."""
+"""Whatever happens between two nodes, both end alike, leave nothing and run the next request."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PeerField:
         allowed: set[str],
         limit: float = LIMIT_SECONDS,
     ) -> None:
-        """Both have ended the same way, in time, and nothing is left; the code of a success is empty."""
+        """Both have ended alike, in time, and nothing is left; the code of a success is empty."""
         ends = self.ends(execution_id)
         codes = {event.data.get("error_code", "") for event in ends.values()}
         assert len(codes) == 1 and codes <= allowed, {
@@ -115,7 +115,7 @@ class PeerField:
         limit: float,
         parties: int = 2,
     ) -> None:
-        """Note an end at so many parties, when nothing is left of it and the next request has run."""
+        """Note an end at so many parties, once nothing is left and the next request has run."""
         left, seconds = self.leftovers(), max(0.0, seconds)
         self.report.add(
             fault, executions=parties, terminal=len(ends), seconds=seconds, leftovers=left
@@ -154,7 +154,7 @@ class PeerField:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Host]]:
-    """The machines, without nodes; on bob's, a proxy that makes the way to alice half a second long."""
+    """The machines without nodes; bob's proxy makes the way to alice half a second long."""
     with Network(tmp_path_factory.mktemp("peers"), "alice", "bob").up() as hosts:
         write_split(hosts)
         target = f"{hosts['alice'].address}:{PORT}"

@@ -1,4 +1,4 @@
-"""Whatever happens to Redis, running jobs finish, their events arrive in order, and new work is taken."""
+"""Whatever happens to Redis, jobs finish, events arrive in order, and new work is taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node inside the test process, its parties' folders, and the laws that hold after every execution."""
+"""A node inside the test process, its parties' folders, and the laws that hold after every run."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def start_bench(root: Path, **settings: Any) -> tuple[ContextManager[Node], Benc
 
 
 def check_events(execution: Execution) -> None:
-    """Numbered 1, 2, 3 ..., one terminal event at the end, stages in order, progress that never falls.
+    """Numbered 1, 2, 3 ..., one terminal event, the last; stages in order, progress never falls.
 
     All that they hold is in the reference, and the end tells the seconds of every stage.
     """

@@ -1,6 +1,7 @@
 """One small request of every task type, for the laws that hold for all of them.
 
-Every case reads `in.csv` at its parties, which `world` made; a prediction trains its model on it first.
+Every case reads `in.csv` at its parties, which `world` made; a prediction trains its model on it
+first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ IDS = {"alice": ["uid"], "bob": ["uid"]}
 
 
 def world(rows: int = 60) -> dict[str, Table]:
-    """Aligned tables: an id, numbers and a text at both parties, and at alice a label y and a score.
+    """Aligned tables: an id, numbers and text at both parties; a label y and a score at alice.
 
     No number, mean, deviation or text of it is one that a process could show by chance.
     """
@@ -314,7 +315,7 @@ class Finished:
 
 
 class Runs:
-    """Every case runs once in a test session, and a prediction uses the model of its training's case."""
+    """Every case runs once a session; a prediction uses the model of its training's case."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

@@ -27,7 +27,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     TaskDispatcher.list_supported_tasks()
     TaskDispatcher.TASK_REGISTRY.update(TASKS)
     with pytest.MonkeyPatch.context() as patch:
-        # The template does not take its parent's sys.path; in another folder it would not find the probes.
+        # The template does not take its parent's sys.path; in another folder it would not find the
+        # probes.
         patch.setenv("PYTHONPATH", str(_ROOT), prepend=os.pathsep)
         with node:
             yield bench

@@ -1,8 +1,8 @@
-"""What the template of the integration tests preloads: what every template does, probes, and a listener.
+"""What the template of the integration tests preloads: the usual, probes, and a listener.
 
-The listener writes what a job's process gets from its peers beside the job's log, for tests of what a party
-must not learn: messages, their facts, and whatever becomes plain here from shares or ciphertext. What the
-parties of an SPU exchange below Python is shares and is not seen.
+The listener writes what a job's process gets from its peers beside the job's log, for tests of what
+a party must not learn: messages, their facts, and whatever becomes plain here from shares or
+ciphertext. What the parties of an SPU exchange below Python is shares and is not seen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TaskDispatcher.TASK_REGISTRY.update(TASKS)
 
 
 def atoms(value: Any) -> Iterator[tuple[str, Any]]:
-    """Everything inside a value: ``("numbers", nested lists)``, ``("text", str)`` or ``("bytes", hex)``."""
+    """All in a value: ``("numbers", nested lists)``, ``("text", str)``, ``("bytes", hex)``."""
     if isinstance(value, (str, type)):
         yield "text", str(value)
     elif isinstance(value, (bytes, bytearray)):

@@ -26,7 +26,7 @@ FOREIGN_TEXT = (
 
 
 class ProbeConfig(TaskConfig):
-    """``what`` is the name of a function below; ``at`` the party where it does what the others do not."""
+    """``what`` names a function below; ``at`` is the party where it does what others do not."""
 
     where: Reads
     what: str
@@ -134,7 +134,7 @@ def place(_devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
 
 
 def arrays(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
-    """Work that hangs in a child of a process whose JAX backend was started, and a program for the SPU."""
+    """Work that hangs in a child of a process that started JAX, and a program for the SPU."""
     import jax.numpy as jnp
     import numpy as np
     import secretflow as sf
@@ -196,7 +196,7 @@ def sends_code(devices: Devices, config: ProbeConfig) -> None:
 
 
 def collects(devices: Devices, config: ProbeConfig) -> dict[str, Any]:
-    """Shares that only the garbage collector finds, which comes at one party and not at the other."""
+    """Shares that only the garbage collector finds, which comes at one party only."""
     import secretflow as sf
     from secretflow.device.device.spu import SPURuntime
 

@@ -1,4 +1,4 @@
-"""Prints, as JSON, whether the first step of `ss_glm` finds features to be independent; run as a script.
+"""Print, as JSON, whether the first step of `ss_glm` finds features to be independent (a script).
 
 The parties are threads here, so that many tables can be tried.
 """

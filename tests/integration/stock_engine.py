@@ -1,4 +1,4 @@
-"""Prints, as JSON, what SecretFlow does without our bends, and what two of them change; run as a script.
+"""Print, as JSON, what SecretFlow does without our bends, and what two of them change (a script).
 
 It ends as SecretFlow does after an error: by itself, with exit code 1.
 """
@@ -134,7 +134,7 @@ def _messages_of_a_collected_share() -> int:
 
 
 def _programs_of_a_wait() -> tuple[int, bool]:
-    """How many programs SS-XGB runs on the SPU to wait for a share, and whether it was there then."""
+    """How many programs SS-XGB runs on the SPU to wait for a share, and whether it was there."""
     import secretflow as sf
     from secretflow.device.device.spu import SPUObject
     from secretflow.ml.boost.ss_xgb_v import booster

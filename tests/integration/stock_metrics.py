@@ -1,4 +1,4 @@
-"""Prints, as JSON, how SecretFlow itself evaluates the samples of `tests.data.scores`; run as a script."""
+"""Print, as JSON, how SecretFlow evaluates the samples of `tests.data.scores` (a script)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad table against every task: refused by its own code at the right party, or done rightly."""
+"""Every task refuses a bad table by its own code at the right party, or computes rightly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.engine
 SAME = "the same as with the good table"
 RIGHT = "what RIGHT_RESULTS says of its task"
 
-# Whose table is made bad, a column of it that the task computes with, and one that it does not; else _USUAL.
+# Whose table is made bad, a column of it that the task computes with, and one that it does not;
+# else _USUAL.
 _USUAL = ("bob", "b1", "city")
 _TARGETS = {
     "psi": ("bob", "uid", "city"),
@@ -377,7 +378,7 @@ def check_codes(cells: Sequence[str], codes: Sequence[Any]) -> None:
 
 
 def check_bins(cells: Sequence[str], codes: Sequence[Any]) -> None:
-    """Bins are in the order of their numbers, nearly of one size, and the missing are by themselves."""
+    """Bins are in the order of their numbers, of nearly one size, the missing by themselves."""
     bins = [
         (float(cell), int(code)) for cell, (code,) in zip(cells, codes) if cell not in ("", "NaN")
     ]
@@ -493,7 +494,7 @@ RIGHT_RESULTS: dict[str, Callable[[Target], None]] = {
 
 
 def check_same(target: Target) -> None:
-    """Results and tables are those of the good table, but for the column that no one computes with."""
+    """Results and tables are the good table's, but for the column that no one computes with."""
     old, new = target.original, target.case
     assert old.execution and new.execution
     for party, result in new.execution.results.items():

@@ -1,4 +1,4 @@
-"""Split, scaler, evaluation and workflow against scikit-learn, and the events that every execution sends."""
+"""Split, scaler, evaluation and workflow equal scikit-learn, and send the right events."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_ids_of_the_submitter_are_in_every_event(workspace: Workspace) -> None:
 
 
 def a_table(rows: int = 60) -> dict[str, Table]:
-    """Numbers far from zero, with empty cells, a constant column, text, and ids with leading zeros."""
+    """Numbers far from zero, empty cells, a constant column, text, ids with leading zeros."""
     rng = np.random.default_rng(0)
     ids = [f"{row:04d}" for row in range(rows)]
     age = [repr(value) for value in rng.normal(50, 12, rows)]
@@ -266,7 +266,7 @@ def test_a_stratified_split_keeps_the_shares_and_repeats_itself(workspace: Works
 
 
 def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> None:
-    """Scikit-learn's draw shuffles each class in turn by the seed: who knows it finds the classes again."""
+    """Scikit-learn shuffles each class in turn by the seed, which so finds the classes again."""
     rng = np.random.default_rng(3)
     y = (rng.random(400) < 0.3).astype(int)
     rows = [f"{row:03d}" for row in range(400)]
@@ -275,7 +275,7 @@ def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> No
     train = [int(row) for row in workspace.read("bob", "train.csv")["row"]]
 
     def right(order: list[int]) -> float:
-        """The share of labels that the order of the rows tells, for the best number of positives."""
+        """The share of labels that the rows' order tells, for the best number of positives."""
         unshuffled = np.empty(len(order), dtype=int)
         state = np.random.RandomState(5)
         for size in (400 - y.sum(), y.sum()):

@@ -1,4 +1,4 @@
-"""Executions that cannot succeed: one FAILURE per party with its own code, and nothing left behind."""
+"""Executions that cannot succeed end in one FAILURE per party by its code, and leave nothing."""
 
 from __future__ import annotations
 

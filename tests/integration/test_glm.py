@@ -66,7 +66,7 @@ def labels(dist: str, link: str, eta: Array, seed: int = 0) -> Array:
 def tables_of(
     dist: str, link: str, rows: int = 600, label_at: str = "alice", seed: int = 0
 ) -> Tables:
-    """Skewed, tied, correlated features of very different size, their columns in no order, and a label."""
+    """Skewed, tied, correlated features of different sizes, columns in no order, and a label."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 4))
     x[:, 1] = rng.integers(0, 3, rows)
@@ -139,7 +139,7 @@ def train(
 
 
 def coefficients(tables: Tables, eta: Array, features: Sequence[str] = tuple(FEATURES)) -> Array:
-    """Coefficients per deviation of a feature, and the intercept, that explain a linear predictor."""
+    """The intercept and coefficients, per deviation of a feature, behind a linear predictor."""
     x = numbers(tables, features)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     w, *_ = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), eta, rcond=None)

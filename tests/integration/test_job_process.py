@@ -1,4 +1,4 @@
-"""The job process: where it lives, what it has imported, and what a forked child often cannot do."""
+"""The job process: where it lives, what it has imported, what a forked child often cannot do."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Tables = dict[str, Table]
 
 
 def blobs(sizes: tuple[int, ...] = (150, 60, 25, 15), seed: int = 0) -> tuple[Tables, Array]:
-    """Separated clusters of uneven sizes, tied values, shuffled columns; and the true cluster of each row."""
+    """Clusters of uneven sizes, tied values, shuffled columns; and each row's true cluster."""
     rng = np.random.default_rng(seed)
     centers = np.array([[0, 0, 0, 0], [6, 0, 5, 0], [0, 6, -5, 3], [-6, -5, 0, 6]], dtype=float)
     truth = np.repeat(np.arange(len(sizes)), sizes)[rng.permutation(sum(sizes))]

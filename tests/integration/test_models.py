@@ -1,4 +1,4 @@
-"""Models of every kind: used another day on other tables, and refused wherever the numbers would be wrong."""
+"""Models of every kind work later on other tables, or are refused if the numbers would be wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ON_SHARES = [
 
 
 def using(runs: Runs, task_type: str) -> Finished:
-    """A request, not run yet, that uses a model of this kind on the tables that it was made from."""
+    """A request, not yet run, that uses such a model on the tables that it was made from."""
     if task_type in TRAININGS:
         return runs[f"{task_type}_predict"].copy()
     fitting = runs[task_type].copy()

@@ -37,7 +37,7 @@ def psi(
 def merged(
     tables: Mapping[str, Table], keys: Mapping[str, Sequence[str]], how: str, left: str = "alice"
 ) -> list[Any]:
-    """The joined rows as pandas makes them, alice's cells first, as text; sorted: only the set is fixed."""
+    """The rows as pandas joins them, alice's first, as text; sorted: only the set is fixed."""
     right = next(party for party in tables if party != left)
     frames = {
         party: pd.DataFrame({**tables[party], "here": 1}, dtype=str).add_prefix(f"{party}.")
@@ -68,7 +68,7 @@ def joined_as_pandas(
     keys: Mapping[str, list[str]] = UID,
     **more: Any,
 ) -> Execution:
-    """Run an intersection and compare what it writes, row by row and cell by cell, with `pandas.merge`."""
+    """Run an intersection and compare every cell that it writes with `pandas.merge`."""
     execution = workspace.run(psi(workspace, tables, keys, **more))
     expected = merged(tables, keys, more.get("join", "inner"), more.get("receiver", "alice"))
     assert written(workspace, tables) == expected

@@ -1,4 +1,4 @@
-"""Statistics against pandas, statsmodels and plain numpy: numbers across parties, and who learns what."""
+"""Statistics across parties equal pandas, statsmodels and numpy; and who learns what."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def dealt(frame: pd.DataFrame, parties: tuple[str, ...], seed: int = 5) -> dict[
 
 
 def skewed(rows: int = 300) -> pd.DataFrame:
-    """Columns with skew, ties, heavy tails, offsets and scales from 1e-9 to 1e9, some correlated."""
+    """Columns with skew, ties, heavy tails, and scales from 1e-9 to 1e9, some correlated."""
     rng = np.random.default_rng(3)
     base = rng.normal(size=rows)
     return pd.DataFrame(
@@ -256,7 +256,7 @@ def test_as_many_columns_as_rows_are_refused_since_cells_could_be_solved_for(
 
 
 def a_scorecard(rows: int = 1200) -> tuple[pd.DataFrame, pd.Series]:
-    """Features with ties, skew, missing cells and text, and a label that some of their bins never have."""
+    """Features with ties, skew, gaps and text, and a label that some bins never have."""
     rng = np.random.default_rng(21)
     risk = rng.normal(size=rows)
     label = pd.Series((rng.random(rows) < 1 / (1 + np.exp(2.2 - 1.5 * risk))).astype(int))
@@ -278,7 +278,7 @@ def a_scorecard(rows: int = 1200) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def weighed(codes: pd.Series, label: pd.Series) -> tuple[list[dict[str, float]], list[float]]:
-    """``(figures of every bin in order, the missing cells' last; WOE of every row)``, cell by cell."""
+    """``(figures of every bin in order, the missing last; WOE of every row)``, cell by cell."""
     order = [*sorted(codes.dropna().unique()), *([None] if codes.isna().any() else [])]
     bins, of_bin = [], {}
     for code in order:
@@ -329,7 +329,7 @@ def scorecard(
 def check_woe(
     execution: Execution, codes: pd.DataFrame, label: pd.Series, label_party: str
 ) -> None:
-    """Every owner has its own bins, exactly; the label's party, and no other, all information values."""
+    """Owners have exactly their own bins; only the label's party has all information values."""
     expected = {name: weighed(codes[name], label)[0] for name in codes}
     tables = dealt(codes, TWO)
     for party, result in execution.results.items():
@@ -349,7 +349,7 @@ def check_woe(
 
 
 def run_woe(workspace: Workspace, label_party: str) -> None:
-    """The case of `test_extended_tasks`: quantile bins, missing cells, text, and the tables as WOE."""
+    """The case of `test_extended_tasks`: quantile bins, gaps, text, and the tables as WOE."""
     frame, label = a_scorecard()
     request = scorecard(
         workspace, frame, label, label_party, output_data=workspace.paths("out.csv")
@@ -441,13 +441,14 @@ def test_counts_of_a_million_rows_are_exact(workspace: Workspace, spu: dict[str,
 
 
 def plain_chimerge(rows: list[int], positives: list[int], n_bins: int) -> list[tuple[int, int]]:
-    """SecretFlow's own kernel in a process of its own: ``[(rows, positives)]`` of the bins that are left."""
+    """SecretFlow's own kernel in its own process: ``[(rows, positives)]`` of the bins left."""
     script = (
         "import json, sys\n"
         "from secretflow.preprocessing.binning.kernels.chi_merge import chi_merge\n"
         "from scipy.stats import chi2\n"
         "bins, n = json.load(sys.stdin)\n"
-        "print('RESULT', json.dumps(chi_merge([tuple(b) for b in bins], n, chi2.ppf(0.9, df=1))[0]))"
+        "merged = chi_merge([tuple(b) for b in bins], n, chi2.ppf(0.9, df=1))[0]; "
+        "print('RESULT', json.dumps(merged))"
     )
     told = json.dumps([list(zip(rows, positives)), n_bins])
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The transformations in real processes: values of pandas and scikit-learn, on new rows too, and no leaks."""
+"""Transformations in real processes equal pandas and scikit-learn, on new rows too; no leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TWO, THREE = ("alice", "bob"), ("alice", "bob", "carol")
 
 
 def people(rows: int, seed: int, parties: Sequence[str] = TWO) -> dict[str, Table]:
-    """Skewed, tied, far from zero, with empty cells of several spellings, and categories of several kinds."""
+    """Skewed, tied, far from zero, empty cells of several spellings, several kinds of category."""
     rng = np.random.default_rng(seed)
 
     def holes(cells: Sequence[Any]) -> list[str]:
@@ -143,7 +143,7 @@ def fitting(workspace: Workspace, task_type: str, parties: Sequence[str] = TWO) 
 
 
 def applying(workspace: Workspace, task_type: str, parties: Sequence[str] = TWO) -> dict[str, Any]:
-    """A request that applies what was saved; writes new rows, columns in another order and one more."""
+    """A request that applies what was saved to new rows, columns reordered and one more."""
     fresh = people(60, 2, parties)
     for party, table in fresh.items():
         table["more"] = list(range(60))
@@ -154,7 +154,7 @@ def applying(workspace: Workspace, task_type: str, parties: Sequence[str] = TWO)
 
 
 def check_output(workspace: Workspace, task_type: str, party: str, name: str) -> None:
-    """The output is the oracle's in the place of each transformed column; all others are as they were."""
+    """The output is the oracle's in each transformed column, and unchanged in all others."""
     kind, _, oracle = TASKS[task_type]
     columns = COLUMNS[kind][party]
     before, after = workspace.read(party, name), workspace.read(party, "out.csv")
@@ -165,7 +165,8 @@ def check_output(workspace: Workspace, task_type: str, party: str, name: str) ->
     }
     assert list(after) == [made for column in before for made in place.get(column, [column])]
     np.testing.assert_allclose(
-        frame(workspace, party, "out.csv")[list(expected)].to_numpy(float), expected.to_numpy(float),
+        frame(workspace, party, "out.csv")[list(expected)].to_numpy(float),
+        expected.to_numpy(float),
         rtol=1e-6, atol=1e-6,
     )  # fmt: skip
     for column in set(before) - set(columns):
@@ -173,7 +174,7 @@ def check_output(workspace: Workspace, task_type: str, party: str, name: str) ->
 
 
 def check_at_home(workspace: Workspace, execution: Execution, tables: dict[str, Table]) -> None:
-    """Of a party's cells, categories and figures, nothing reaches another party's process or events."""
+    """No cell, category or figure of a party reaches another's process or events."""
     for party in tables:
         assert received(workspace, execution, party) <= {
             "None",
@@ -202,7 +203,7 @@ def check_at_home(workspace: Workspace, execution: Execution, tables: dict[str, 
 def check_transformation(
     workspace: Workspace, task_type: str, parties: Sequence[str] = TWO
 ) -> None:
-    """A fit, and its use on new rows in another execution, are the oracle's, and all stays at home."""
+    """A fit, and its later use on new rows, are the oracle's, and all stays at home."""
     more = {"spu_config": {"protocol": "ABY3"}} if len(parties) == 3 else {}
     for request in (
         fitting(workspace, task_type, parties),

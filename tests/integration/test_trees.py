@@ -55,7 +55,7 @@ def skewed(
 
 @dataclass
 class Trained:
-    """A training, and its predictions for the training rows and for new rows, made in its execution."""
+    """A training and its predictions for the training rows and new ones, in one execution."""
 
     workspace: Workspace
     execution: Execution
@@ -180,7 +180,7 @@ def _few(cells: Sequence[float]) -> list[float]:
 
 
 def coarse(tables: Tables) -> dict[str, Table]:
-    """The same tables with at most twelve values per feature, so that every value has its own bin."""
+    """The same tables, at most twelve values per feature, so every value has its own bin."""
     return {
         party: {
             name: cells if name in ("uid", "y") else _few(cells) for name, cells in table.items()
@@ -199,8 +199,8 @@ def check_exact(
 ) -> None:
     """Predictions are XGBoost's, where both have the same candidates for splits.
 
-    Where two splits gain alike, each takes another one: a few rows may differ, and more of the new ones,
-    which may lie between two thresholds that part the known rows alike.
+    Where two splits gain alike, each takes another one: a few rows may differ, and more of the new
+    ones, which may lie between two thresholds that part the known rows alike.
     """
     for got, wanted, allowed in zip(
         (model.known, model.fresh), xgboost_scores(tables, new, names, **params), (0.04, 0.08)
@@ -371,7 +371,7 @@ def test_no_split_is_worth_a_huge_gamma(workspace: Workspace) -> None:
 
 
 def received(workspace: Workspace, execution: Execution, party: str) -> Iterator[Any]:
-    """Every list of numbers that a party's process got from its peers, or that became plain in it."""
+    """Every list of numbers that a party's process got from peers or that became plain in it."""
     log = workspace.bench.node.settings.state_dir / "logs" / f"{execution.id}.{party}.log.received"
     for line in map(json.loads, log.read_text().splitlines()):
         yield from (
@@ -386,7 +386,8 @@ def test_no_gradient_gain_or_leaf_weight_reaches_a_party_without_the_label(
     execution = workspace.run(training(workspace, kind, tables, num_boost_round=2, max_depth=2))
     lists = [np.ravel(value) for value in received(workspace, execution, "bob")]
     assert len(lists) > 20
-    # Nodes, bins, and which rows lie where are whole numbers; all that tells of the label is a fraction.
+    # Nodes, bins, and which rows lie where are whole numbers; all that tells of the label is a
+    # fraction.
     assert not [some for some in lists if not np.equal(some, np.round(some)).all()]
     label = labels(tables)
     assert not [some for some in lists if some.tolist() in (label.tolist(), (1 - label).tolist())]
@@ -542,7 +543,7 @@ def test_every_scheme_of_encryption_grows_the_same_trees(workspace: Workspace, s
 
 @pytest.mark.matrix
 def test_a_rare_class_is_learned_as_by_xgboost(workspace: Workspace, kind: str) -> None:
-    """Few hundredths of rows are 1: an approximate sigmoid gives twice their share as mean probability."""
+    """Few hundredths of rows are 1: an approximate sigmoid doubles their mean probability."""
     tables, new = (coarse(skewed(3000, seed, target="rare")) for seed in (0, 1))
     assert 0.01 < labels(tables).mean() < 0.06
     params = {"num_boost_round": 8, "max_depth": 4}

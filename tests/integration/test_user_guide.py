@@ -1,7 +1,8 @@
 """The user guide: every example of its pages is run, and what they say comes out is what comes out.
 
-In a page, ``bash`` blocks make tables below ``data/``, ``yaml`` blocks that begin with ``# NAME.yaml`` are
-requests, and a ``json alice`` block after one is a part of alice's result. ``text`` and ``sh`` are not run.
+In a page, ``bash`` blocks make tables below ``data/``, ``yaml`` blocks that begin with
+``# NAME.yaml`` are requests, and a ``json alice`` block after one is a part of alice's result.
+``text`` and ``sh`` are not run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""No party learns anything of another's table that `reveals()` does not list, and what is listed is learned.
+"""A party learns of another's table exactly what `reveals()` lists.
 
-What a party learns is all that its process got from its peers (the listener in `preload` writes it), its
-result, its events, its log and its files. The laws hold for every case of `CASES`; the tables of `world` have
-no value that a process could show by chance.
+What a party learns is all that its process got from its peers (the listener in `preload` writes
+it), its result, its events, its log and its files. The laws hold for every case of `CASES`; the
+tables of `world` have no value that a process could show by chance.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Knowledge:
         sequences: numbers that came together and may be a column, those of tables and matrices too.
         text: every text, one after the other; and all bytes in ``raw``.
         facts: ``{party: facts}`` that were agreed on.
-        sources: how something came: "message", "from shares", "from ciphertext", or the name of a file.
+        sources: how something came: "message", "from shares", "from ciphertext", or the name of a
+            file.
     """
 
     party: str
@@ -129,7 +130,7 @@ class Knowledge:
         return near or struct.pack("<d", value) in self.raw
 
     def findings(self, others: Mapping[str, Table], own: Table) -> Iterator[tuple[str, str]]:
-        """``(what, column)`` for everything that stands in a column of the others, or follows from it."""
+        """``(what, column)`` for all that is in, or follows from, a column of the others."""
         for table in others.values():
             for name, cells in table.items():
                 yield from self._findings_in(name, cells, own.get(name, []))
@@ -349,7 +350,8 @@ def test_without_broadcast_the_other_party_never_gets_the_count(
     execution = workspace.run(request)
     assert execution.results[receiver]["intersection_count"] == 137
     assert set(execution.results[other]) == {
-        "psi_protocol", "original_count", "columns_used", "protocol", "field", "protocol_note", "timings"
+        "psi_protocol", "original_count", "columns_used", "protocol", "field", "protocol_note",
+        "timings"
     }  # fmt: skip
     log = workspace.bench.log_of(execution, other)
     assert "RECEIVED" in log  # the listener was there

@@ -1,7 +1,7 @@
-"""What the listener costs: from XADD to a row that another connection sees, and how many events it sustains.
+"""What the listener costs: from XADD to a visible row, and how many events it sustains.
 
-`python -m tests.performance.benchmark_listener [--seconds N]` prints a table in Markdown. The listener is a
-process of its own. A row counts as seen when a query, about every 2 ms, finds it.
+`python -m tests.performance.benchmark_listener [--seconds N]` prints a table in Markdown. The
+listener is a process of its own. A row counts as seen when a query, about every 2 ms, finds it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Lookout:
 
 
 def latencies(redis: Redis, database: Database, seconds: float) -> list[float]:
-    """Milliseconds from publish to row, of events at a steady rate, through one thread that does both."""
+    """Milliseconds from publish to row at a steady rate, through one thread that does both."""
     lookout, started = Lookout(database), time.monotonic()
     for number, event in enumerate(executions(random.Random(started), int(seconds * _RATE))):
         while time.monotonic() < started + number / _RATE:
@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     seconds = parser.parse_args().seconds
     print(
-        f"| database | p50 (ms) at {_RATE} per second | p99 | slowest | events per second sustained |"
+        f"| database | p50 (ms) at {_RATE} per second "
+        "| p99 | slowest | events per second sustained |"
     )
     print("|---|---|---|---|---|")
     with embedded_redis() as redis_url, ExitStack() as stack:

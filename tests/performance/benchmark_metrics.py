@@ -1,7 +1,8 @@
 """What the metrics cost: the CPU time of a scrape, and of counting and measuring one job.
 
-`python -m tests.performance.benchmark_metrics [--rounds N]` prints a table in Markdown. The job that is
-weighed is a child of this process, which has loaded SecretFlow, as a job is of the template.
+`python -m tests.performance.benchmark_metrics [--rounds N]` prints a table in Markdown. The job
+that is weighed is a child of this process, which has loaded SecretFlow, as a job is of the
+template.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _EVENTS = 6
 def cpu_ms(
     work: Callable[[], object], rounds: int, prepare: Callable[[], object] = lambda: None
 ) -> float:
-    """CPU milliseconds of this process in one call, the median of several, each after what prepares it."""
+    """CPU milliseconds of one call: the median of several, each after its preparation."""
     found = []
     for _ in range(rounds):
         prepare()
@@ -102,9 +103,10 @@ def run_every_way(metrics: Metrics, task_types: Iterable[str], usage: Usage) -> 
 
 
 def scrapes(settings: Settings, rounds: int) -> Iterator[tuple[str, float]]:
-    """Scrapes of a node that has run every task type, by the types that ran since the scrape before.
+    """Scrapes of a node that has run every task type, by types that ran since the last one.
 
-    The client, which is in this process, costs what a request costs that is answered with next to nothing.
+    The client, which is in this process, costs what a request costs that is answered with next to
+    nothing.
     """
     metrics, usage, template = (
         Metrics(),
@@ -118,7 +120,10 @@ def scrapes(settings: Settings, rounds: int) -> Iterator[tuple[str, float]]:
         Redis.from_url(settings.redis_url.get_secret_value()) as redis,
         Monitor(settings, metrics) as monitor,
         lone_node(
-            settings, lambda event: None, template=template, metrics=metrics  # type: ignore[arg-type]
+            settings,
+            lambda event: None,
+            template=template,  # type: ignore[arg-type]
+            metrics=metrics,
         ) as node,  # its twin
     ):
 

@@ -1,8 +1,8 @@
-"""What the link between nodes costs: the same task directly and through it, over cables of several kinds.
+"""What the link between nodes costs: the same task directly and through it, over several cables.
 
-`python -m tests.performance.benchmark_peers [--repeat N] [--tasks ss_lr] [--cables 0:0 10:100]` prints a
-table in Markdown, of medians of runs in turn. Directly means SecretFlow's own connections through the same
-proxy, without encryption.
+`python -m tests.performance.benchmark_peers [--repeat N] [--tasks ss_lr] [--cables 0:0 10:100]`
+prints a table in Markdown, of medians of runs in turn. Directly means SecretFlow's own connections
+through the same proxy, without encryption.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class Bench:
         identity, fingerprint = made[other]
         book = self.root / f"{party}.yaml"
         book.write_text(
-            f"{other}: {{host: 127.0.0.1, port: {ends[f'to-{other}']}, certificate: {identity.certificate},"
+            f"{other}: {{host: 127.0.0.1, port: {ends[f'to-{other}']}, "
+            f"certificate: {identity.certificate},"
             f" fingerprints: [{fingerprint}]}}\n",
             encoding="utf-8",
         )

@@ -1,7 +1,7 @@
-"""What the worker costs: every task type through Celery, in a warm pair of SecretFlow processes, and cold.
+"""What the worker costs: every task type through Celery, in a warm pair of processes, and cold.
 
-`make bench` measures everything and writes `docs/performance`. What stands in its `results.json` is not
-measured again, so that a run that was ended goes on where it was.
+`make bench` measures everything and writes `docs/performance`. What stands in its `results.json` is
+not measured again, so that a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Benchmark:
     """The running sides, on tables in one folder."""
 
     def __init__(self, root: Path, stack: ExitStack, rounds: int | None) -> None:
-        """``rounds`` is how often everything is measured; None if that follows from how long it takes."""
+        """``rounds``: how often everything is measured; None: by how long it takes."""
         self._root = root
         self._rounds = rounds
         for party in PARTIES:
@@ -112,7 +112,7 @@ class Benchmark:
                 shutil.rmtree(above / party / work.name, ignore_errors=True)
 
     def at_once(self, count: int) -> dict[str, list[float]]:
-        """Seconds until so many executions have ended that were sent at once; the warm pair takes turns."""
+        """Seconds until so many executions, sent at once, have ended; the warm pair takes turns."""
         _MEDIUM_JOB.write_tables(self._root)
         configs = _MEDIUM_JOB.task_configs(count)
         seconds: dict[str, list[float]] = {"worker": [], "warm": []}
@@ -134,7 +134,7 @@ class Benchmark:
         }
 
     def status(self, count: int) -> dict[str, Any]:
-        """Seconds from a request to its first event, from each event to its arrival, and of each stage."""
+        """Seconds from a request to its first event, from event to arrival, and of each stage."""
         seen: list[Execution] = []
         for _ in range(count):
             self._worker.run(_SMALL_JOB.task_config())
@@ -164,7 +164,7 @@ def _with_peak(side: Side, config: dict[str, Any]) -> tuple[float, float]:
 
 
 def chosen(task_types: list[str], quick: bool, huge: bool) -> list[tuple[Work, bool]]:
-    """The works to measure, and whether by a cold script too, which is so slow that one size must do."""
+    """The works to measure, and whether by a cold script too, so slow that one size must do."""
     found = []
     for task_type in task_types:
         first, *rest = works(task_type)

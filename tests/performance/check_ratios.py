@@ -1,7 +1,8 @@
-"""Whether the worker has become slower, compared with SecretFlow on the same machine: `make bench-check`.
+"""Whether the worker became slower than SecretFlow on the same machine: `make bench-check`.
 
-Seconds say nothing on another machine, or on this one tomorrow; the ratio to the same work in a warm pair of
-processes, measured in turn, does. `--write` makes what is measured now the baseline, `ratios.json`.
+Seconds say nothing on another machine, or on this one tomorrow; the ratio to the same work in a
+warm pair of processes, measured in turn, does. `--write` makes what is measured now the baseline,
+`ratios.json`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Pairs:
     """The seconds of one work on both sides, in turn."""
 
     def __init__(self, *runs: Callable[[], float]) -> None:
-        """``runs`` do the work by the worker and in the warm pair; a first time now, which is not counted."""
+        """``runs`` do the work by the worker and in the warm pair; an uncounted run is now."""
         self._runs = runs
         self._seconds: list[list[float]] = []
         for run in runs:

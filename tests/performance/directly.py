@@ -1,7 +1,8 @@
-"""The work of each task type as a SecretFlow script does it: read files, compute, write what comes out.
+"""Each task type's work as a SecretFlow script does it: read files, compute, write the outcome.
 
-Every function is the driver program of both parties. Where the stock class is wrong (docs/developer_guide/
-silent_errors.md) or does the work in another way it is called as it is: what is compared is time.
+Every function is the driver program of both parties. Where the stock class is wrong
+(docs/developer_guide/silent_errors.md) or does the work in another way it is called as it is: what
+is compared is time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is computed from measured seconds: medians, spreads, growth, and whether a ratio was lost."""
+"""What is computed from measured seconds: medians, spreads, growth, whether a ratio was lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spread(seconds: Sequence[float]) -> float:
 
 
 def beyond_limit(worker: float, warm: float) -> float:
-    """Seconds beyond 5 % and half a second more than SecretFlow takes in a warm process; negative within."""
+    """Seconds beyond SecretFlow's in a warm process plus 5 % and half a second; else negative."""
     return worker - warm * (1 + _SHARE) - _SECONDS
 
 
@@ -32,7 +32,8 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 def ratio(worker: Sequence[float], warm: Sequence[float]) -> float:
     """The median of the ratios of measurements that were made one right after the other.
 
-    What slows the machine down for a while slows down both, and one disturbed pair moves a median little.
+    What slows the machine down for a while slows down both, and one disturbed pair moves a median
+    little.
     """
     return statistics.median(one / other for one, other in zip(worker, warm))
 

@@ -1,4 +1,4 @@
-"""The body of one of our own tasks in a session of SecretFlow that is up already: the work without its node.
+"""The body of one of our tasks in a SecretFlow session that is up: the work without its node.
 
 What the worker is compared with where SecretFlow has no class for the work.
 """

@@ -1,7 +1,7 @@
-"""One party of plain SecretFlow: joins a session and does what it reads, line by line, until the end.
+"""One party of plain SecretFlow: joins a session and does what it reads, line by line.
 
-Kept running it is the warm process that the worker is compared with; given one line it is the cold script.
-Usage: python -m tests.performance.party PARTY PORT,PORT,PORT,PORT FOLDER
+Kept running it is the warm process that the worker is compared with; given one line it is the cold
+script. Usage: python -m tests.performance.party PARTY PORT,PORT,PORT,PORT FOLDER
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def main() -> None:
         cross_silo_comm_options=dict(MESSAGE_OPTIONS),
     )
     session = Session(party, root, ports[2:])
-    # Forgotten shares take message numbers: found at moments of chance the parties would wait for ever.
+    # Forgotten shares take message numbers: found at moments of chance the parties would wait for
+    # ever.
     gc.disable()
     gc.freeze()
     answers.write("ready\n")

@@ -34,7 +34,7 @@ def write_plots(measured: Mapping[str, Any], folder: Path) -> None:
 
 
 def _plot_tasks(measured: Mapping[str, Any]) -> Figure:
-    """The ratio of every work: a bar to the right is slower than the warm pair, one to the left faster."""
+    """The ratio of every work: a bar to the right is slower than the warm pair, left faster."""
     works = works_of(measured)[::-1]
     figure = Figure(figsize=(8, 1 + 0.17 * len(works)), layout="constrained")
     axes = figure.subplots()

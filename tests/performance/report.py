@@ -23,7 +23,7 @@ def write_pages(measured: Measured, folder: Path) -> None:
 
 
 def pages(measured: Measured) -> dict[str, str]:
-    """``{file: text}`` of the page in both languages; a part that was not measured has an empty table."""
+    """``{file: text}`` of the page in both languages; what was not measured is an empty table."""
     return {
         name: (_TEMPLATES / name)
         .read_text(encoding="utf-8")

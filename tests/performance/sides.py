@@ -1,4 +1,4 @@
-"""The three ways to do a work: through the worker, in a warm pair of SecretFlow processes, or cold."""
+"""Three ways to do a work: through the worker, in a warm pair of SecretFlow processes, or cold."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A TCP proxy that is a long or narrow cable: `python slow_proxy.py DELAY_MS MBIT SIDE:PORT=HOST:PORT ...`.
+"""A TCP proxy like a long or narrow cable: `slow_proxy.py DELAY_MS MBIT SIDE:PORT=HOST:PORT ...`.
 
-SIDE is ``a`` or ``b``: from which end of the cable a port is dialled. What goes from a to b shares one
-direction of MBIT (0 for no limit), what goes back the other. The delay is one way. At SIGTERM it prints
-how many bytes went each way.
+SIDE is ``a`` or ``b``: from which end of the cable a port is dialled. What goes from a to b shares
+one direction of MBIT (0 for no limit), what goes back the other. The delay is one way. At SIGTERM
+it prints how many bytes went each way.
 """
 
 from __future__ import annotations

@@ -37,19 +37,23 @@ _WORDS = {
         "- {work}：{worker:.2f} 秒，热进程 {warm:.2f} 秒，超出 {beyond:.2f} 秒。",
     ),
     "why_psi": (
-        "The worker finds duplicate keys, takes the rows itself and proves that they belong together.",
+        "The worker finds duplicate keys, takes the rows itself "
+        "and proves that they belong together.",
         "worker 会查找重复键、自己取出各行，并证明双方的行一一对应。",
     ),
     "why_woe": (
-        "The positive rows of every bin are counted on shares, so that no party sees the bins of another.",
+        "The positive rows of every bin are counted on shares, "
+        "so that no party sees the bins of another.",
         "每个分箱的正样本数在秘密分享上统计，任何一方都看不到另一方的分箱。",
     ),
     "why_other": (
-        "The worker runs an algorithm of its own, because SecretFlow's gives wrong results without an error.",
+        "The worker runs an algorithm of its own, because SecretFlow's "
+        "gives wrong results without an error.",
         "worker 使用自己的算法，因为 SecretFlow 的算法会给出错误结果却不报错。",
     ),
     "why_first": (
-        "A new process uses JAX, the SPU and its link for the first time; the warm pair has done so before.",
+        "A new process uses JAX, the SPU and its link for the first time; "
+        "the warm pair has done so before.",
         "新进程第一次使用 JAX、SPU 及其链路，而热进程早已用过。",
     ),
     "why_cells": (
@@ -58,7 +62,8 @@ _WORDS = {
     ),
     "none_slower": ("- none", "- 无"),
     "fixed": (
-        "At the smallest sizes a job takes {middle:.2f} s longer than the same work in a warm process "
+        "At the smallest sizes a job takes {middle:.2f} s longer "
+        "than the same work in a warm process "
         "(median of the task types; at most {most:.2f} s).",
         "在最小规模下，一个作业比热进程中同样的工作多用 {middle:.2f} 秒（各任务类型的中位数；最多 {most:.2f} 秒）。",
     ),

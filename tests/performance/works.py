@@ -1,7 +1,7 @@
-"""What the benchmark measures: a request of every task type, at small and large sizes, and its tables.
+"""What the benchmark measures: a request of every task type at two sizes, and its tables.
 
-The same request goes to the worker and to SecretFlow itself. Names tell owners: alice's columns begin with
-an ``a`` or are the label, bob's begin with a ``b``.
+The same request goes to the worker and to SecretFlow itself. Names tell owners: alice's columns
+begin with an ``a`` or are the label, bob's begin with a ``b``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Work:
         return {party: f"{self.name}/{name}" for party in PARTIES}
 
     def write_tables(self, root: Path) -> None:
-        """Write the input of every party below ``<root>/<party>``, and that of a prediction's training."""
+        """Write every party's input below ``<root>/<party>``, and a prediction's training input."""
         if self.training:
             self.training.write_tables(root)
         for party, path in self.paths("in.csv").items():

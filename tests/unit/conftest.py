@@ -25,7 +25,7 @@ settings.load_profile("unit")
 
 
 def pytest_collection_finish() -> None:
-    """Take what is there out of garbage collection: pyarrow searches it all before it reads a CSV."""
+    """Freeze what is there for the garbage collector: pyarrow searches it before it reads a CSV."""
     gc.collect()
     gc.freeze()
 
@@ -39,7 +39,7 @@ def _default_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder in memory for the many files of a property test; every example writes over the last one's."""
+    """A folder in memory for a property test's many files; examples overwrite each other's."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
@@ -56,7 +56,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Task]:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> RunOf:
-    """Makes a `Run` of a party whose peers have answered already; its data root is ``tmp_path / "data"``."""
+    """Makes a `Run` whose peers have answered; its data root is ``tmp_path / "data"``."""
 
     def make(
         party: str = "alice",

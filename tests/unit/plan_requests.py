@@ -1,4 +1,4 @@
-"""The requests that the project's plan fixed, word for word; they must be accepted as they stand."""
+"""The requests that the project's plan fixed, word for word; they must be accepted."""
 
 from __future__ import annotations
 

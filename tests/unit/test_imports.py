@@ -1,4 +1,4 @@
-"""What may be imported where: the node never loads the engine, a job never loads Celery or the like."""
+"""What may be imported where: a node never loads the engine, a job never Celery or the like."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ for module in pkgutil.walk_packages(secretflow_task.__path__, "secretflow_task."
     if not module.name.endswith((".__main__", ".template_process")):
         importlib.import_module(module.name)
 """
-CLIENT = "import secretflow_task.cli, secretflow_task.client, secretflow_task.listener.task_status_listener"
+CLIENT = (
+    "import secretflow_task.cli, secretflow_task.client, "
+    "secretflow_task.listener.task_status_listener"
+)
 JOB = """
 import secretflow_task.engine.job_process
 from secretflow_task.contract.task_dispatcher import TaskDispatcher

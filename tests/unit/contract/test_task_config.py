@@ -173,7 +173,8 @@ def test_an_unknown_key_without_a_near_one_is_answered_with_all() -> None:
 def test_all_problems_are_named_at_once_up_to_eight() -> None:
     assert refusal({"features": "f1", "params": {"rate": 0, "rounds": "2"}}) == (
         "sample: 'train_data' is missing; features: input should be a valid list; "
-        "params.rate: input should be greater than 0; params.rounds: input should be a valid integer."
+        "params.rate: input should be greater than 0; "
+        "params.rounds: input should be a valid integer."
     )
     message = refusal({"train_data": BOTH, **{f"zz{number}": 1 for number in range(20)}})
     assert message.count("unknown key") == 8 and message.endswith("; and 12 more.")

@@ -67,7 +67,7 @@ class YACLError(Exception):
 
 
 def kind_of(error: BaseException) -> tuple[str, bool]:
-    """The code of the public error, and whether a peer is to blame; it must not show the foreign text."""
+    """The public error's code, and whether a peer is to blame; it must not show foreign text."""
     public, from_peer = as_worker_error(error, "alice")
     assert SECRET not in str(public.to_dict()) + str(public.as_event_data()) + str(public)
     assert SECRET in (public.detail or "")

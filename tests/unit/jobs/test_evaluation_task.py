@@ -236,7 +236,8 @@ def test_only_the_label_party_reads_and_no_one_is_told(make_run: RunOf, tmp_path
     own, others = (prepare_biclassification(run, evaluation()) for run in runs.values())
     assert own is not None and others is None
     assert (own.label.tolist(), own.prediction.tolist()) == ([1, 0, 1], [0.9, 0.2, 0.4])
-    assert [run.channel.offered for run in runs.values()] == [[{}], [{}]]  # type: ignore[attr-defined]
+    offered = [run.channel.offered for run in runs.values()]  # type: ignore[attr-defined]
+    assert offered == [[{}], [{}]]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,8 @@ class TestWhereSecretFlowIsWrong:
         precisions, _, thresholds = metrics.precision_recall_curve(label, score)
         for row in biclassification_tables(label, score, 1000):
             assert (row["false_positive_rate"], row["true_positive_rate"]) in points
-            # No score lies between the row's threshold and the next of the curve: both choose the same rows.
+            # No score lies between the row's threshold and the next of the curve: both choose the
+            # same rows.
             precision = precisions[np.searchsorted(thresholds, row["threshold"])]
             assert row["precision"] == pytest.approx(precision, rel=1e-12)
 

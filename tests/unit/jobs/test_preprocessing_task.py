@@ -1,4 +1,4 @@
-"""The scaler is scikit-learn's, at the owner of the columns, and applies what another execution fitted."""
+"""The scaler is scikit-learn's, at the owner of the columns, and applies an earlier fit."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_more_lines_than_expected_are_not_more_than_all() -> None:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Iterator[int]:
-    """Standard output as a job has it: a file, which an earlier step of a workflow has written to."""
+    """Standard output as a job has it: a file to which an earlier workflow step has written."""
     kept, file = os.dup(1), os.open(tmp_path / "job.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.write(1, LOGS["RR22"].encode())

@@ -124,7 +124,8 @@ def test_three_parties_take_ecdh(name: str | None) -> None:
         ),
         (
             {"keys": {"alice": ["uid"], "carol": ["uid"]}},
-            "keys and input_paths must name the same parties: keys lacks bob, input_paths lacks carol",
+            "keys and input_paths must name the same parties: "
+            "keys lacks bob, input_paths lacks carol",
         ),
         (
             {"keys": {"alice": ["uid"], "bob": ["uid", "day"]}},

@@ -1,4 +1,4 @@
-"""Statistics at one party: pandas' figures, bins and their weights, and what is refused beforehand."""
+"""Statistics at one party: pandas' figures, bins and their weights, and early refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fitted to one column and applied to any equals pandas and scikit-learn on the same file."""
+"""Fitted to one column and applied to any, transformers equal pandas and scikit-learn."""
 
 from __future__ import annotations
 

@@ -59,7 +59,10 @@ def test_defaults_are_those_of_xgboost_or_of_secretflow() -> None:
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        ({"num_boost_round": 0}, "params.num_boost_round: input should be greater than or equal to 1"),
+        (
+            {"num_boost_round": 0},
+            "params.num_boost_round: input should be greater than or equal to 1",
+        ),
         ({"max_depth": 11}, "params.max_depth: input should be less than or equal to 10"),
         ({"max_depth": 3.5}, "params.max_depth: input should be a valid integer"),
         ({"learning_rate": 0}, "params.learning_rate: input should be greater than 0"),
@@ -68,7 +71,10 @@ def test_defaults_are_those_of_xgboost_or_of_secretflow() -> None:
         ({"reg_lambda": 0}, "params.reg_lambda: input should be greater than or equal to 0.001"),
         ({"sketch_eps": 0.005}, "params.sketch_eps: input should be greater than or equal to 0.01"),
         ({"base_score": 1.0}, f"params: {PROBABILITY}"),
-        ({"colsample_bytree": 1}, "unknown key 'params.colsample_bytree', did you mean 'colsample_by_tree'?"),
+        (
+            {"colsample_bytree": 1},
+            "unknown key 'params.colsample_bytree', did you mean 'colsample_by_tree'?",
+        ),
         ({"gamma": 1}, None),
         ({"objective": "binary:hinge"}, None),
         ({"objective": "tweedie"}, None),

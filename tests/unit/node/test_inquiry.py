@@ -1,4 +1,4 @@
-"""A node asks the others how an execution ended that it had left, and says what it knows when it is asked."""
+"""A node asks others how an execution that it had left ended, and answers when asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop hears of every task that has ended in a thread (how much that gains: `make faults`)."""
+"""The event loop hears of every task that ended in a thread (what that gains: `make faults`)."""
 
 from __future__ import annotations
 

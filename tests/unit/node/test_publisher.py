@@ -1,4 +1,4 @@
-"""Reporting never fails a job, and the publisher sends what the outbox holds (on Redis: `tests/contract`)."""
+"""Reporting never fails a job; the publisher sends the outbox (on Redis: `tests/contract`)."""
 
 from __future__ import annotations
 

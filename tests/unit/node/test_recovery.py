@@ -1,4 +1,4 @@
-"""What an earlier process of a node had left is settled once, as its parties and its peers had left it."""
+"""What an earlier process of a node left is settled once, as its parties and peers left it."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_outputs_that_a_killed_node_had_staged_are_removed_at_its_next_start(ben
 
 
 def power_cut(bench: Bench, patch: pytest.MonkeyPatch, votes: int) -> None:
-    """Run an execution whose node dies when ``votes`` parties have settled; outputs exist from before."""
+    """Run an execution whose node dies when ``votes`` parties have settled over old outputs."""
     for party in ENDED:
         (bench.root / "data" / party / "psi").mkdir()
         (bench.root / "data" / party / "psi" / f"{party}.csv").write_text("old")

@@ -1,4 +1,4 @@
-"""Two nodes, one party each, with scripted jobs: both report the same end, and run the same request."""
+"""Two nodes, one party each, scripted jobs: both report one end and run the same request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Pair:
         root = self.root / party
         (root / "data" / party).mkdir(parents=True, exist_ok=True)
         book = [
-            f"{other}: {{host: 127.0.0.1, port: {self._ports[other]}, certificate: {identity.certificate},"
+            f"{other}: {{host: 127.0.0.1, port: {self._ports[other]}, "
+            f"certificate: {identity.certificate},"
             f" fingerprints: [{fingerprint}]}}\n"
             for other, (identity, fingerprint) in self._made.items()
             if other != party

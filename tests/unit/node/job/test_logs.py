@@ -1,4 +1,4 @@
-"""Logs of jobs are bounded in age; that they are bounded in length is tested with the supervisor."""
+"""Logs of jobs are bounded in age (the tests of the supervisor bound their length)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a job process does, its party hears one terminal event, and the same as the other parties."""
+"""Whatever a job process does, its party hears one terminal event, the same as the others."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def hasty_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A bench on which a failure does not wait long for its cause, nor a broken pipe for an exit."""
+    """A bench where a failure waits briefly for its cause, and a broken pipe for an exit."""
     monkeypatch.setattr(dialogue, "_CAUSE_SECONDS", 0.15)
     monkeypatch.setattr(dialogue, "_EXIT_SECONDS", 0.2)
     return bench
@@ -294,7 +294,7 @@ GARBAGE = {
     "a stage without seconds": b'{"kind": "stage", "body": {"stage": "prepare"}}',
     "seconds before zero": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": -1}}',
     "seconds without end": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": Infinity}}',
-    "seconds that are no number": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": NaN}}',
+    "seconds that are NaN": b'{"kind": "stage", "body": {"stage": "prepare", "seconds": NaN}}',
 }
 
 

@@ -1,4 +1,4 @@
-"""Whatever jobs say and however they end, in whatever order, their parties end alike; a failure shrinks."""
+"""Whatever jobs say and however they end, in any order, their parties end alike."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STEPS = settings(max_examples=100, stateful_step_count=10, deadline=None, databa
 
 
 class Party:
-    """A job that the machine speaks for, under a real supervisor, with an old output at its target."""
+    """A job the machine speaks for, under a real supervisor, an old output at its target."""
 
     def __init__(self, name: str, root: Path, shared: LocalSettlement) -> None:
         self.job = MemoryJob()
@@ -95,7 +95,7 @@ class Party:
         self.voted = True
 
     def withdraw(self) -> None:
-        """Forget it; a node that dies from here on must find the outputs undone, or undo them itself."""
+        """Forget it; a node that dies from here on finds the outputs undone or undoes them."""
         assert self.link.failed
         self.voted = False
 
@@ -141,7 +141,7 @@ class Execution(RuleBasedStateMachine):
         how=st.sampled_from(["disowned", "unstaged", "nonsense", "cancelled", 0, 255, -9]),
     )
     def go_wrong(self, name: str, how: str | int) -> None:
-        """Another node takes over, a staged file goes away, or a job says nonsense, is cancelled or ends."""
+        """Another node takes over, a staged file vanishes, or a job errs, is cancelled or ends."""
         party = self.parties[name]
         if isinstance(how, int):
             party.job.end(how)

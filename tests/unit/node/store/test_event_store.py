@@ -1,4 +1,4 @@
-"""What only the store on disk can do: outlive its process and belong to one node (more: `tests/contract`)."""
+"""Only the store on disk outlives its process and belongs to one node (more: `tests/contract`)."""
 
 from __future__ import annotations
 
