@@ -42,11 +42,12 @@ class _Events(Events):  # type: ignore[misc]
 
 
 def create_app(settings: Settings, node_id: str | None = None) -> Celery:
-    """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free slot.
+    """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free
+    slot.
 
     Args:
-        node_id: for a node that consumes: what it has not acknowledged is kept under its own name, so that
-            others know what to take when it dies.
+        node_id: for a node that consumes: what it has not acknowledged is kept under its own name,
+            so that others know what to take when it dies.
     """
     url = settings.redis_url.get_secret_value()
     app = Celery("secretflow_worker", broker=url, backend=url, events=_Events, set_as_current=False)
@@ -85,7 +86,8 @@ def redeliver(settings: Settings, node_id: str) -> None:
     """Put back into the queue what a node that is gone has taken from it and not acknowledged.
 
     Raises:
-        kombu.exceptions.OperationalError, redis.RedisError: Redis is away, or somebody else is at it.
+        kombu.exceptions.OperationalError, redis.RedisError: Redis is away, or somebody else is at
+        it.
     """
     url = settings.redis_url.get_secret_value()
     with Connection(url, transport_options=_transport_options(node_id, _EVERYTHING)) as connection:

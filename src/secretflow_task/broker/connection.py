@@ -21,11 +21,11 @@ def connect(
     """A client of the Redis of ``settings``, which connects when it is first used.
 
     Args:
-        timeout_seconds: how long Redis may take to accept a connection, and to answer a call; then the call
-            raises `redis.TimeoutError`. Longer than any call blocks.
+        timeout_seconds: how long Redis may take to accept a connection, and to answer a call; then
+            the call raises `redis.TimeoutError`. Longer than any call blocks.
         decode_responses: answer with text, not bytes.
-        idle: the client is unused for minutes, in which a firewall may drop its connection unnoticed: keep
-            it alive, and try it before the next call.
+        idle: the client is unused for minutes, in which a firewall may drop its connection
+            unnoticed: keep it alive, and try it before the next call.
     """
     # Without a time of its own, connecting has that of a call.
     options: dict[str, Any] = {

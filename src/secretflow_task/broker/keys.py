@@ -23,7 +23,9 @@ def cancel_key(execution_id: str) -> str:
 
 
 def taken_key(node_id: str) -> str:
-    """The key of what a node has taken and not ended: the request, by the key of its record at a party."""
+    """The key of what a node has taken and not ended: the request, by the key of its record at a
+    party.
+    """
     return f"sfworker:taken:{node_id}"
 
 
@@ -38,7 +40,9 @@ def mark_key(node_id: str) -> str:
 
 
 def unacknowledged_keys(node_id: str) -> dict[str, str]:
-    """Where Celery keeps what it has delivered to a node and not heard of since, by kombu's options."""
+    """Where Celery keeps what it has delivered to a node and not heard of since, by kombu's
+    options.
+    """
     return {
         "unacked_key": f"sfworker:unacked:{node_id}",
         "unacked_index_key": f"sfworker:unacked_index:{node_id}",

@@ -1,1 +1,3 @@
-"""The status listener: from the stream of events in Redis to a database that a web application can query."""
+"""The status listener: from the stream of events in Redis to a database that a web application can
+query.
+"""

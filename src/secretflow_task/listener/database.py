@@ -39,7 +39,8 @@ class Database:
         read_only: only `reading` is used; a file that is not there is not made.
 
     Raises:
-        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
+        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be
+            written.
     """
 
     def __init__(self, url: str | URL, read_only: bool = False) -> None:
@@ -119,7 +120,8 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         ),
         connect_args={"timeout": _BUSY_SECONDS},
     )
-    # A writer takes its lock when it begins: one that reads first can be refused it later, without a wait.
+    # A writer takes its lock when it begins: one that reads first can be refused it later, without
+    # a wait.
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
 
     @event.listens_for(engine, "connect")

@@ -1,4 +1,6 @@
-"""A status event as it comes from the stream: whatever somebody wrote there, or what fits the tables."""
+"""A status event as it comes from the stream: whatever somebody wrote there, or what fits the
+tables.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""`TaskStatusListener`: one of a consumer group on the stream of events, which writes them to a database.
+"""`TaskStatusListener`: one of a consumer group on the stream of events, which writes them to a
+database.
 
-Redis keeps what a consumer has read and not acknowledged; an entry is acknowledged when its transaction is
-committed. So whoever dies or loses a connection reads again what it had, and an event that comes twice
-changes nothing.
+Redis keeps what a consumer has read and not acknowledged; an entry is acknowledged when its
+transaction is committed. So whoever dies or loses a connection reads again what it had, and an
+event that comes twice changes nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class TaskStatusListener:
 
     Args:
         redis: a client that does not decode.
-        consumer: its name in the group, the same after a restart. Two at once that share one do some work
-            twice.
+        consumer: its name in the group, the same after a restart. Two at once that share one do
+            some work twice.
 
     Attributes:
         stored: how many entries it has written, repeated ones included.
@@ -90,8 +91,8 @@ class TaskStatusListener:
         """Read and write one batch; returns how many entries it had.
 
         Raises:
-            redis.RedisError, sqlalchemy.exc.DBAPIError: one of the two is away. The next step reads again
-                what this one had.
+            redis.RedisError, sqlalchemy.exc.DBAPIError: one of the two is away. The next step reads
+                again what this one had.
         """
         self._prepare()
         self._take_over()
@@ -104,7 +105,9 @@ class TaskStatusListener:
         return len(batch)
 
     def _prepare(self) -> None:
-        """Make what may be missing, at the start and after either was away: it may have come back empty."""
+        """Make what may be missing, at the start and after either was away: it may have come back
+        empty.
+        """
         if self._prepared:
             return
         self._database.upgrade()
@@ -164,7 +167,8 @@ def listen(settings: Settings) -> None:
     """Write events to the database of the settings until SIGTERM or SIGINT.
 
     Raises:
-        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be written.
+        DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be
+            written.
     """
     with connect(settings) as redis, Database.of(settings) as database:
         listener = TaskStatusListener(redis, database, settings.name)

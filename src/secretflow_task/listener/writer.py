@@ -1,4 +1,6 @@
-"""Entries into tables: each event once; of an execution its end or its newest event, however they arrive."""
+"""Entries into tables: each event once; of an execution its end or its newest event, however they
+arrive.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class Writer:
         return [refused for entry in entries for refused in self.write([entry])]
 
     def _write(self, entries: Sequence[Entry]) -> None:
-        # Sorted, since two writers that lock rows in different orders would wait for each other for ever.
+        # Sorted, since two writers that lock rows in different orders would wait for each other for
+        # ever.
         events = sorted(
             (entry.event_row() for entry in entries), key=lambda row: str(row["event_id"])
         )

@@ -1,1 +1,3 @@
-"""The long-lived half: never imports the engine, starts and watches job processes, settles executions."""
+"""The long-lived half: never imports the engine, starts and watches job processes, settles
+executions.
+"""

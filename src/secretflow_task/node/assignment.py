@@ -61,8 +61,9 @@ class Assignment:
     def _sockets(self) -> dict[str, str]:
         """Where jobs that are all on this host link their SPUs; empty where they need ports.
 
-        A port that is not listened on yet, brpc tries again after 3 s only. Socket files are also faster, and
-        open to this user alone. Relative to the job's folder, since there is room for few characters.
+        A port that is not listened on yet, brpc tries again after 3 s only. Socket files are also
+        faster, and open to this user alone. Relative to the job's folder, since there is room for
+        few characters.
         """
         paths = {party: f"../{self.folder(party)}/spu" for party in self.plan.parties}
         too_long = any(len(path.encode()) > _SOCKET_PATH_BYTES for path in paths.values())

@@ -1,4 +1,6 @@
-"""How an execution between nodes ended, for whoever asks: this node after a restart, or another one."""
+"""How an execution between nodes ended, for whoever asks: this node after a restart, or another
+one.
+"""
 
 from __future__ import annotations
 

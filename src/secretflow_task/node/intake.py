@@ -1,6 +1,7 @@
 """What becomes of a request that is delivered: it is taken, refused, or was delivered before.
 
-Taking one needs the agreement of the other nodes on the same queue and a place in the own store, in this order.
+Taking one needs the agreement of the other nodes on the same queue and a place in the own store, in
+this order.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class Intake:
         return self._refuse(request, parties_to_tell(request, self._settings.parties), error)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
-        """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
+        """Say for a node that is gone how an execution ended that it had taken, unless that is
+        known.
+        """
         with execution_context(**request.log_ids):
             if self._claim(request, parties, only_lost=True).verdict is Verdict.LOST:
                 log.info("An execution of a dead node is settled.", action="execution_inherited")
@@ -167,7 +170,8 @@ class Intake:
                 return Claim(Verdict.DROP)
             claim = self._ownership.claim(request, parties, only_lost)
             if claim.verdict is Verdict.OWN:
-                # A process of this node that was killed before it wrote the claim down leaves nothing here.
+                # A process of this node that was killed before it wrote the claim down leaves
+                # nothing here.
                 known = any(self._store.knows(request.execution_id, party) for party in parties)
                 claim = replace(claim, verdict=Verdict.DROP if known else Verdict.LOST)
             if claim.verdict is Verdict.DROP:

@@ -1,7 +1,7 @@
 """The node: takes a request, runs it at the parties that it hosts, and says how it ended.
 
-A request goes through `Intake`, which takes or refuses it, and `Runner`, which carries it out; both tell what
-becomes of it to `Reporter`. None of them calls back.
+A request goes through `Intake`, which takes or refuses it, and `Runner`, which carries it out; both
+tell what becomes of it to `Reporter`. None of them calls back.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Node:
         self.template.close()
 
     def execute(self, *arguments: Any, sent_at: object = None) -> Outcome:
-        """Run a request, ``(task_request_id, params)`` or ``(params,)``, to its end at all hosted parties.
+        """Run a request, ``(task_request_id, params)`` or ``(params,)``, to its end at all hosted
+        parties.
 
         A request that was taken before is not run again, and nothing is published for it.
 
@@ -110,7 +111,9 @@ class Node:
         return self.executions.end(execution_id, TaskCancelled())
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
-        """Say for a node that is gone how an execution ended that it had taken, unless that is known."""
+        """Say for a node that is gone how an execution ended that it had taken, unless that is
+        known.
+        """
         self._intake.settle_lost(request, parties)
 
     def describe(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Who runs an execution: agreed through Redis by all nodes that share it, since Celery may deliver twice.
+"""Who runs an execution: agreed through Redis by all nodes that share it, since Celery may deliver
+twice.
 
 A node holds one lease, ``sfworker:node:<id>``, which ends 15 s after its last renewal. A record per
-execution and party names the node that took it and how often it was taken over (its epoch); the publisher
-lets only events of the newest epoch through. ``sfworker:taken:<id>`` holds what a node has taken and not
-ended. None of it is run again when the node has died, since its peers are gone: a survivor settles it as
-`NodeLost`.
+execution and party names the node that took it and how often it was taken over (its epoch); the
+publisher lets only events of the newest epoch through. ``sfworker:taken:<id>`` holds what a node
+has taken and not ended. None of it is run again when the node has died, since its peers are gone: a
+survivor settles it as `NodeLost`.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Ownership(Protocol):
         """Give back what was just taken and not begun."""
 
     def holds(self, execution_id: str, parties: list[str], epoch: int) -> bool | None:
-        """Whether an execution was not taken over since this node took it; None: that cannot be known now."""
+        """Whether an execution was not taken over since this node took it; None: that cannot be
+        known now.
+        """
 
     def stop(self) -> None:
         """Let no claim wait any longer."""
@@ -130,7 +133,9 @@ class LeaseHolder(Protocol):
         """End one of them, since its cancel key appeared."""
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> object:
-        """Say how a request ended that a dead node had taken, at these parties, which had not ended."""
+        """Say how a request ended that a dead node had taken, at these parties, which had not
+        ended.
+        """
 
     def describe(self) -> Mapping[str, Any]:
         """How the node is; stands in its lease, for `living_nodes`."""
@@ -154,9 +159,11 @@ class RedisOwnership:
         self._stopping.set()
 
     def claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
-        """Take an execution; while Redis is away nobody else can get the request, so that it is taken too.
+        """Take an execution; while Redis is away nobody else can get the request, so that it is
+        taken too.
 
-        A Redis that answers and refuses, since it is full or loading, is asked until it takes the claim.
+        A Redis that answers and refuses, since it is full or loading, is asked until it takes the
+        claim.
 
         Raises:
             NodeStopping: `stop` was called meanwhile.
@@ -236,7 +243,9 @@ class RedisOwnership:
         self._note_script(self._keys(request.execution_id, parties), values)
 
     def left_by(self, node_id: str) -> Iterator[tuple[TaskRequest, list[str]]]:
-        """What a dead node had taken, with its parties; each is forgotten when the next is asked for."""
+        """What a dead node had taken, with its parties; each is forgotten when the next is asked
+        for.
+        """
         requests: dict[str, list[str]] = {}
         for record, body in self._redis.hgetall(taken_key(node_id)).items():
             requests.setdefault(_text(body), []).append(_text(record))
@@ -258,10 +267,12 @@ class RedisOwnership:
 
 
 class Lease:
-    """The thread that says that this node lives, and inherits from nodes that do not; a context manager.
+    """The thread that says that this node lives, and inherits from nodes that do not; a context
+    manager.
 
     Args:
-        inherit: called with the id of a node that died; at one survivor or more, until one has done it.
+        inherit: called with the id of a node that died; at one survivor or more, until one has done
+            it.
     """
 
     def __init__(
@@ -318,7 +329,9 @@ class Lease:
 
 
 def _is_away(error: RedisError) -> bool:
-    """Whether Redis does not answer; one that answers may refuse, since it is full, loading or locked."""
+    """Whether Redis does not answer; one that answers may refuse, since it is full, loading or
+    locked.
+    """
     refuses = isinstance(error, (AuthenticationError, BusyLoadingError))
     return isinstance(error, (ConnectionError, TimeoutError)) and not refuses
 

@@ -35,7 +35,8 @@ class Ports:
 
 @contextmanager
 def leased_ports(count: int, ports: range, folder: Path = LOCK_FOLDER) -> Iterator[list[int]]:
-    """Hold ``count`` free ports of ``ports`` until the block ends; a dead node's leases end with it.
+    """Hold ``count`` free ports of ``ports`` until the block ends; a dead node's leases end with
+    it.
 
     Raises:
         PortUnavailable: there are not enough.

@@ -1,7 +1,7 @@
 """Celery's threads pool, which asks for the next request as soon as a slot is free.
 
-Celery's event loop sleeps up to a second: at the limit of its prefetch it listens to no queue, and nothing
-wakes it when a task has ended in a thread.
+Celery's event loop sleeps up to a second: at the limit of its prefetch it listens to no queue, and
+nothing wakes it when a task has ended in a thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Status events: from a task to its node, and from the node's outbox to Redis.
 
-In a job process `_publish_status` hands an event to the sink that the process bound (its pipe to the node).
-The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when Redis is there:
-a status that cannot be sent never fails a task, and is never lost.
+In a job process `_publish_status` hands an event to the sink that the process bound (its pipe to
+the node). The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when
+Redis is there: a status that cannot be sent never fails a task, and is never lost.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _groups(batch: list[Unsent], whole: bool) -> list[list[Unsent]]:
     """What is sent in one step: each event, and the terminal events of an execution together.
 
     Args:
-        whole: the outbox holds no more; else the last group may be a part, and is left for the next batch.
+        whole: the outbox holds no more; else the last group may be a part, and is left for the next
+            batch.
     """
     groups: list[list[Unsent]] = []
     for unsent in batch:
@@ -88,9 +89,9 @@ def _groups(batch: list[Unsent], whole: bool) -> list[list[Unsent]]:
 class Publisher:
     """A thread that moves events from the outbox to Redis, in order, until it is closed.
 
-    When Redis lost some, since it came back empty or from an older file, it gets those of the last minutes
-    again. ``on_stale`` is called with an event of an execution that another node has taken over, ``on_sent``
-    with one that Redis had not.
+    When Redis lost some, since it came back empty or from an older file, it gets those of the last
+    minutes again. ``on_stale`` is called with an event of an execution that another node has taken
+    over, ``on_sent`` with one that Redis had not.
 
     Attributes:
         failures: how often nothing could be sent.
@@ -133,7 +134,9 @@ class Publisher:
         self._wake.set()
 
     def close(self, timeout_seconds: float = 5.0) -> None:
-        """Send what can be sent within the timeout and end the thread; the rest stays in the outbox."""
+        """Send what can be sent within the timeout and end the thread; the rest stays in the
+        outbox.
+        """
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_seconds)
@@ -158,7 +161,9 @@ class Publisher:
         return sum(map(len, groups))
 
     def check(self) -> None:
-        """Notice that Redis came back empty, or from an older file, also when there is nothing to send."""
+        """Notice that Redis came back empty, or from an older file, also when there is nothing to
+        send.
+        """
         mark = self._redis.get(self._mark_key)
         if (mark.decode() if isinstance(mark, bytes) else mark) != self._mark:
             self._catch_up()

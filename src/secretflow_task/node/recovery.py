@@ -1,7 +1,9 @@
-"""What an earlier process of this node, which was killed, left: how it ended, and what of it must go.
+"""What an earlier process of this node, which was killed, left: how it ended, and what of it must
+go.
 
-An execution whose parties were all here has succeeded if all had settled. Between nodes only the one that
-coordinates knows: it had written the success down before it told anyone, and the others ask it.
+An execution whose parties were all here has succeeded if all had settled. Between nodes only the
+one that coordinates knows: it had written the success down before it told anyone, and the others
+ask it.
 """
 
 from __future__ import annotations

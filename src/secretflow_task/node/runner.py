@@ -1,4 +1,6 @@
-"""Carries out one assignment: ports, the settlement of its parties, a supervised job for each, and cleaning."""
+"""Carries out one assignment: ports, the settlement of its parties, a supervised job for each, and
+cleaning.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ class Runner:
     def _run_parties(
         self, assignment: Assignment, epoch: int, stack: ExitStack
     ) -> dict[str, Ending]:
-        """How the execution ended at each party here; nothing is left of it then but outputs and logs.
+        """How the execution ended at each party here; nothing is left of it then but outputs and
+        logs.
 
         ``stack`` closes the link to the others, which should be when the end has been told.
         """

@@ -40,8 +40,9 @@ _RETRY_SECONDS = 2.0
 def serve(settings: Settings) -> int:
     """Consume requests until SIGTERM or SIGINT; returns the exit code of Celery's worker.
 
-    The first signal lets running executions end, for `drain_seconds` at most; a second one, or SIGQUIT,
-    ends them at once. Either way each reports how it ended before this returns. SIGHUP renews the template.
+    The first signal lets running executions end, for `drain_seconds` at most; a second one, or
+    SIGQUIT, ends them at once. Either way each reports how it ended before this returns. SIGHUP
+    renews the template.
 
     Raises:
         BadSetting: a port is taken.
@@ -115,7 +116,9 @@ def _publisher(
 
 
 def _check_that_it_is_the_only_link(settings: Settings, node_id: str, redis: Redis) -> None:
-    """The peers know a party by one address, and only the node there may say how an execution ended."""
+    """The peers know a party by one address, and only the node there may say how an execution
+    ended.
+    """
     if not settings.peer_listen:
         return
     try:
@@ -133,7 +136,8 @@ def _check_that_it_is_the_only_link(settings: Settings, node_id: str, redis: Red
 def _take_back(settings: Settings, node_id: str) -> None:
     """Put what an earlier process of this node had taken and not acknowledged back into the queue.
 
-    When that is done late, something may go back that this process has taken: it drops the second delivery.
+    When that is done late, something may go back that this process has taken: it drops the second
+    delivery.
     """
     warned = False
     while True:
@@ -152,7 +156,9 @@ def _take_back(settings: Settings, node_id: str) -> None:
 
 def _worker_class(app: Celery, node: Node) -> Any:
     class Worker(app.Worker):  # type: ignore[misc]
-        """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool alone."""
+        """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool
+        alone.
+        """
 
         def setup_logging(self, colorize: bool | None = None) -> bool:
             """Leave the log as `log.configure` has made it."""

@@ -1,4 +1,6 @@
-"""How the parties of an execution reach each other: inside this node, at fixed addresses, or between nodes."""
+"""How the parties of an execution reach each other: inside this node, at fixed addresses, or
+between nodes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Looks at a job from outside, for what it cannot say itself: that it is stopped, stuck or too large."""
+"""Looks at a job from outside, for what it cannot say itself: that it is stopped, stuck or too
+large.
+"""
 
 from __future__ import annotations
 

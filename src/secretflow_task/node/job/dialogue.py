@@ -19,7 +19,8 @@ from secretflow_task.utils.log import get_logger
 
 log = get_logger()
 
-# How long a failure that looks like a consequence of a peer's failure waits for that one to be heard.
+# How long a failure that looks like a consequence of a peer's failure waits for that one to be
+# heard.
 _CAUSE_SECONDS = 3.0
 # How long a process whose pipe broke may take to end.
 _EXIT_SECONDS = 1.0

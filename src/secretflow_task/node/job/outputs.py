@@ -1,6 +1,8 @@
-"""The outputs of a job: staged beside their targets, moved there together, and back when that must be undone.
+"""The outputs of a job: staged beside their targets, moved there together, and back when that must
+be undone.
 
-A journal in each staging folder says what is moved, so that a node that was killed in between can undo it.
+A journal in each staging folder says what is moved, so that a node that was killed in between can
+undo it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ log = get_logger()
 def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> None:
     """Move ``{staged: target}``, all or none; what was at a target is kept until `remove_staged`.
 
-    The job is not trusted with the choice of either: what is staged must lie in a folder ``staging``.
+    The job is not trusted with the choice of either: what is staged must lie in a folder
+    ``staging``.
 
     Raises:
         OutputNotWritable: one could not be moved, and all are as they were.
@@ -54,8 +57,8 @@ def move_outputs(outputs: Mapping[str, str], rules: PathRules, staging: str) -> 
 def put_back(folders: Iterable[Path], rules: PathRules) -> bool:
     """Undo `move_outputs` by what the journals of these staging folders say, as often as need be.
 
-    What somebody else has put at a target since then is left alone, and what was there before stays in the
-    staging folder. Returns whether all could be undone.
+    What somebody else has put at a target since then is left alone, and what was there before stays
+    in the staging folder. Returns whether all could be undone.
     """
     undone = [_put_back(folder, rules) for folder in folders if (folder / _JOURNAL).exists()]
     return all(undone)
@@ -95,7 +98,9 @@ def _undo(staged: Path, target: Path, identity: list[int]) -> bool:
 
 
 def remove_staged(folders: Iterable[Path], succeeded: bool) -> None:
-    """Delete staging folders, with what was kept of earlier outputs unless that is still to be put back."""
+    """Delete staging folders, with what was kept of earlier outputs unless that is still to be put
+    back.
+    """
     for folder in folders:
         if succeeded or not (folder / _JOURNAL).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -111,12 +116,15 @@ def _note(folder: Path, moves: Iterable[tuple[Path, Path]]) -> None:
 
 
 def _identity(path: Path) -> list[int] | None:
-    """What tells a file or folder from others, also after a move and a restart; None when there is none."""
+    """What tells a file or folder from others, also after a move and a restart; None when there is
+    none.
+    """
     try:
         status = path.stat()
     except OSError:
         return None
-    # A folder's time changes with its content, and numbers of devices are not the same after every restart.
+    # A folder's time changes with its content, and numbers of devices are not the same after every
+    # restart.
     return [status.st_ino] + ([] if path.is_dir() else [status.st_mtime_ns])
 
 

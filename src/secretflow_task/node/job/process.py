@@ -1,6 +1,7 @@
 """A running job process, seen from the node."""
 
-# pylint: disable=protected-access  # multiprocessing has one forkserver per process and no public way to it
+# multiprocessing has one forkserver per process and no public way to it.
+# pylint: disable=protected-access
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class JobProcess:
         self._signal(signal.SIGKILL)
 
     def kill(self, grace_seconds: float = 0.0) -> None:
-        """End the process and all that it started, by SIGTERM first where there is time, and reap it."""
+        """End the process and all that it started, by SIGTERM first where there is time, and reap
+        it.
+        """
         if grace_seconds:
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)  # a stopped process would not hear of it

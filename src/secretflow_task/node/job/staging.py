@@ -14,7 +14,8 @@ from secretflow_task.contract.task_config import STEP_PREFIX, TaskConfig, Use
 def folders_to_clean(plan: Plan, party: str, rules: PathRules, name: str) -> set[Path]:
     """Where a job of ``party`` may have staged outputs in folders ``name``.
 
-    `folder_beside` goes up to the nearest folder that exists, and nobody knows which did at that time.
+    `folder_beside` goes up to the nearest folder that exists, and nobody knows which did at that
+    time.
     """
     folders: set[Path] = set()
     for use in paths_of(plan):
@@ -36,7 +37,9 @@ def paths_of(plan: Plan) -> list[Use]:
 
 
 def check_outputs_apart(plan: Plan, rules: Mapping[str, PathRules]) -> None:
-    """Raise `InvalidTaskConfig` when two parties of this node would write one file: the last would win."""
+    """Raise `InvalidTaskConfig` when two parties of this node would write one file: the last would
+    win.
+    """
     writers: dict[Path, str] = {}
     outputs = plan.config.outputs() if isinstance(plan.config, TaskConfig) else []
     for use in outputs:

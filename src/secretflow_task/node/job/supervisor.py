@@ -1,8 +1,8 @@
 """Supervision of one job process: the only place where an execution is settled.
 
-SecretFlow ends its own process, blocks for ever or dies in native code: no promise can be kept from inside.
-The supervisor decides from what the process said (`Dialogue`), from its exit, from how it looks from
-outside (`Checkup`), from the clock (`JobClock`) and from the peers.
+SecretFlow ends its own process, blocks for ever or dies in native code: no promise can be kept from
+inside. The supervisor decides from what the process said (`Dialogue`), from its exit, from how it
+looks from outside (`Checkup`), from the clock (`JobClock`) and from the peers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Supervisor:
         """Supervise to the end; the process is gone then, and of a failure no output is left.
 
         Raises:
-            Unsettled: the node ends before it knows the end; the process is gone, and the outputs stay.
+            Unsettled: the node ends before it knows the end; the process is gone, and the outputs
+                stay.
         """
         # A job that stops would hold up what is sent to it: killing it ends that too.
         seconds = self._clock.end - time.monotonic() + _WATCHDOG_SECONDS

@@ -1,6 +1,9 @@
-"""The template: a forkserver with SecretFlow preloaded, from which job processes start in milliseconds."""
+"""The template: a forkserver with SecretFlow preloaded, from which job processes start in
+milliseconds.
+"""
 
-# pylint: disable=protected-access  # multiprocessing has one forkserver per process and no public way to it
+# multiprocessing has one forkserver per process and no public way to it.
+# pylint: disable=protected-access
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ log = get_logger()
 _STARTING = threading.Lock()
 _REPLACE_PAUSE_SECONDS = 5.0
 _RETIRE_PAUSE_SECONDS = 0.2
-# How often the kernel is asked about the template, and how often in a row it must say that it is stopped.
+# How often the kernel is asked about the template, and how often in a row it must say that it is
+# stopped.
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
 
@@ -47,9 +51,11 @@ def _enter_probe(connection: Connection) -> None:
 
 
 class Template:
-    """Starts the forkserver and, through it, job processes. The forkserver ends with the node's process.
+    """Starts the forkserver and, through it, job processes. The forkserver ends with the node's
+    process.
 
-    One that dies, and takes its jobs with it, is replaced at once, so that the next job starts warm again.
+    One that dies, and takes its jobs with it, is replaced at once, so that the next job starts warm
+    again.
 
     Attributes:
         ready: whether jobs can be started.
@@ -74,7 +80,8 @@ class Template:
         """Wait until the engine is loaded; returns the template's process id.
 
         Raises:
-            EngineUnavailable: the engine did not load in time, or its backend was started (a job could hang).
+            EngineUnavailable: the engine did not load in time, or its backend was started (a job
+                could hang).
         """
         template = self._current = self._probe()
         self.ready = True
@@ -88,7 +95,9 @@ class Template:
         return self._spawn(_enter_job, spec)
 
     def recycle(self) -> int:
-        """Start the next jobs from a new template, which is returned; the old one ends with its last job."""
+        """Start the next jobs from a new template, which is returned; the old one ends with its
+        last job.
+        """
         with _STARTING:
             old = forkserver._forkserver
             new = forkserver.ForkServer()
@@ -156,7 +165,9 @@ class Template:
 
 
 def _wait_for_end(template: int) -> None:
-    """Wait until a template has ended; one that was stopped from outside, and starts nothing, is ended."""
+    """Wait until a template has ended; one that was stopped from outside, and starts nothing, is
+    ended.
+    """
     try:
         handle = os.pidfd_open(template)
     except ProcessLookupError:
@@ -175,7 +186,8 @@ def _wait_for_end(template: int) -> None:
 def _start(process: BaseProcess) -> None:
     with _STARTING, suppress(OSError, EOFError):
         process.start()
-        # multiprocessing would poll it from the thread that starts the next one, and take its exit code.
+        # multiprocessing would poll it from the thread that starts the next one, and take its exit
+        # code.
         children = multiprocessing.process._children  # type: ignore[attr-defined]
         children.discard(process)
 

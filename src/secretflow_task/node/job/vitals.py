@@ -27,17 +27,19 @@ def is_stopped(pid: int) -> bool:
 def others_bytes(group: int) -> int:
     """Proportional set size of a process group, without its first process, whose id is the group's.
 
-    A job shares most pages with the template and the other jobs; its resident size would count them whole.
+    A job shares most pages with the template and the other jobs; its resident size would count them
+    whole.
     """
     first = _PROC / str(group)
     return sum(_pss_bytes(process) for process in _members(group) if process != first)
 
 
 def weight(pid: int) -> tuple[int, int]:
-    """Proportional set size of one process now, and how much larger it has been; 0 when it has ended.
+    """Proportional set size of one process now, and how much larger it has been; 0 when it has
+    ended.
 
-    The kernel keeps the peak of the resident size only. What was resident then and is not now was its own:
-    pages that it shares with the template stay.
+    The kernel keeps the peak of the resident size only. What was resident then and is not now was
+    its own: pages that it shares with the template stay.
     """
     try:
         resident = dict(_RESIDENT.findall((_PROC / str(pid) / "status").read_bytes()))
@@ -79,7 +81,9 @@ def _state_and_group(process: Path) -> tuple[str, int]:
 
 
 def _fields(process: Path) -> list[bytes]:
-    """What the kernel's ``stat`` says after the name, which stands in parentheses and may hold anything."""
+    """What the kernel's ``stat`` says after the name, which stands in parentheses and may hold
+    anything.
+    """
     return (process / "stat").read_bytes().rpartition(b")")[2].split()
 
 

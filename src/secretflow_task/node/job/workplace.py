@@ -91,7 +91,9 @@ class Workplace:
             )
 
     def clean_left(self, execution: TakenExecution, succeeded: bool) -> None:
-        """Undo what a job of an earlier process had moved, if it failed, and remove what it had staged."""
+        """Undo what a job of an earlier process had moved, if it failed, and remove what it had
+        staged.
+        """
         party, rules = execution.party, rules_of(execution.party, self._settings)
         name = staging_name(execution.request.execution_id, party)
         folders = folders_to_clean(Plan.of(execution.request), party, rules, name)

@@ -1,4 +1,6 @@
-"""The scripts that Redis runs as one step each; the head of each file says what its KEYS and ARGV are."""
+"""The scripts that Redis runs as one step each; the head of each file says what its KEYS and ARGV
+are.
+"""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ class Sight:
 
     Attributes:
         queue_lengths: how many requests wait in each queue.
-        lag_seconds: age of the oldest event that no listener has written, 0 if all are written; None where
-            no listener has ever been.
+        lag_seconds: age of the oldest event that no listener has written, 0 if all are written;
+            None where no listener has ever been.
     """
 
     queue_lengths: dict[str, int]
@@ -146,7 +146,9 @@ class RedisGlance:
         return Sight(lengths, lag)
 
     def _lag_seconds(self, now: tuple[int, int], groups: Any, pending: Any) -> float | None:
-        """From what Redis says of the stream; it refuses an answer where there is no stream or no group."""
+        """From what Redis says of the stream; it refuses an answer where there is no stream or no
+        group.
+        """
         if isinstance(groups, RedisError) or isinstance(pending, RedisError):
             return None
         positions = {group["name"]: group["last-delivered-id"] for group in groups}

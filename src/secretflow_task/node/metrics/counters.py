@@ -1,7 +1,8 @@
-"""What a node counts and measures for Prometheus: one registry, fed by what the node stores and settles.
+"""What a node counts and measures for Prometheus: one registry, fed by what the node stores and
+settles.
 
-No label holds an id or anything of the parties' data: task types are those of the registry, codes those of
-the error tree, peers those of the address book.
+No label holds an id or anything of the parties' data: task types are those of the registry, codes
+those of the error tree, peers those of the address book.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from secretflow_task.node.metrics.catalogue import Metric
 SUCCESS, FAILURE = "success", "failure"
 _OTHER = "other"  # the task type of a request that names none of ours
 _LONGEST_WAIT_SECONDS = 30 * 24 * 3600.0  # who says more has no clock, or means harm
-# Weighing takes more CPU time than all the rest: of many short jobs one in so many seconds is weighed.
+# Weighing takes more CPU time than all the rest: of many short jobs one in so many seconds is
+# weighed.
 _SAMPLE_SECONDS = 10.0
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
@@ -49,10 +51,11 @@ def _make(metric: Metric, registry: CollectorRegistry | None = None) -> Any:
 
 
 class ByTaskType:
-    """A metric whose first label is the task type, and its text, made at a change and not at a scrape.
+    """A metric whose first label is the task type, and its text, made at a change and not at a
+    scrape.
 
-    Almost all lines of a scrape are by task type, and to render them all takes longer than a scrape may.
-    The caller lets one thread in at a time, from `labels` to `render`.
+    Almost all lines of a scrape are by task type, and to render them all takes longer than a scrape
+    may. The caller lets one thread in at a time, from `labels` to `render`.
     """
 
     def __init__(self, metric: Metric) -> None:

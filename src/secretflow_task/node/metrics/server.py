@@ -1,4 +1,6 @@
-"""How a node is, over HTTP: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for who runs it."""
+"""How a node is, over HTTP: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for who runs
+it.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,9 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        """Bind; the standard way also asks the name service for the own name, which may take a while."""
+        """Bind; the standard way also asks the name service for the own name, which may take a
+        while.
+        """
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()

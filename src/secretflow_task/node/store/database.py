@@ -58,7 +58,8 @@ class StoreDatabase:
         """All or nothing of what is done in it.
 
         Args:
-            durable: it is on disk afterwards; else it survives the process, but maybe not the machine.
+            durable: it is on disk afterwards; else it survives the process, but maybe not the
+                machine.
         """
         synchronous = "FULL" if durable else "NORMAL"
         with self._mutex:

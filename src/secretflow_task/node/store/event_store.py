@@ -13,8 +13,9 @@ from secretflow_task.node.store.results import Results
 class EventStore(Executions, Results, EventOutbox):
     """SQLite in the state folder, for one node at a time; a context manager.
 
-    Terminal events are on disk when `append` returns; the others survive the process, not the machine. When
-    the disk is full a terminal event is held in memory, and stored when there is room again.
+    Terminal events are on disk when `append` returns; the others survive the process, not the
+    machine. When the disk is full a terminal event is held in memory, and stored when there is room
+    again.
 
     Args:
         maxlen: so many events may wait for Redis; what is dropped beyond that is progress.

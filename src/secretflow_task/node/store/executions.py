@@ -40,7 +40,8 @@ class Executions(StoreDatabase):
         seqs: Mapping[str, int] | None = None,
         again: bool = False,
     ) -> bool:
-        """Take an execution for all of ``parties``; False, and none taken, when one was taken before.
+        """Take an execution for all of ``parties``; False, and none taken, when one was taken
+        before.
 
         Args:
             epoch: how often the execution was taken, by this node or another.
@@ -67,7 +68,9 @@ class Executions(StoreDatabase):
         return True
 
     def status(self, execution_id: str, party: str) -> Status | None:
-        """The status of an execution at a party; None when it was never taken, or another node has it."""
+        """The status of an execution at a party; None when it was never taken, or another node has
+        it.
+        """
         query = "SELECT status FROM executions WHERE execution_id = ? AND party = ?"
         row = self._row(query, execution_id, party)
         if row is None or row[0] == TAKEN_OVER:
@@ -85,7 +88,9 @@ class Executions(StoreDatabase):
         return float(self._row(query, execution_id)[0])
 
     def unfinished(self) -> list[TakenExecution]:
-        """What was taken and has no terminal event: after a start, what an earlier node process left."""
+        """What was taken and has no terminal event: after a start, what an earlier node process
+        left.
+        """
         return self._executions("status = 'RUNNING'")
 
     def taken(self, execution_id: str) -> list[TakenExecution]:

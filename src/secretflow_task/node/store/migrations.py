@@ -1,12 +1,14 @@
-"""The schema of `node.sqlite`, as the steps that lead to it, and how a store of an earlier version gets there.
+"""The schema of `node.sqlite`, as the steps that lead to it, and how a store of an earlier version
+gets there.
 
-`PRAGMA user_version` says how many steps a store has seen. A new store takes all of them, so it has the very
-tables that an upgraded one has. To change the schema, append a step; a step that stands here never changes.
-Alembic, which the listener's database uses, would bring SQLAlchemy into every node for a few statements that
-SQLite runs by itself.
+`PRAGMA user_version` says how many steps a store has seen. A new store takes all of them, so it has
+the very tables that an upgraded one has. To change the schema, append a step; a step that stands
+here never changes. Alembic, which the listener's database uses, would bring SQLAlchemy into every
+node for a few statements that SQLite runs by itself.
 
-An upgrade works on a copy, which takes the store's place by one rename when it is whole: a crash leaves the
-old store or the new one. The old one is kept beside it, for whoever goes back to an earlier version.
+An upgrade works on a copy, which takes the store's place by one rename when it is whole: a crash
+leaves the old store or the new one. The old one is kept beside it, for whoever goes back to an
+earlier version.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def _first_tables(db: sqlite3.Connection) -> None:
 
 def _epochs(db: sqlite3.Connection) -> None:
     """Know which node has an execution, keep its whole request, and keep sent events for a while."""
-    # A later version that was started on this store has left this table, empty, and failed at the next.
+    # A later version that was started on this store has left this table, empty, and failed at the
+    # next.
     db.execute("CREATE TABLE IF NOT EXISTS node (id TEXT NOT NULL)")
     db.execute("ALTER TABLE executions RENAME TO old_executions")
     db.execute("""
@@ -147,7 +150,9 @@ def _set_events_aside(db: sqlite3.Connection) -> None:
 
 
 def _drop_old_events(db: sqlite3.Connection) -> None:
-    """Number on where the old table was, also when its last events are gone; and make the indexes again."""
+    """Number on where the old table was, also when its last events are gone; and make the indexes
+    again.
+    """
     db.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
     db.execute("UPDATE sqlite_sequence SET name = 'events' WHERE name = 'old_events'")
     db.execute("DROP TABLE old_events")
@@ -242,7 +247,9 @@ def backup_path(path: Path, version: int) -> Path:
 
 
 def _end_wal(store: sqlite3.Connection) -> None:
-    """Move everything into the one file: a log beside it would be applied to the copy that replaces it."""
+    """Move everything into the one file: a log beside it would be applied to the copy that replaces
+    it.
+    """
     deadline = time.monotonic() + _READERS_SECONDS
     while True:
         try:

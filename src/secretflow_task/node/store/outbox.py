@@ -36,7 +36,8 @@ class EventOutbox(StoreDatabase):
         self._count_waiting()
 
     def append(self, event: StatusEvent) -> StatusEvent | None:
-        """Number an event of a taken execution and keep it until it is sent; None when it is not kept.
+        """Number an event of a taken execution and keep it until it is sent; None when it is not
+        kept.
 
         That is so after the execution's end, and for progress when too much waits already.
         """
@@ -46,7 +47,9 @@ class EventOutbox(StoreDatabase):
         return next(iter(self.append_all([event])), None)
 
     def append_all(self, events: Iterable[StatusEvent]) -> list[StatusEvent]:
-        """As `append`, for the terminal events of an execution at all parties: all are kept, or none."""
+        """As `append`, for the terminal events of an execution at all parties: all are kept, or
+        none.
+        """
         with self._mutex:
             held = {_key(unsent.event) for unsent in self._held}
             events = [event for event in events if _key(event) not in held]
@@ -124,7 +127,9 @@ class EventOutbox(StoreDatabase):
         self._waiting -= fewer
 
     def rewind(self) -> int:
-        """Make the events that were sent in the last minutes unsent again; returns the highest number."""
+        """Make the events that were sent in the last minutes unsent again; returns the highest
+        number.
+        """
         with self._transaction(durable=False) as db:
             db.execute("DELETE FROM events WHERE sent_at < ?", (time.time() - _KEPT_SECONDS,))
             db.execute("UPDATE events SET sent_at = NULL")
@@ -133,7 +138,9 @@ class EventOutbox(StoreDatabase):
         return highest
 
     def give_up(self, execution_id: str, party: str, epoch: int) -> None:
-        """The execution was taken over since ``epoch``: nothing more is kept of it here but what is newer."""
+        """The execution was taken over since ``epoch``: nothing more is kept of it here but what is
+        newer.
+        """
         these = "WHERE execution_id = ? AND party = ? AND epoch <= ?"
         values = (execution_id, party, epoch)
         with self._transaction(durable=False) as db:

@@ -30,7 +30,9 @@ class StateFolder:
         return StateFolder(own if own.is_dir() else path)
 
     def logs(self, execution_id: str) -> dict[str, Path]:
-        """The log of the job of each party here, by party; one that has not started may have none yet."""
+        """The log of the job of each party here, by party; one that has not started may have none
+        yet.
+        """
         named = {
             party: log_path(self.path / "logs", execution_id, party)
             for party in self.statuses(execution_id)

@@ -1,4 +1,6 @@
-"""What tells how an execution ends: the results of its parties, the decision between nodes, a failure."""
+"""What tells how an execution ends: the results of its parties, the decision between nodes, a
+failure.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class Results(StoreDatabase):
     """The tables of results and decisions."""
 
     def keep_result(self, execution_id: str, party: str, result: Mapping[str, Any]) -> None:
-        """Note that a party's outputs are in their places, and its result; not when the disk is full."""
+        """Note that a party's outputs are in their places, and its result; not when the disk is
+        full.
+        """
         with suppress(OutputNotWritable):
             self.vote(execution_id, party, result, durable=False)
 
