@@ -23,11 +23,15 @@ RunOf = Callable[..., Run]
 settings.register_profile("unit", max_examples=40, deadline=None, database=None)
 settings.load_profile("unit")
 
+# Collecting tests makes a million objects that stay; searching them again and again takes a second.
+gc.disable()
+
 
 def pytest_collection_finish() -> None:
     """Freeze what is there for the garbage collector: pyarrow searches it before it reads a CSV."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
