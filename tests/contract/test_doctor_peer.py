@@ -10,9 +10,9 @@ from typing import Any, Iterator
 
 import pytest
 
-from secretflow_task.cli.terminal import console
 from secretflow_task.cli.doctor import examine
 from secretflow_task.cli.doctor_peer import examine_peer
+from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.link.peer import probe

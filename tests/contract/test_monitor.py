@@ -23,8 +23,8 @@ from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.assembly import assembled
-from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics import server as monitor_module
+from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Lease, RedisOwnership

@@ -15,8 +15,8 @@ from secretflow_task.contract.errors import OutputNotWritable, PeerLost, TaskTim
 from secretflow_task.node.link.local import LocalSettlement
 from secretflow_task.node.link.protocol import PeerLink
 from secretflow_task.testing import MemorySettlement
-from tests.bench.waiting import comes_true
 from tests.bench.peers import Hubs
+from tests.bench.waiting import comes_true
 
 Links = dict[str, PeerLink]
 PARTIES = ["alice", "bob", "carol"]

@@ -20,8 +20,8 @@ from secretflow_task.contract.errors import PeerUnreachable, WorkerError
 from secretflow_task.node.link.peer import agenda
 from secretflow_task.node.link.peer.agenda import Agenda
 from secretflow_task.node.link.peer.certificates import make_certificate
-from tests.bench.waiting import comes_true
 from tests.bench.peers import Hubs, Stranger, as_bob
+from tests.bench.waiting import comes_true
 
 
 @pytest.fixture

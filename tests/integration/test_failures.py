@@ -10,8 +10,8 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.data.tables import Table, overlapping, two_halves
 from tests.bench.waiting import PATIENCE_SECONDS
+from tests.data.tables import Table, overlapping, two_halves
 from tests.integration.bench import Bench, Workspace, start_bench
 from tests.integration.probes import FOREIGN_TEXT
 from tests.integration.test_job_process import probe

@@ -8,7 +8,7 @@ columns lie at one party anyway.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from secretflow_task.contract.errors import BadLabel, RowCountMismatch, TooFewRows
 from secretflow_task.contract.task_dispatcher import TaskDispatcher

@@ -14,7 +14,7 @@ import secrets
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 from urllib.parse import quote
 
 from secretflow_task.contract.errors import AlgorithmError, DuplicateKeys, Misaligned, MissingKeys

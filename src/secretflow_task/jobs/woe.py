@@ -8,7 +8,7 @@ of a chimerge before they were merged, these are right.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Sequence, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Sequence
 
 from secretflow_task.contract.tasks.woe import Method
 

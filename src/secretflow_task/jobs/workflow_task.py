@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.task_dispatcher import Prepared, TaskDispatcher
 from secretflow_task.contract.tasks.workflow import WorkflowConfig

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -42,13 +43,13 @@ from secretflow_task.contract.tasks.transformation import (
 from secretflow_task.data_loader.table import Table
 from secretflow_task.jobs.cells import exact_numbers
 from secretflow_task.jobs.encoders import (
-    text_columns,
     encode_labels,
     encode_onehot,
     fit_labels,
     fit_onehot,
+    text_columns,
 )
-from secretflow_task.jobs.filling import fillable_columns, fill, fit_fill, missing_count
+from secretflow_task.jobs.filling import fill, fillable_columns, fit_fill, missing_count
 from secretflow_task.jobs.transformation import numeric_columns
 from secretflow_task.jobs.transformers import (
     bin_counts,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from secretflow_task.cli import app
-from secretflow_task.cli.terminal import console
 from secretflow_task.cli.exits import Exit
+from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DatabaseUnavailable
 from secretflow_task.contract.messages import Status

@@ -21,8 +21,8 @@ from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node
 from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
-from tests.unit.plan_requests import PLAN_REQUESTS
 from tests.unit.node.test_node import Script, never, succeed
+from tests.unit.plan_requests import PLAN_REQUESTS
 
 PARTIES = ("alice", "bob")
 PSI = {"task_config": {"task_type": "psi", **PLAN_REQUESTS["psi"]}}

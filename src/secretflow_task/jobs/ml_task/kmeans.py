@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.errors import FeatureRange, TooFewRows, ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.errors import ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
@@ -20,8 +20,8 @@ from secretflow_task.jobs.ml_task.prediction import (
     write_predictions,
 )
 from secretflow_task.jobs.ml_task.training import (
-    OwnPart,
     SCALED_LIMIT,
+    OwnPart,
     TrainingInput,
     agree_on_training,
     check_binary,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Sequence, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.engine.model_store import Manifest, check_same_model, load_manifest

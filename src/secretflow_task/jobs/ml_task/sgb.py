@@ -9,8 +9,8 @@ from secretflow_task.contract.tasks.trees import SgbConfig, SgbParams, SgbPredic
 from secretflow_task.engine import adapter as engine_adapter
 from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import (
-    PredictionInput,
     TARGET,
+    PredictionInput,
     prepare_prediction,
     write_predictions,
 )

@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Mapping, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Mapping
 
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 from prometheus_client import Metric as Family

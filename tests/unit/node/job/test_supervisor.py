@@ -24,7 +24,8 @@ from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Kind, Status
 from secretflow_task.contract.paths import PathRules
 from secretflow_task.contract.requests import TaskRequest
-from secretflow_task.node.job import checkup, dialogue, limits as limits_module, supervisor
+from secretflow_task.node.job import checkup, dialogue, supervisor
+from secretflow_task.node.job import limits as limits_module
 from secretflow_task.node.job.limits import Limits
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.link.local import LocalSettlement
