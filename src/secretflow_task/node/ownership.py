@@ -60,7 +60,8 @@ class Verdict(Enum):
     DROP = "drop"  # another live node has it, or it has ended
     OWN = "own"  # this node has it, or had it when it was killed
     LOST = "lost"  # the node that had it is gone
-    WAIT = "wait"  # its node may be gone, which a node that was out of touch with Redis itself cannot know
+    # Its node may be gone, which a node that was out of touch with Redis itself cannot know.
+    WAIT = "wait"
     CANCELLED = "cancelled"
 
 

@@ -49,5 +49,6 @@ def check_outputs_apart(plan: Plan, rules: Mapping[str, PathRules]) -> None:
         if writers.setdefault(path, use.party) != use.party:
             raise InvalidTaskConfig(
                 f"{writers[path]} and {use.party} would write the same file of {use.purpose}.",
-                hint="Give them different names, or each party a folder of its name in SFWORKER_DATA_ROOT.",
+                hint="Give them different names, "
+                "or each party a folder of its name in SFWORKER_DATA_ROOT.",
             )

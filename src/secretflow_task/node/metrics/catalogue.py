@@ -64,7 +64,8 @@ QUEUE_WAIT_SECONDS = Metric(
 JOB_PEAK_MEMORY_BYTES = Metric(
     "sfworker_job_peak_memory_bytes",
     "histogram",
-    "Largest proportional set size of job processes: of all over 10 s, and of a sample of shorter ones.",
+    "Largest proportional set size of job processes: "
+    "of all over 10 s, and of a sample of shorter ones.",
     ("task_type",),
     (_GIB / 4, _GIB / 2, _GIB, 2 * _GIB, 4 * _GIB, 8 * _GIB, 16 * _GIB, 32 * _GIB),
 )
@@ -154,7 +155,8 @@ PUBLISH_FAILURES = Metric(
 LISTENER_LAG_SECONDS = Metric(
     "sfworker_listener_lag_seconds",
     "gauge",
-    "Age of the oldest status event that no listener has written; absent without listeners or Redis.",
+    "Age of the oldest status event that no listener has written; "
+    "absent without listeners or Redis.",
 )
 DISK_FREE_BYTES = Metric(
     "sfworker_disk_free_bytes",
