@@ -230,14 +230,17 @@ def _version_of_tables(db: sqlite3.Connection) -> int:
 def _upgrade(store: sqlite3.Connection, path: Path, found: int) -> None:
     copy = path.with_name(f"{path.name}.new")
     _end_wal(store)
-    _copy(store, copy)
-    os.replace(copy, backup_path(path, found))
-    _copy(store, copy)
-    with closing(_connect_to_copy(copy)) as db:
-        _take_steps(db, found)
-        _verify(db, store)
-    _sync(copy)
-    os.replace(copy, path)
+    try:
+        _copy(store, copy)
+        os.replace(copy, backup_path(path, found))
+        _copy(store, copy)
+        with closing(_connect_to_copy(copy)) as db:
+            _take_steps(db, found)
+            _verify(db, store)
+        _sync(copy)
+        os.replace(copy, path)
+    finally:
+        copy.unlink(missing_ok=True)  # of an upgrade that failed, maybe since the disk is full
     _sync(path.parent)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import sys
@@ -351,6 +352,22 @@ def test_a_store_that_cannot_be_upgraded_is_as_it_was(
     (tmp_path / "node.sqlite.new").rmdir()
     with EventStore(tmp_path) as store:
         assert len(store.unsent(10)) == len(before["waiting"])
+
+
+def test_an_upgrade_without_room_leaves_no_half_copy(tmp_path: Path) -> None:
+    path = restored(OLDEST, tmp_path)
+    with closing(connected(path)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    before = told(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, limits[1]))
+    try:
+        with pytest.raises(StoreUnusable):
+            EventStore(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lock", "node.sqlite"]
+    assert told(path) == before
 
 
 def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
