@@ -60,6 +60,7 @@ class Refusals:
         """Whether what was refused lately may have been a join of a party's node."""
         since = self._clock() - self._kept_seconds
         for address in self._addresses.get(party, ()):
-            if address in self._last and self._last[address] > since:
+            # In one step: the hub's thread may forget an address at any time.
+            if self._last.get(address, since) > since:
                 return True
         return False
