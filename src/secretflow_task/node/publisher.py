@@ -1,8 +1,7 @@
-"""Status events: from a task to its node, and from the node's outbox to Redis.
+"""Status events from the node's outbox to Redis.
 
-In a job process `_publish_status` hands an event to the sink that the process bound (its pipe to
-the node). The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when
-Redis is there: a status that cannot be sent never fails a task, and is never lost.
+The node keeps every event in its `EventStore` and `Publisher` sends them, in order, when Redis is
+there: a status that cannot be sent never fails a task, and is never lost.
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ def serve(settings: Settings) -> int:
         BadSetting: a port is taken.
         EngineUnavailable: SecretFlow does not load.
         StoreInUse: another node uses the state folder.
+        StoreTooNew: a newer version of the worker wrote the store.
+        StoreUnusable: the store cannot be opened or upgraded.
     """
     redis = connect(settings, idle=True)
     metrics = Metrics()

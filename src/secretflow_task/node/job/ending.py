@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from secretflow_task.contract.errors import (
-    WorkerError,
-)
+from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.messages import Status
 from secretflow_task.node.job.usage import Usage
 
