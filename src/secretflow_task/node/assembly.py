@@ -58,6 +58,7 @@ def assembled(
             answer = partial(known_outcome, store)
             hub = stack.enter_context(PeerHub(settings, store.decide, answer))
             metrics.know_peers(hub.dialler.book.peers)
+        stack.callback(template.close)  # also when the node is never entered
         template.start()
         reporter = Reporter(store, settings.name, metrics, announce)
         settlements = Settlements(hub)

@@ -122,6 +122,7 @@ class ScriptedTemplate:
         self._script = script
         self.spawned: list[JobSpec] = []
         self.ready = True
+        self.closed = False
         self.restarts = 0
 
     def start(self) -> int:
@@ -130,6 +131,7 @@ class ScriptedTemplate:
 
     def close(self) -> None:
         """Nothing is held."""
+        self.closed = True
 
     def spawn(self, spec: JobSpec) -> JobProcess:
         """Start a scripted job."""

@@ -11,13 +11,17 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from secretflow_task.broker.celery_tasks import NodeStopping
+from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node import intake
+from secretflow_task.node.assembly import assembled
 from secretflow_task.node.node import Node
-from secretflow_task.node.ownership import Claim, Verdict
-from secretflow_task.testing import JobSide
+from secretflow_task.node.ownership import Claim, SoleOwnership, Verdict
+from secretflow_task.node.running import RunningExecutions
+from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.unit.node.test_node import PSI, Bench, never
 
@@ -227,3 +231,15 @@ def test_a_wrong_request_is_refused_once_by_whoever_owns_it(bench: Bench) -> Non
         "alice": [(6, "FAILURE", "UnknownTaskType")],
         "bob": [(1, "FAILURE", "UnknownTaskType")],
     }
+
+
+def test_a_template_is_closed_when_its_node_never_came_up(bench: Bench) -> None:
+    template: Any = ScriptedTemplate(never)
+    with EventStore(bench.settings.state_dir) as store:
+        running = RunningExecutions(store)
+        with pytest.raises(BadSetting):
+            with assembled(
+                bench.settings, store, running, SoleOwnership(), bench.tell, template=template
+            ):
+                raise BadSetting("Another node has this link.")
+    assert template.closed
