@@ -17,9 +17,8 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DatabaseUnavailable
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_MIGRATION_LOCK = (
-    0x5F_77_6F_72  # the number of an advisory lock of PostgreSQL: any, but always the same
-)
+# The number of an advisory lock of PostgreSQL: any, but always the same.
+_MIGRATION_LOCK = 0x5F_77_6F_72
 _BUSY_SECONDS = 5.0  # how long SQLite waits for another writer
 _POSTGRESQL = {
     # A server that hangs, or that the network hides, must not hang the listener.
@@ -129,9 +128,8 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
         connection.isolation_level = None  # else Python's module begins by itself, too late
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(
-                "PRAGMA synchronous = FULL"
-            )  # what is acknowledged must survive the machine
+            # What is acknowledged must survive the machine.
+            connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:

@@ -25,9 +25,8 @@ from secretflow_task.utils.log import get_logger
 
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read
-_DEAD_MILLISECONDS = (
-    15_000  # without a commit, after which another consumer takes over what one had read
-)
+# Without a commit, after which another consumer takes over what one had read.
+_DEAD_MILLISECONDS = 15_000
 _CLAIM_SECONDS = 5.0  # between two looks at what the others have left
 _FORGOTTEN_MILLISECONDS = 24 * 3_600_000  # without a word, after which the group forgets a consumer
 _LONGEST_PAUSE_SECONDS = 1.0

@@ -178,10 +178,8 @@ class Publisher:
         records = [record_key(unsent.event.execution_id, unsent.event.party) for unsent in group]
         values = [RECORD_SECONDS, self._maxlen, int(self._also_list), node_id, self._mark, mark]
         for unsent in group:
-            event, may_skip = (
-                unsent.event,
-                unsent.number <= self._rewound_to,
-            )  # older ones are gone for good
+            event = unsent.event
+            may_skip = unsent.number <= self._rewound_to  # what came before is gone for good
             values += [
                 event.seq,
                 event.to_json(),
@@ -211,9 +209,8 @@ class Publisher:
                 if pause:
                     self._say_that_it_goes_on(waits_since)
                 pause = 0.0
-            except (
-                Exception
-            ) as error:  # pylint: disable=broad-exception-caught  # no thread, no more events
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                # Without this thread no event would go out any more.
                 self.failures += 1
                 if not pause:
                     waits_since, problem = time.monotonic(), type(error).__name__

@@ -76,9 +76,8 @@ def serve(settings: Settings) -> int:
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
         worker = _worker_class(app, node)(
-            pool=prompt_pool.install(
-                app
-            ),  # threads: a prefork child is daemonic and may not have children
+            # Threads: a prefork child is daemonic and may not have children.
+            pool=prompt_pool.install(app),
             concurrency=settings.concurrency,
             queues=list(settings.queues),
             hostname=f"sfworker@{settings.name}",
@@ -179,9 +178,8 @@ def _worker_class(app: Celery, node: Node) -> Any:
     timers: list[threading.Timer] = []
 
     def on_signal(number: int, _frame: Any) -> None:
-        state.should_stop = (
-            0  # Celery takes no more requests, waits for what runs, and ends with this code
-        )
+        # Celery takes no more requests, waits for what runs, and ends with this code.
+        state.should_stop = 0
         seconds = 0.0 if timers or number == signal.SIGQUIT else node.settings.drain_seconds
         # In a thread: a signal comes at any moment, also when this one holds the node's lock.
         timers.append(threading.Timer(seconds, node.stop))

@@ -73,11 +73,8 @@ def _put_back(folder: Path, rules: PathRules) -> bool:
         ]
         if all(undone):
             (folder / _JOURNAL).unlink()
-    except (
-        OSError,
-        ValueError,
-        PathNotAllowed,
-    ) as error:  # such as a folder that is no longer allowed
+    except (OSError, ValueError, PathNotAllowed) as error:
+        # Such as a folder that is no longer allowed.
         log.error(
             "An output could not be put back.", action="undo_failed", problem=problem_of(error)
         )

@@ -9,9 +9,8 @@ from multiprocessing.connection import Connection
 
 _READ_BYTES = 65_536
 _LONGEST_BYTES = 64 * 1024 * 1024
-_LENGTH = struct.Struct(
-    "!i"
-)  # multiprocessing's; longer messages than it can tell are longer than ours
+# multiprocessing's; longer messages than it can tell are longer than ours.
+_LENGTH = struct.Struct("!i")
 
 
 class PipeReader:

@@ -153,9 +153,8 @@ class Template:
                 target=_start, args=(process,), name="start-job", daemon=True
             )
             starter.start()
-            starter.join(
-                self._timeout_seconds
-            )  # the template answers nothing while it imports the engine
+            # The template answers nothing while it imports the engine.
+            starter.join(self._timeout_seconds)
             if process.pid is not None or starter.is_alive():
                 break
         if process is None or process.pid is None:

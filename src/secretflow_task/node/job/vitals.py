@@ -13,9 +13,9 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.M)
 _RESIDENT = re.compile(rb"^Vm(HWM|RSS):\s+(\d+) kB", re.M)
 _CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS = (
-    _CGROUPS / "memory.max",
-    _CGROUPS / "memory" / "memory.limit_in_bytes",
-)  # version 2, version 1
+    _CGROUPS / "memory.max",  # version 2
+    _CGROUPS / "memory" / "memory.limit_in_bytes",  # version 1
+)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
