@@ -121,7 +121,7 @@ REDIS_UP = Metric("sfworker_redis_up", "gauge", "1 if Redis answers, else 0.")
 JOB_MEMORY_BYTES = Metric(
     "sfworker_job_memory_bytes",
     "gauge",
-    "Proportional set size of all job processes; each is weighed every 10 s.",
+    "Proportional set size of all job processes; each is weighed at least every 10 s.",
 )
 MEMORY_SIZE_BYTES = Metric(
     "sfworker_memory_size_bytes",
