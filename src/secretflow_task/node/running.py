@@ -63,9 +63,9 @@ class RunningExecutions:
             _, settlement = self._running[execution_id]
             link = next(iter(settlement.links.values()))
         link.fail(error)
-        if link.succeeded:
-            return False
         failure = link.failed  # None when a coordinator elsewhere answers later
+        if link.succeeded:  # asked last, since the success may have just come
+            return False
         # Else it had ended, though it is still being cleaned up.
         return failure is None or failure.code == error.code
 
