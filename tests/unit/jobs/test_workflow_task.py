@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.task_config import Use, parse
+from secretflow_task.contract.task_config import Reads, TaskConfig, Use, parse
+from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
 from secretflow_task.contract.tasks.workflow import WorkflowConfig
+from secretflow_task.engine.devices import Devices
+from secretflow_task.engine.run import Run
+from tests.unit.conftest import RunOf
 from tests.unit.plan_requests import PATHS, PLAN_REQUESTS
 
 PSI = {
@@ -207,3 +214,39 @@ def test_a_name_is_taken_once() -> None:
     steps = [{"name": "psi", "task_config": PSI}] * 2
     with pytest.raises(InvalidTaskConfig, match="Step 'psi': The name is taken by an earlier step"):
         parse(WorkflowConfig, {"steps": steps}, "workflow")
+
+
+class ReadingConfig(TaskConfig):
+    """The config of a task that reads a table."""
+
+    input_data: Reads
+
+
+def test_what_the_first_step_has_read_is_freed_before_the_second_runs(
+    registry: dict[str, Task], make_run: RunOf, tmp_path: Path
+) -> None:
+    (tmp_path / "data/alice").mkdir(parents=True)
+    (tmp_path / "data/alice/a.csv").write_text("x\n1\n")
+    tables: list[weakref.ref[Any]] = []
+
+    def prepare(run: Run, config: ReadingConfig) -> Any:
+        table = run.read(config.input_data, "input_data")
+        tables.append(weakref.ref(table))
+        return table
+
+    def execute(devices: Devices, _config: ReadingConfig) -> dict[str, Any]:
+        gc.collect()
+        return {"rows": devices.inputs.rows, "held": [table() is not None for table in tables]}
+
+    TaskDispatcher.register_task("read", config=ReadingConfig, prepare=prepare)(execute)
+    step = {"task_type": "read", "input_data": {"alice": "a.csv"}}
+    steps = [{"name": name, "task_config": step} for name in ("one", "two")]
+    run = make_run("alice", parties=("alice",))
+    prepared = run.prepare(
+        TaskDispatcher.with_body("workflow"), parse(WorkflowConfig, {"steps": steps}, "workflow")
+    )
+    results = TaskDispatcher.run(prepared, Devices(run))["steps"]
+    assert results == {
+        "one": {"rows": 1, "held": [True]},
+        "two": {"rows": 1, "held": [False, True]},
+    }
