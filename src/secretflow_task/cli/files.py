@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
-from secretflow_task.contract.requests import TaskRequest
+from secretflow_task.contract.requests import Params, TaskRequest
 from secretflow_task.utils.spelling import did_you_mean
+
+_KNOWN_KEYS = {*Params.model_fields, "task_request_id", "execution_id", "task_id", "subtask_id"}
 
 
 def read_request(path: Path) -> TaskRequest:
@@ -36,7 +38,8 @@ def read_request(path: Path) -> TaskRequest:
 
 def _problem_of(values: Any) -> str:
     if isinstance(values, dict):
-        for key in map(str, values):
+        unknown = [key for key in map(str, values) if key not in _KNOWN_KEYS]
+        for key in unknown:
             if guess := did_you_mean(key, ["task_config"]):
                 return f"unknown key {key!r}{guess}"
     return "it must be an object with the key 'task_config'."
