@@ -1,4 +1,4 @@
-"""`sfworker listen` as a process that can be killed, and nodes that publish faster than any."""
+"""`sfworker listen` as a process that can be killed, and nodes faster than real ones."""
 
 from __future__ import annotations
 

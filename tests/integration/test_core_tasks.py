@@ -266,7 +266,7 @@ def test_a_stratified_split_keeps_the_shares_and_repeats_itself(workspace: Works
 
 
 def test_a_stratified_split_does_not_tell_the_labels(workspace: Workspace) -> None:
-    """Scikit-learn shuffles each class in turn by the seed, which so finds the classes again."""
+    """Scikit-learn shuffles each class in turn, so its seed is enough to find the classes."""
     rng = np.random.default_rng(3)
     y = (rng.random(400) < 0.3).astype(int)
     rows = [f"{row:03d}" for row in range(400)]

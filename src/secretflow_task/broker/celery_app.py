@@ -1,4 +1,4 @@
-"""The Celery application, for the node that consumes requests and for the client that sends them."""
+"""The Celery application, for the node that consumes requests and the client that sends them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOLD = frozenset(
 
 class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
     def send(self, kind: str, **fields: Any) -> Any:  # pylint: disable=arguments-differ
-        """Send an event, as Flower and celery-exporter follow them, without what the request holds."""
+        """Send an event, which Flower and celery-exporter follow, without the request's content."""
         if kind.startswith("task-"):
             fields = {name: value for name, value in fields.items() if name in _TOLD}
         if "exception" in fields:

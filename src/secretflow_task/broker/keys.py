@@ -13,7 +13,7 @@ CANCEL_SECONDS = 24 * 3600
 
 
 def record_key(execution_id: str, party: str) -> str:
-    """The key of what Redis knows of an execution at a party: its node, epoch, last event and end."""
+    """The key of an execution's record at a party: its node, epoch, last event and end."""
     return f"sfworker:execution:{execution_id}:{party}"
 
 

@@ -164,7 +164,7 @@ class Intake:
         return Outcome(execution_id, status, repeated=True)
 
     def _claim(self, request: TaskRequest, parties: list[str], only_lost: bool = False) -> Claim:
-        """Take an execution, by agreement with the other nodes and in the own store, in this order."""
+        """Take an execution: first by agreement with the other nodes, then in the own store."""
         with self._claiming_alone(request.execution_id) as alone:
             if not alone:
                 return Claim(Verdict.DROP)

@@ -196,12 +196,12 @@ class RedisOwnership:
         raise NodeStopping
 
     def release(self, request: TaskRequest, parties: list[str]) -> None:
-        """Give back what was just taken and not begun; without Redis it ends as `NodeLost` later."""
+        """Give back what was just taken, not begun; without Redis it later ends as `NodeLost`."""
         with suppress(RedisError):
             self._release_script(self._keys(request.execution_id, parties), [self._node_id])
 
     def holds(self, execution_id: str, parties: list[str], epoch: int) -> bool | None:
-        """Whether an execution was not taken over since this node took it; None when Redis is away."""
+        """Whether this node still owns an execution that it took; None when Redis is away."""
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for party in parties:

@@ -141,7 +141,7 @@ class Publisher:
         self._thread.join(timeout_seconds)
 
     def send_batch(self, limit: int = 100) -> int:
-        """Send the oldest events; returns how many. Raises `redis.RedisError` when Redis is away."""
+        """Send the oldest events; returns how many. Raises `redis.RedisError` if Redis is away."""
         if self._mark is None:
             self._catch_up()
         batch = self._outbox.unsent(limit)

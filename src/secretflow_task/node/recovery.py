@@ -153,7 +153,7 @@ class Recovery:
         return self.store.agreed_result(execution.request.execution_id, execution.party)
 
     def _endings(self, executions: list[TakenExecution]) -> dict[str, Ending]:
-        """SUCCESS if all parties had settled, as `PeerLink` defines it; else all have failed alike."""
+        """SUCCESS if all parties had settled, as `PeerLink` defines it; else all failed alike."""
         parties = [execution.party for execution in executions]
         results = {execution.party: self._agreed(execution) for execution in executions}
         if all(result is not None for result in results.values()):

@@ -70,7 +70,7 @@ class RunningExecutions:
         return failure is None or failure.code == error.code
 
     def abandon(self, execution_id: str, party: str, epoch: int) -> None:
-        """Forget an execution silently: since ``epoch`` it was taken over by who says how it ended."""
+        """Forget an execution silently: a node that took it over after ``epoch`` reports it."""
         self._store.give_up(execution_id, party, epoch)
         self.end(execution_id, NodeLost())
 

@@ -120,7 +120,7 @@ class Dialogue:
             self._say_go(facts)
 
     def fail(self, error: WorkerError, may_be_consequence: bool = False) -> None:
-        """Hear no more; the failure of a peer that this one may come from has a moment to be heard."""
+        """Hear no more, after a moment for a peer's failure that may have caused this one."""
         wait_seconds = _CAUSE_SECONDS if may_be_consequence else 0.0
         self.failure = Failure(error, time.monotonic() + wait_seconds)
 
@@ -187,7 +187,7 @@ class Dialogue:
 
 
 def _tellable(result: Any) -> dict[str, Any]:
-    """The result, if an event can carry it: nobody may find out when the execution has succeeded."""
+    """The result, if an event can carry it: after a success it is too late to find out."""
     if not isinstance(result, dict):
         raise ValueError("a result is an object")
     StatusEvent("", "", "", Status.SUCCESS, success(result), "", "").to_json()

@@ -27,7 +27,7 @@ def owner_of(log: Path) -> tuple[str, str]:
 
 
 def trim(log: Path, limit_bytes: int) -> None:
-    """Drop the older part of a log that is longer than ``limit_bytes``; its job goes on appending."""
+    """Drop the older part of a log longer than ``limit_bytes``; its job goes on appending."""
     try:
         length = log.stat().st_size
         if length <= limit_bytes:

@@ -9,7 +9,7 @@ _TRACE = re.compile(r"Trace has been written to (/tmp/psi_[A-Za-z0-9_-]+\.trace)
 
 
 def remove_traces(log_path: Path) -> None:
-    """Delete the trace files that a job's log names as its own; other jobs may be writing theirs."""
+    """Delete the trace files that a job's log names as its own: other jobs may write theirs."""
     try:
         text = log_path.read_text(errors="replace")
     except OSError:

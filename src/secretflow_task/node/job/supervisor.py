@@ -178,7 +178,7 @@ class Supervisor:
             self._dialogue.fail(problem)
 
     def _say_that_it_settles(self) -> None:
-        """At the second look after the own vote: a peer, or the way to it, keeps the end waiting."""
+        """At the second look after the own vote: a peer, or the way to it, delays the end."""
         if self._settled and not self._settles_slowly:
             self._settles_slowly = True
         elif self._settles_slowly and self._dialogue.progress < UNFINISHED:

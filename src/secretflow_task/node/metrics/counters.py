@@ -78,7 +78,7 @@ class ByTaskType:
         self._changed.clear()
 
     def text(self) -> bytes:
-        """All series in the text format, under one head as it demands; empty when there are none."""
+        """All series in the text format, under the one head it demands; empty without series."""
         texts = list(self._texts.values())
         return b"".join([*texts[:1], *(text.split(b"\n", 2)[2] for text in texts[1:])])
 
@@ -109,7 +109,7 @@ class Metrics:
         self._begin()
 
     def _begin(self) -> None:
-        """Let exist from the start what is cheap, so that rates are right from the first event on."""
+        """Create the cheap series at the start, so that rates are right from the first event."""
         self._of(
             catalogue.BUILD_INFO, __version__, _version_of("secretflow"), platform.python_version()
         ).set(1)

@@ -60,7 +60,7 @@ def _first_tables(db: sqlite3.Connection) -> None:
 
 
 def _epochs(db: sqlite3.Connection) -> None:
-    """Know which node has an execution, keep its whole request, and keep sent events for a while."""
+    """Know which node has an execution, keep its whole request, and for a while sent events."""
     # A later version that was started on this store has left this table, empty, and failed at the
     # next.
     db.execute("CREATE TABLE IF NOT EXISTS node (id TEXT NOT NULL)")
@@ -80,8 +80,8 @@ def _epochs(db: sqlite3.Connection) -> None:
             PRIMARY KEY (execution_id, party)
         )""")
     rows = db.execute("""
-        SELECT execution_id, party, task_request_id, task_id, subtask_id, task_type, last_seq, status,
-            CAST(strftime('%s', started_at) AS REAL)
+        SELECT execution_id, party, task_request_id, task_id, subtask_id, task_type, last_seq,
+            status, CAST(strftime('%s', started_at) AS REAL)
         FROM old_executions ORDER BY rowid""")
     for *key, task_type, last_seq, status, taken_at in rows.fetchall():
         # All that was stored of the request; enough for its events to name the task.

@@ -1,4 +1,4 @@
-"""What a node's state folder tells of its executions and their logs, whether the node runs or not."""
+"""What a node's state folder tells of its executions and logs, whether the node runs or not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StateFolder:
 
     @staticmethod
     def holding(execution_id: str, path: Path) -> StateFolder:
-        """The folder at ``path``, or the one in it of an execution that `sfworker run` has started."""
+        """The folder at ``path``, or in it that of an execution which `sfworker run` started."""
         own = path / "runs" / execution_id
         return StateFolder(own if own.is_dir() else path)
 

@@ -28,7 +28,7 @@ class Results(StoreDatabase):
     def vote(
         self, execution_id: str, party: str, result: Mapping[str, Any], durable: bool = True
     ) -> None:
-        """As `keep_result`, for a party that other nodes will rely on; raises `OutputNotWritable`."""
+        """As `keep_result`, where other nodes will rely on it; raises `OutputNotWritable`."""
         values = (execution_id, party, json.dumps(result))
         try:
             with self._transaction(durable) as db:
@@ -48,7 +48,7 @@ class Results(StoreDatabase):
         return self._result(query, execution_id, party)
 
     def agreed_result(self, execution_id: str, party: str) -> dict[str, Any] | None:
-        """A party's result, when no party here that has not ended lacks one, and none has failed."""
+        """A party's result, if all parties here that have not ended have one and none failed."""
         return self._result(
             "SELECT result FROM results WHERE execution_id = ?1 AND party = ?2 AND NOT EXISTS ("
             "SELECT * FROM executions LEFT JOIN results USING (execution_id, party)"
@@ -65,7 +65,7 @@ class Results(StoreDatabase):
         return dict(json.loads(row[0]))
 
     def decide(self, execution_id: str) -> None:
-        """Note for good that an execution between nodes has succeeded; raises `OutputNotWritable`."""
+        """Note for good that an execution between nodes succeeded; raises `OutputNotWritable`."""
         try:
             with self._transaction(durable=True) as db:
                 db.execute("REPLACE INTO decisions VALUES (?, ?)", (execution_id, time.time()))
