@@ -168,7 +168,7 @@ def main() -> None:
     from secretflow.utils import secure_pickle
     from spu import libspu
 
-    from secretflow_task.engine import adapter as engine_adapter
+    from secretflow_task.engine import adapter
 
     facts: dict[str, Any] = {"backend_started": bool(jax._src.xla_bridge._backends)}
     secure_pickle.loads(pickle.dumps(_RunsCode()), filter_type=secure_pickle.FilterType.BLACKLIST)
@@ -176,13 +176,13 @@ def main() -> None:
     facts["error_text"] = str(pickle.loads(pickle.dumps(FedRemoteError("bob", ValueError("4711")))))
     description = libspu.link.Desc()
     facts["retries"] = [description.retry_opts.max_retry, description.retry_opts.retry_interval_ms]
-    facts["cache"] = [_cached(), _cached(engine_adapter.without_beaver_cache)]
+    facts["cache"] = [_cached(), _cached(adapter.without_beaver_cache)]
     facts["weights"] = {"8": _weights(8), "10": _weights(10)}
-    engine_adapter.train_on_every_row()
+    adapter.train_on_every_row()
     facts["weights_on_every_row"] = {"8": _weights(8), "10": _weights(10)}
     facts["tree_slope"], facts["gains"] = [_slope_of_the_tree_sigmoid()], [_gains_of_a_split()]
-    engine_adapter.use_exact_sigmoid_in_trees()
-    engine_adapter.hide_gains_of_splits()
+    adapter.use_exact_sigmoid_in_trees()
+    adapter.hide_gains_of_splits()
     facts["tree_slope"] += [_slope_of_the_tree_sigmoid()]
     facts["gains"] += [_gains_of_a_split()]
     facts["split"] = [_split_of(1.0), _split_of(0.0)]
@@ -200,7 +200,7 @@ def main() -> None:
     )
     facts["interrupt"] = signal.getsignal(signal.SIGINT).__module__
     facts["programs_of_a_wait"] = [_programs_of_a_wait()]
-    engine_adapter.wait_without_programs()
+    adapter.wait_without_programs()
     facts["programs_of_a_wait"] += [_programs_of_a_wait()]
     facts["messages_of_a_collected_share"] = _messages_of_a_collected_share()
     print(json.dumps(facts))

@@ -262,7 +262,11 @@ def _execute(sites: list[Site]) -> dict[str, StatusEvent]:
     """Send each site the workflow and show it until all parties have ended."""
     execution_id = f"demo-{os.getpid()}"
     waiting = console.status("SecretFlow is loaded ...")
-    with ExecutionDisplay() as display, waiting, ThreadPoolExecutor(len(sites)) as threads:
+    with (
+        ExecutionDisplay() as display,
+        waiting,
+        ThreadPoolExecutor(len(sites)) as threads,
+    ):
 
         def follow(site: Site) -> None:
             for event in _events(site, execution_id):

@@ -9,7 +9,7 @@ from typing import Iterator, Mapping
 
 from secretflow_task.contract.errors import ClusterInitError, PortUnavailable
 from secretflow_task.contract.job_spec import Listening
-from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.engine import adapter
 from secretflow_task.utils.network import host_and_port
 
 _PATIENCE_SECONDS = 30.0
@@ -32,7 +32,7 @@ def cluster(
     """
     import secretflow as sf
 
-    engine_adapter.install()
+    adapter.install()
     members = {}
     for party, address in addresses.items():
         members[party] = {"address": address, "listen_addr": address}
@@ -46,11 +46,11 @@ def cluster(
             ray_mode=False,
             logging_level="warning",
             job_name=job_name,
-            cross_silo_comm_options=dict(engine_adapter.MESSAGE_OPTIONS),
+            cross_silo_comm_options=dict(adapter.MESSAGE_OPTIONS),
         )
     except RuntimeError as error:
         raise PortUnavailable(party=self_party, detail=str(error)) from None
-    engine_adapter.keep_running_on_error()
+    adapter.keep_running_on_error()
     for party, address in addresses.items():
         if party != self_party:
             _wait_for(party, address, patience_seconds)

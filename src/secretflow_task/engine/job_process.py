@@ -48,12 +48,10 @@ class PipeChannel:
         threading.Thread(target=self._beat, name="alive", daemon=True).start()
 
     def _beat(self) -> None:
-        try:
+        with suppress(OSError):  # until the node closes the pipe
             while True:
                 time.sleep(_ALIVE_SECONDS)
                 self.send(Kind.ALIVE, {})
-        except OSError:
-            return  # the node has closed the pipe
 
     def agree(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Say ``prepared``; returns all parties' facts after ``go``. The node ends a long wait."""

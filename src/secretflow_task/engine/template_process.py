@@ -6,7 +6,7 @@ import signal
 import warnings
 
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
-from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.engine import adapter
 from secretflow_task.engine import job_process  # noqa: F401  # pylint: disable=unused-import
 
 # Standard output belongs to the command that started the node: SecretFlow greets there.
@@ -16,7 +16,7 @@ os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # JAX warns of every fork; `preload` keeps out of its way what the warning is about.
 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-engine_adapter.preload()
+adapter.preload()
 TaskDispatcher.load_bodies()
 # A job's collector would walk, and so copy, the engine's whole heap at every shutdown.
 gc.collect()

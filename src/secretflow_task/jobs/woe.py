@@ -90,7 +90,7 @@ def _points(present: Array, method: Method, n_bins: int) -> Array:
     import numpy as np
     import pandas as pd
 
-    if not len(present):
+    if present.size == 0:
         return np.empty(0)
     highest = present.max()
     if method == "eq_range":

@@ -96,10 +96,8 @@ def lone_node(
     with EventStore(settings.state_dir) as store:
         running = RunningExecutions(store)
         ownership = ownership or SoleOwnership()
-        with (
-            assembled(
-                settings, store, running, ownership, announce, template=template, metrics=metrics
-            ) as node,
-            node,
-        ):
+        parts = assembled(
+            settings, store, running, ownership, announce, template=template, metrics=metrics
+        )
+        with parts as node, node:
             yield node

@@ -9,7 +9,7 @@ from secretflow_task.contract.errors import ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.contract.tasks.linear import SsLrConfig, SsLrParams
-from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.engine import adapter
 from secretflow_task.jobs.columns import check_fits_shares, matrix, reveal_to
 from secretflow_task.jobs.ml_task.prediction import (
     PREDICT_ROWS,
@@ -96,8 +96,8 @@ def execute_ss_logistic_regression(
     own = devices.inputs
     x = matrix(devices, own.names, own.values)
     y = label_matrix(devices, own, config.label)
-    engine_adapter.train_on_every_row()
-    model = engine_adapter.without_beaver_cache(SSRegression(devices["spu"]))
+    adapter.train_on_every_row()
+    model = adapter.without_beaver_cache(SSRegression(devices["spu"]))
     metrics: list[dict[str, float]] = []
 
     def after_epoch(epoch: int, _state: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.trees import SgbConfig, SgbParams, SgbPredictConfig
-from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.engine import adapter
 from secretflow_task.jobs.columns import matrix
 from secretflow_task.jobs.ml_task.prediction import (
     TARGET,
@@ -50,7 +50,7 @@ def execute_sgb(devices: Devices[TrainingInput], task_config: SgbConfig) -> dict
 
     run, config, params = devices.run, task_config, task_config.params
     own = devices.inputs
-    engine_adapter.hide_gains_of_splits()
+    adapter.hide_gains_of_splits()
     after_tree = report_trees(run, params.num_boost_round)
     engine_params = params.engine_params()
     engine_params["rowsample_by_tree"] = params.subsample

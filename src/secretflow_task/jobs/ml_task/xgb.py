@@ -8,7 +8,7 @@ from secretflow_task.contract.errors import ValueRange
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.contract.tasks.learning import PredictConfig
 from secretflow_task.contract.tasks.trees import SsXgbConfig, TreeParams
-from secretflow_task.engine import adapter as engine_adapter
+from secretflow_task.engine import adapter
 from secretflow_task.jobs.columns import matrix, reveal_to
 from secretflow_task.jobs.ml_task.prediction import (
     PredictionInput,
@@ -57,8 +57,8 @@ def execute_ss_xgboost(devices: Devices[TrainingInput], task_config: SsXgbConfig
 
     run, config, params = devices.run, task_config, task_config.params
     own = devices.inputs
-    engine_adapter.use_exact_sigmoid_in_trees()
-    engine_adapter.wait_without_programs()
+    adapter.use_exact_sigmoid_in_trees()
+    adapter.wait_without_programs()
     after_tree = report_trees(run, params.num_boost_round)
     model = Xgb(devices["spu"]).train(
         params.engine_params() | {"subsample": params.subsample},
