@@ -10,6 +10,7 @@ from secretflow_task.contract.protocols import HeuConfig, Protocol, SpuConfig
 from secretflow_task.contract.requests import Params, SfInitConfig, TaskRequest
 from secretflow_task.contract.task_config import STEP_PREFIX, PartyName, TaskConfig, parse
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.utils.network import host_and_port
 
 _REFERENCE = 'Name an earlier step\'s output by {"step": NAME, "output": KEY}.'
 
@@ -43,6 +44,18 @@ class FixedAddresses:
             links[node.party] = node.address
             links_listen[node.party] = node.listen_address or node.address
         return FixedAddresses(init.self_party, fed, fed_listen, links, links_listen)
+
+    def check(self) -> None:
+        """Raise `InvalidTaskConfig` unless each is ``host:port``; only who uses them cares."""
+        for place, addresses in (
+            ("sf_init_config.parties", [*self.fed.items(), *self.fed_listen.items()]),
+            ("spu_config.nodes", [*self.spu.items(), *self.spu_listen.items()]),
+        ):
+            for party, address in addresses:
+                try:
+                    host_and_port(address)
+                except ValueError as error:
+                    raise InvalidTaskConfig(f"{place}: an address of {party} {error}.") from None
 
 
 @dataclass(frozen=True)

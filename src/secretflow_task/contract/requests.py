@@ -7,30 +7,21 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Collection, Mapping
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.messages import utf8_text
 from secretflow_task.contract.protocols import HeuConfig, SpuConfig
 from secretflow_task.contract.task_config import PARTY_NAME, PartyName, Strict
-from secretflow_task.utils.network import host_and_port
 
 _MOST_PARTIES = 16  # of a request
-
-
-def _checked_address(address: str) -> str:
-    host_and_port(address)
-    return address
-
-
-Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class PartyAddress(Strict):
     """Where a party of a cluster with fixed addresses is reached and listens."""
 
-    address: Address
-    listen_addr: Address | None = None
+    address: str
+    listen_addr: str | None = None
 
 
 Listed = Annotated[list[PartyName], Field(min_length=1)]

@@ -144,6 +144,7 @@ def _with_fixed_addresses(plan: Plan, hosted: list[str]) -> Plan:
         raise InvalidTaskConfig(
             f"spu_config.nodes must say where the SPU of {missing[0]} is reached."
         )
+    fixed.check()
     return Plan.of(plan.request, between_nodes=True)
 
 

@@ -15,7 +15,9 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import InvalidTaskConfig
 from secretflow_task.contract.job_spec import JobSpec
 from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
+from secretflow_task.node.assignment import Assignment
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.link.peer.certificates import make_certificate
 from secretflow_task.node.node import Node
@@ -225,6 +227,17 @@ def test_a_party_without_an_entry_in_the_address_book_is_unreachable(pair: Pair)
             {"spu_config": {"nodes": [{"party": "alice", "adress": "alice.example:9001"}]}},
             "'spu_config.nodes.0.address'",
         ),
+        (
+            {
+                "spu_config": {
+                    "nodes": [
+                        {"party": "alice", "address": "alice.example:9001"},
+                        {"party": "bob", "address": "bob.example"},
+                    ]
+                }
+            },
+            "spu_config.nodes: an address of bob must be address:port, such as 0.0.0.0:9443",
+        ),
     ],
 )
 def test_fixed_addresses_must_be_complete(change: dict[str, Any], told: str, pair: Pair) -> None:
@@ -233,6 +246,19 @@ def test_fixed_addresses_must_be_complete(change: dict[str, Any], told: str, pai
         outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": parties}} | change)
     assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
     assert told in outcome.failure.message
+
+
+def test_addresses_matter_only_where_they_are_used(pair: Pair) -> None:
+    parties = {party: {"address": "here"} for party in PARTIES}
+    request = PSI | {"sf_init_config": {"parties": parties, "self_party": "alice"}}
+    nodes = [{"party": party, "address": f"{party}.example:9001"} for party in PARTIES]
+    with pair.node("alice", never) as node:
+        outcome = node.execute("r-1", request | {"spu_config": {"nodes": nodes}})
+    assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
+    assert "sf_init_config.parties: an address of alice must be" in outcome.failure.message
+    both_here = PSI | {"sf_init_config": {"parties": parties}}
+    plan = Plan.of(TaskRequest("e-1", "r-1", both_here))
+    assert Assignment.of(plan, Settings(parties=("alice", "bob")), lambda party: False).hosted
 
 
 @pytest.mark.parametrize(
