@@ -20,12 +20,12 @@ demo: venv ## Two parties find common customers and train a model neither could 
 
 test: venv ## Run all tests, job processes included in the coverage, which must reach 90 %
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 4 $(SIDE_BY_SIDE)
+	$(BIN)/coverage run -m pytest --numprocesses 2 $(SIDE_BY_SIDE)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 test-matrix: venv ## Run what `make test` leaves out: every protocol, label party and bad input, alerts of faults, operations
-	$(BIN)/pytest -m matrix --timeout 600 --durations 20
+	$(BIN)/pytest -m matrix --numprocesses 2 $(SIDE_BY_SIDE) --timeout 600 --durations 20
 
 faults: venv ## Break processes, Redis and disks at random moments, and print how each ended (under 40 minutes)
 	$(BIN)/pytest tests/faults -m faults --timeout 1800 --moments 7
