@@ -2,6 +2,9 @@
 
 Nobody tells this node how the others fare, so it looks: a peer's port that was open and takes no
 connections any more means that its job has ended. Each party settles for itself.
+
+A peer may be open and gone between two looks. The own job offers its facts after it has reached all
+peers, so from then on each was open.
 """
 
 from __future__ import annotations
@@ -41,8 +44,8 @@ class ProbedSettlement(LocalSettlement):
             for party, address in self._addresses.items():
                 if _is_open(address):
                     missed[party] = 0
-                elif party in missed:
-                    missed[party] += 1
+                elif party in missed or self.offered:
+                    missed[party] = missed.get(party, 0) + 1
                 if missed.get(party) == _MISSED and not self.all_finished:
                     message = f"The process of {party} no longer accepts connections."
                     self.fail(PeerLost(message, party=party))

@@ -83,6 +83,12 @@ class LocalSettlement:
                 self.succeeded = True
 
     @property
+    def offered(self) -> bool:
+        """Whether a party is prepared for its first round."""
+        with self.mutex:
+            return bool(self.rounds)
+
+    @property
     def all_finished(self) -> bool:
         """Whether every party has its result ready."""
         with self.mutex:

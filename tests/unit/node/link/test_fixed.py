@@ -49,6 +49,18 @@ def test_a_port_that_closes_ends_the_execution(server: socket.socket) -> None:
         assert failed and (failed.code, failed.party) == ("PeerLost", "bob")
 
 
+def test_a_peer_that_is_gone_before_the_first_look_is_lost(server: socket.socket) -> None:
+    with closing(settlement(server)) as shared:
+        server.close()
+        link = shared.links["alice"]
+        link.offer({})  # its job has reached bob's
+        link.clear()
+        shared.join()
+        assert select.select([link], [], [], 30)[0]
+        failed = link.failed
+        assert failed and (failed.code, failed.party) == ("PeerLost", "bob")
+
+
 def test_a_port_that_stays_open_ends_nothing(server: socket.socket) -> None:
     with closing(settlement(server)) as shared:
         shared.join()
