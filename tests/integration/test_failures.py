@@ -473,13 +473,28 @@ def test_a_job_that_takes_too_long_is_ended(
         tmp_path_factory.mktemp("strict"),
         port_range="22000-22999",
         job_timeout_seconds=2.5,
-        prepare_timeout_seconds=1.5,
+        prepare_timeout_seconds=60.0,
     )
     with node:  # its jobs come from the template that the process has
         workspace = strict.workspace("t")
         execution = strict.execute({"task_config": probe(workspace, "waits")})
         assert execution.code == "TaskTimeout"
+        assert "prepared in time" not in execution.failures["alice"]["error"]
         assert execution.seconds >= 2.4
+        nothing_was_written(workspace)
+
+
+def test_a_job_that_is_not_prepared_in_time_is_ended(
+    tmp_path_factory: pytest.TempPathFactory, bench: Bench
+) -> None:
+    node, strict = start_bench(
+        tmp_path_factory.mktemp("strict"),
+        port_range="22000-22999",
+        job_timeout_seconds=60.0,
+        prepare_timeout_seconds=1.5,
+    )
+    with node:
+        workspace = strict.workspace("t")
         execution = strict.execute({"task_config": probe(workspace, "early_waits")})
         assert execution.code == "TaskTimeout"
         assert "prepared in time" in execution.failures["alice"]["error"]
