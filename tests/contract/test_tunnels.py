@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import random
@@ -11,11 +12,13 @@ import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from secretflow_task.node.link.peer.settlement import PeerSettlement
+from secretflow_task.node.link.peer.tunnel import LocalSide
+from secretflow_task.node.link.peer.tunnels import Tunnels
 from tests.bench.peers import Hubs
 from tests.bench.waiting import PATIENCE_SECONDS
 
@@ -181,10 +184,20 @@ def test_after_the_end_of_an_execution_its_ports_are_free_and_its_connections_go
                 pass
 
 
+@pytest.mark.parametrize("joins_late", [False, True])
 def test_what_a_job_sent_last_arrives_though_its_execution_has_ended(
-    hubs: Hubs, tmp_path: Path
+    joins_late: bool, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way = Way(hubs, "last-words")
+    connect = Tunnels._connect
+
+    async def connect_slowly(*args: Any) -> LocalSide | None:
+        local = await connect(*args)
+        await asyncio.sleep(0.3)  # the job has the connection, its node is busy
+        return local
+
+    if joins_late:
+        monkeypatch.setattr(Tunnels, "_connect", connect_slowly)
+    way = Way(hubs, f"last-words-{joins_late}")
     with way.connected() as (caller, accepted):
         caller.sendall(b"x" * 1_000_000)
         caller.close()

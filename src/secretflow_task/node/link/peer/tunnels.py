@@ -43,8 +43,10 @@ class Tunnels:
         self._session = session
         self._servers: list[asyncio.AbstractServer] = []
         self._tunnels: set[Tunnel] = set()
+        self._opening = 0
         self._tasks = Tasks()
         self._closing = False
+        self._drained = False
 
     async def open(self) -> None:
         """Listen in place of the peers' jobs; raises `PortUnavailable`."""
@@ -67,12 +69,15 @@ class Tunnels:
 
     async def _carry(self, party: str, line: str, local: LocalSide) -> None:
         """Open the way for a connection of an own job to that of ``party``."""
+        self._opening += 1
         try:
             wire = await self._dialler.dial(party)
         except WorkerError as error:
             log.debug("A connection cannot be carried.", action="tunnel_failed", code=error.code)
             local.reset()
             return
+        finally:
+            self._opening -= 1
         header = {
             "kind": "channel",
             "execution": self._agenda.execution_id,
@@ -96,7 +101,11 @@ class Tunnels:
         """Lead a peer's channel to the own job."""
         port = self._ports.line(str(header["line"]))[str(header["to"])]
         wire.pause()
-        local = await self._connect(port, wire)
+        self._opening += 1
+        try:
+            local = await self._connect(port, wire)
+        finally:
+            self._opening -= 1
         if local is None:
             wire.transport.abort()
             return
@@ -107,10 +116,12 @@ class Tunnels:
         """A connection to the own job; None if it does not listen while somebody waits."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + _LISTENING_SECONDS
-        while not self._closing and not wire.closed.is_set() and time.monotonic() < deadline:
+        while not wire.closed.is_set() and time.monotonic() < deadline:
             try:
                 _, local = await loop.create_connection(LocalSide, _LOOPBACK, port)
             except OSError:
+                if self._closing:
+                    return None
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return local
@@ -118,7 +129,7 @@ class Tunnels:
 
     def _join(self, local: LocalSide, wire: Wire) -> None:
         tunnel = Tunnel(local, wire)
-        if self._closing or local.transport.is_closing():
+        if self._drained or local.transport.is_closing():
             tunnel.abort()
             return
         self._tunnels.add(tunnel)
@@ -139,9 +150,10 @@ class Tunnels:
         """Wait for the tunnels to end, and end those that do not."""
         deadline = time.monotonic() + _LINGER_SECONDS
         try:
-            while self._tunnels and time.monotonic() < deadline:
+            while (self._tunnels or self._opening) and time.monotonic() < deadline:
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
+            self._drained = True
             for tunnel in list(self._tunnels):
                 tunnel.abort()
             self._tasks.cancel()
