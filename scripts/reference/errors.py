@@ -17,7 +17,8 @@ _HEAD = """\
 A FAILURE event names the class in `error_code` and its family in `error_type`; `error` says what
 was wrong, often in more words than the message here, and `hint` what to do. All parties of an
 execution get the same, and `failed_party` says where it began. With `retryable` the same request
-may succeed when it is sent again, with a new execution id. Neither text holds a data value, a path
+may succeed when it is sent again, with a new execution id; `cancelled` marks what a person
+has stopped. Neither text holds a data value, a path
 or the words of a foreign exception: these are in [the log of the job](../ops_guide/logs.md) at the
 party where it began. The commands end with the exit code of the family.
 """

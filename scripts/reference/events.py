@@ -58,6 +58,7 @@ DATA: dict[Status, dict[str, str]] = {
         "hint": "What to do next.",
         "retryable": "Whether the same request may succeed when it is sent again.",
         "failed_party": "The party where it began, or null.",
+        "cancelled": "True where somebody cancelled it (`TaskCancelled`); absent otherwise.",
         "step": "In a `workflow`: the step that failed.",
     },
 }

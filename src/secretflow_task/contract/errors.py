@@ -395,6 +395,13 @@ class TaskTimeout(ExecutionStopped):
 class TaskCancelled(ExecutionStopped):
     """The execution was cancelled."""
 
+    retryable = False  # a program that retries would run again what a person has stopped
+    default_hint = "Somebody asked for its end. If it is still wanted, send it with a new id."
+
+    def as_event_data(self) -> dict[str, Any]:
+        """The ``data`` of a FAILURE event, which says that nothing has gone wrong."""
+        return super().as_event_data() | {"cancelled": True}
+
 
 class PeerLost(ExecutionStopped):
     """The connection to another party's process broke."""

@@ -16,6 +16,8 @@ from secretflow_task.contract.errors import (
     MissingColumn,
     RequestError,
     RuntimeUnavailable,
+    TaskCancelled,
+    TaskTimeout,
     WorkerError,
     error_classes,
 )
@@ -54,7 +56,19 @@ def test_a_class_belongs_to_one_family(kind: type[WorkerError]) -> None:
 
 @each_class
 def test_what_can_be_sent_again_follows_from_the_family(kind: type[WorkerError]) -> None:
-    assert kind.retryable is issubclass(kind, (RuntimeUnavailable, ExecutionStopped))
+    expected = issubclass(kind, (RuntimeUnavailable, ExecutionStopped))
+    assert kind.retryable is (expected and kind is not TaskCancelled)
+
+
+def test_what_a_person_has_stopped_reads_as_such() -> None:
+    data = TaskCancelled(party="alice", step="s").as_event_data()
+    assert (data["error_code"], data["retryable"], data["cancelled"]) == (
+        "TaskCancelled",
+        False,
+        True,
+    )
+    assert WorkerError.from_event_data(data).as_event_data() == data
+    assert "cancelled" not in TaskTimeout().as_event_data()
 
 
 def test_codes_are_unique_and_every_class_of_the_module_is_known() -> None:

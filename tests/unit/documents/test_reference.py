@@ -14,7 +14,7 @@ import pytest
 
 from scripts.reference import PAGES, events, log_actions, source, tables, task_types
 from secretflow_task.cli import app
-from secretflow_task.contract.errors import WorkerError, error_classes
+from secretflow_task.contract.errors import error_classes
 from secretflow_task.contract.messages import Stage, Status
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.node.job.ending import Ending, success
@@ -87,7 +87,9 @@ def test_every_key_of_an_event_is_told() -> None:
     assert made == set(events.STAGES)
     assert set(events.DATA[Status.RUNNING]) == {"stage", "progress", "step"} | details
     assert set(events.DATA[Status.SUCCESS]) == set(success({}))
-    assert set(events.DATA[Status.FAILURE]) == set(Ending.of(WorkerError(step="x")).data)
+    failures = [error(step="x") for error in error_classes().values()]
+    told = {key for failure in failures for key in Ending.of(failure).data}
+    assert set(events.DATA[Status.FAILURE]) == told
 
 
 def test_every_log_record_has_an_action_of_its_own_and_a_sentence() -> None:
