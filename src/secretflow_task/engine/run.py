@@ -189,17 +189,15 @@ class Run:
         stem, suffix = os.path.splitext(path)
         return f"{stem}.{self.party}{suffix}" if self.several else path
 
-    def write_report(
-        self, content: Mapping[str, Any], path: str, purpose: str = "output_report"
-    ) -> str:
+    def write_report(self, content: Mapping[str, Any], path: str) -> str:
         """Stage a JSON report of the own party; returns the path that it will have."""
         own_path = self.report_path(path)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        with self.stage(own_path, purpose).open("w", encoding="utf-8") as file:
+        with self.stage(own_path, "output_report").open("w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        return self.shown(own_path, purpose)
+        return self.shown(own_path, "output_report")
 
     @property
     def model_id(self) -> str:
