@@ -7,7 +7,8 @@ from typing import Any, Iterable, Iterator
 
 from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME, create_app
 from secretflow_task.broker.connection import connect
-from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key
+from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key, record_key
+from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.contract.requests import TaskRequest
@@ -21,6 +22,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
+        self._queue = settings.queues[0]
         self._redis = connect(settings, decode_responses=True)
 
     def __enter__(self) -> Client:
@@ -86,6 +88,38 @@ class Client:
                 if wanted <= ended.keys():
                     break
         return {party: ended[party] for party in sorted(wanted)}
+
+    def newest(self, execution_id: str, parties: Iterable[str]) -> dict[str, StatusEvent | None]:
+        """The newest event of an execution at those of ``parties`` that have taken it.
+
+        None where nothing was told yet, or so long ago that the stream has dropped it.
+        """
+        found: dict[str, StatusEvent | None] = {}
+        for party in parties:
+            record: Any = self._redis.hgetall(record_key(execution_id, party))
+            if record:
+                found[party] = self._event_at(record.get("at"))
+        return found
+
+    def _event_at(self, position: str | None) -> StatusEvent | None:
+        if position is None:
+            return None
+        entries: Any = self._redis.xrange(STREAM, position, position)
+        if not entries:
+            return None
+        return StatusEvent.from_json(entries[0][1]["event"])
+
+    def hosted(self, parties: Iterable[str], queue: str | None = None) -> set[str] | None:
+        """Those of ``parties`` that some living node on a queue hosts; None if no node says so."""
+        wanted = queue or self._queue
+        nodes = [node for node in living_nodes(self._redis) if wanted in node.get("queues", ())]
+        if not nodes:
+            return None
+        return {
+            party
+            for party in parties
+            if any(not node["parties"] or party in node["parties"] for node in nodes)
+        }
 
     def position(self) -> str:
         """The present end of the status stream, from which `events` can follow what comes."""

@@ -14,10 +14,11 @@ from redis import TimeoutError as RedisTimeoutError
 
 from secretflow_task.broker.celery_tasks import NodeStopping
 from secretflow_task.broker.keys import cancel_key
+from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node import lua, ownership
-from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict, living_nodes
+from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
 from tests.bench.redis import RedisServer

@@ -89,17 +89,29 @@ def submit(
     queue: Annotated[
         Optional[str], typer.Option(help="The queue; by default the first of SFWORKER_QUEUES.")
     ] = None,
+    execution_id: Annotated[
+        Optional[str],
+        typer.Option(
+            "--id",
+            help="The execution id, the same at every party; by default the file's execution_id, "
+            "or else a new one.",
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Wait until the execution has ended.")
     ] = True,
     timeout: Timeout = 3600.0,
     as_json: Json = False,
 ) -> None:
-    """Send a request to the nodes through Redis."""
-    from secretflow_task.cli.files import read_request
+    """Send a request to the nodes through Redis.
+
+    Linked parties each send it to their own Redis, with the same id.
+    """
+    from secretflow_task.cli.files import read_execution
     from secretflow_task.cli.remote import submit_and_follow
 
-    raise typer.Exit(submit_and_follow(read_request(file), queue, follow, timeout, as_json))
+    request = read_execution(file, execution_id)
+    raise typer.Exit(submit_and_follow(request, queue, follow, timeout, as_json))
 
 
 @app.command()

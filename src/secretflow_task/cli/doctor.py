@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from secretflow_task.broker.connection import connect
+from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.link.peer.dial import Dialler
-from secretflow_task.node.ownership import living_nodes
 from secretflow_task.node.ports import is_free
 
 ENGINE = ("secretflow", "1.14.0b0")

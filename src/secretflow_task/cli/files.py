@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import yaml
 
@@ -22,6 +22,29 @@ def read_request(path: Path) -> TaskRequest:
     Raises:
         MissingFile, InvalidTaskConfig: it cannot be read.
     """
+    return _request_of(path, _values(path))
+
+
+def read_execution(path: Path, execution_id: str | None = None) -> TaskRequest:
+    """Read a request file as an execution to be sent.
+
+    Its id is the one given here, or the file's `execution_id`; else it is a new one, since a
+    `task_request_id` may be sent again and again.
+
+    Raises:
+        MissingFile, InvalidTaskConfig: it cannot be read, or the id is none.
+    """
+    values = _values(path)
+    request = _request_of(path, values)
+    if execution_id is not None:
+        return request.named(execution_id)
+    if values.get("execution_id"):
+        return request
+    return request.renewed()
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """The keys of a request file."""
     if not path.is_file():
         raise MissingFile(
             f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one."
@@ -32,8 +55,12 @@ def read_request(path: Path) -> TaskRequest:
             f"{path} is not a request: {_problem_of(values)}",
             hint="`sfworker tasks psi --example` prints one.",
         )
-    values.setdefault("task_request_id", "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64])
-    return TaskRequest.from_arguments(values)
+    return values
+
+
+def _request_of(path: Path, values: Mapping[str, Any]) -> TaskRequest:
+    request_id = "run-" + re.sub("[^A-Za-z0-9]+", "-", path.stem)[:64]
+    return TaskRequest.from_arguments({"task_request_id": request_id, **values})
 
 
 def _problem_of(values: Any) -> str:

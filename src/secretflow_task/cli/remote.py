@@ -6,10 +6,17 @@ import math
 import time
 
 from secretflow_task.cli import environment
-from secretflow_task.cli.display import ExecutionDisplay, print_json, print_outcome
+from secretflow_task.cli.display import (
+    ExecutionDisplay,
+    describe_event,
+    print_json,
+    print_outcome,
+)
 from secretflow_task.cli.exits import Exit, complain
 from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.client import Client
+from secretflow_task.contract.errors import DuplicateExecution
+from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
 
@@ -24,10 +31,14 @@ _SILENCE_HINT = (
 def submit_and_follow(
     request: TaskRequest, queue: str | None, follow: bool, timeout_seconds: float, as_json: bool
 ) -> Exit:
-    """Send a request as a new execution; returns the exit code."""
-    request = request.renewed()
-    Plan.of(request)  # what the node would refuse is refused here, at once
+    """Send a request, unless its execution was sent before; returns the exit code.
+
+    Raises:
+        DuplicateExecution: it was; the message says what became of it.
+    """
+    plan = Plan.of(request)  # what the node would refuse is refused here, at once
     with Client(environment.settings()) as client:
+        _refuse_a_duplicate(client, plan, queue)
         since = client.position()
         client.submit(request, queue)
     if not as_json:
@@ -35,6 +46,33 @@ def submit_and_follow(
     if not follow:
         return Exit.OK
     return follow_execution(request.execution_id, since, timeout_seconds, as_json)
+
+
+def _refuse_a_duplicate(client: Client, plan: Plan, queue: str | None) -> None:
+    execution_id = plan.request.execution_id
+    known = client.newest(execution_id, plan.parties)
+    hosted = client.hosted(plan.parties, queue)
+    if hosted is None:  # no node says for whom it would be
+        duplicate = len(known) == len(plan.parties)
+    else:
+        duplicate = not hosted.isdisjoint(known)
+    if duplicate:
+        stands = [f"{party}: {_standing(event)}" for party, event in known.items()]
+        raise DuplicateExecution(
+            f"{execution_id} was sent before ({'; '.join(stands)}), and an id is run once.",
+            hint=f"`sfworker watch {execution_id}` shows it; "
+            "to run the request again, give another --id.",
+        )
+
+
+def _standing(event: StatusEvent | None) -> str:
+    """How an execution stands at a party, by its newest event; None where that is gone."""
+    if event is None:
+        return "no longer on the stream"
+    if not event.status.terminal:
+        return f"RUNNING, {describe_event(event.status, event.data)}"
+    code = event.data.get("error_code")
+    return f"{event.status.value}, {code}" if code else event.status.value
 
 
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:

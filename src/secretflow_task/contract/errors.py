@@ -3,7 +3,7 @@
     WorkerError
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
-        RequestMismatch, VersionMismatch, UnknownExecution
+        RequestMismatch, VersionMismatch, DuplicateExecution, UnknownExecution
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -154,6 +154,12 @@ class VersionMismatch(RequestError):
     """The parties' nodes run different versions."""
 
     default_hint = "Install the same version of the worker and of SecretFlow at every party."
+
+
+class DuplicateExecution(RequestError):
+    """A request with this execution id was sent before, and an id is run once."""
+
+    default_hint = "`sfworker watch ID` shows that one; to run the request again, give another id."
 
 
 class UnknownExecution(RequestError):

@@ -134,6 +134,10 @@ class TaskRequest:
             "task_type": self.task_type,
         }
 
+    def named(self, execution_id: str) -> TaskRequest:
+        """The same request as the execution of this id; raises `InvalidTaskConfig` for no id."""
+        return replace(self, execution_id=_checked_id(execution_id))
+
     def renewed(self) -> TaskRequest:
         """The same request as a new execution, as `sfworker run` starts one every time."""
         return replace(self, execution_id=f"{self.execution_id[:119]}-{uuid.uuid4().hex[:8]}")

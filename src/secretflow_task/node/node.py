@@ -122,6 +122,8 @@ class Node:
         return {
             "id": self.store.node_id,
             "name": self.settings.name,
+            "queues": list(self.settings.queues),
+            "parties": list(self.settings.parties),
             "linked": linked,
             "running": len(self.running()),
             "events_waiting": self.store.waiting(),

@@ -139,7 +139,7 @@ class LeaseHolder(Protocol):
         """
 
     def describe(self) -> Mapping[str, Any]:
-        """How the node is; stands in its lease, for `living_nodes`."""
+        """How the node is; stands in its lease, for `broker.nodes`."""
 
 
 class RedisOwnership:
@@ -335,12 +335,6 @@ def _is_away(error: RedisError) -> bool:
     """
     refuses = isinstance(error, (AuthenticationError, BusyLoadingError))
     return isinstance(error, (ConnectionError, TimeoutError)) and not refuses
-
-
-def living_nodes(redis: Any) -> list[dict[str, Any]]:
-    """What the nodes that share a Redis say of themselves; raises `redis.RedisError`."""
-    leases = [redis.get(lease_key(_text(node_id))) for node_id in redis.zrange(NODES, 0, -1)]
-    return [json.loads(lease) for lease in leases if lease]
 
 
 def _as_text(request: TaskRequest) -> str:

@@ -17,6 +17,7 @@ from redis import Redis, RedisError
 from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
 from secretflow_task.broker.connection import connect
+from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import StatusEvent
@@ -25,7 +26,7 @@ from secretflow_task.node.assembly import assembled
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
-from secretflow_task.node.ownership import Lease, RedisOwnership, living_nodes
+from secretflow_task.node.ownership import Lease, RedisOwnership
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore

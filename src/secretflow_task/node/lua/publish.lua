@@ -10,7 +10,8 @@
 --       4 node  5 mark  6 next mark
 --       7... of each event: its number, body, epoch, whether it is terminal, whether numbers before it may
 --       be missing
--- Returns {'behind'}, or of each event 'sent', 'known' or 'stale'.
+-- Returns {'behind'}, or of each event 'sent', 'known' or 'stale'. A record says where on the stream its last
+-- event is, for who asks what became of an execution.
 
 local lifetime, maxlen, also_list, node, mark, next_mark = unpack(ARGV, 1, 6)
 if redis.call('GET', KEYS[4]) ~= mark then
@@ -42,9 +43,9 @@ redis.call('SET', KEYS[4], next_mark)
 for index = 6, #KEYS do
   local seq, event, epoch, terminal = unpack(ARGV, 5 * index - 23, 5 * index - 20)
   if answers[index - 5] == 'sent' then
-    redis.call('HSET', KEYS[index], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal)
+    local at = redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxlen, '*', 'event', event)
+    redis.call('HSET', KEYS[index], 'node', node, 'epoch', epoch, 'seq', seq, 'ended', terminal, 'at', at)
     redis.call('EXPIRE', KEYS[index], lifetime)
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxlen, '*', 'event', event)
     redis.call('PUBLISH', KEYS[2], event)
     if also_list == '1' then
       redis.call('LPUSH', KEYS[3], event)
