@@ -177,6 +177,68 @@ def test_the_stream_is_trimmed_to_about_its_length(outbox: AnyOutbox, redis: Any
     assert 100 <= len(kept) <= 200 and kept == sent[-len(kept) :]
 
 
+def size_of(redis: Any) -> int:
+    """How many bytes of events the stream holds."""
+    return sum(len(each.to_json().encode()) for each in stream(redis))
+
+
+@pytest.mark.parametrize("kilobytes", [5, 80])
+def test_the_stream_is_trimmed_to_about_its_size_and_keeps_the_newest(
+    kilobytes: int, outbox: AnyOutbox, redis: Any
+) -> None:
+    limit = 200_000
+    publisher = Publisher(outbox, redis, maxlen=1_000_000, limit_bytes=limit)
+    outbox.claim(request(), "alice")
+    sent = []
+    for _ in range(5):
+        for _ in range(120 // kilobytes + 1):
+            sent.append(outbox.append(event(text="x" * 1000 * kilobytes)))
+        while publisher.send_batch():
+            pass
+        assert size_of(redis) < limit + limit // 32 + 1000 * (kilobytes + 1)
+    kept = stream(redis)
+    assert kept == sent[-len(kept) :] and size_of(redis) > limit - limit // 32 - 2000 * kilobytes
+    assert redis.llen("sfworker:stream:marks") == 32
+
+
+def test_an_event_larger_than_the_stream_may_be_is_there_until_the_next(
+    outbox: AnyOutbox, redis: Any
+) -> None:
+    publisher = Publisher(outbox, redis, maxlen=1000, limit_bytes=100_000)
+    outbox.claim(request(), "alice")
+    for _ in range(3):
+        large = outbox.append(event(text="x" * 500_000))
+        publisher.send_batch()
+        assert stream(redis) == [large]
+
+
+def test_a_stream_that_somebody_has_emptied_grows_to_its_size_again(
+    outbox: AnyOutbox, redis: Any
+) -> None:
+    publisher = Publisher(outbox, redis, maxlen=1000, limit_bytes=100_000)
+    outbox.claim(request(), "alice")
+    for round_ in range(2):
+        sent = [outbox.append(event(text="x" * 1000)) for _ in range(60)]
+        while publisher.send_batch():
+            pass
+        assert stream(redis) == sent
+        if not round_:
+            redis.delete("task_status_stream")
+
+
+def test_the_list_that_nobody_reads_holds_no_more_than_the_stream(
+    outbox: AnyOutbox, redis: Any
+) -> None:
+    publisher = Publisher(outbox, redis, maxlen=1000, limit_bytes=100_000, also_list=True)
+    outbox.claim(request(), "alice")
+    for _ in range(100):
+        outbox.append(event(text="x" * 3000))
+    while publisher.send_batch():
+        pass
+    kept = [StatusEvent.from_json(text) for text in redis.lrange("task_status_queue", 0, -1)]
+    assert kept[::-1] == stream(redis) and 20 < len(kept) < 40
+
+
 def test_what_the_script_remembers_goes_away_by_itself(
     publisher: Publisher, outbox: AnyOutbox, redis: Any
 ) -> None:

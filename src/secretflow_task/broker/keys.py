@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 STREAM = "task_status_stream"
+STREAM_OPEN = "sfworker:stream:open"  # how many bytes have come since a place was noted
+STREAM_MARKS = "sfworker:stream:marks"  # places on the stream, between which are so many bytes each
 GROUP = "task_status_listener"  # of the listeners, which write the stream to a database
 CHANNEL = "task_status_events"
 LIST = "task_status_queue"

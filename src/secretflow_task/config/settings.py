@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         ge=1000,
         description="Approximate number of events that the stream is trimmed to.",
     )
+    stream_limit_bytes: int = Field(
+        2**30,
+        ge=2**20,
+        description="Approximate size of the events that the stream is trimmed to.",
+    )
     status_list: bool = Field(
         False,
         description="Also push events to the list `task_status_queue`, for older web applications.",

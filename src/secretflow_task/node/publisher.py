@@ -17,6 +17,8 @@ from secretflow_task.broker.keys import (
     LIST,
     RECORD_SECONDS,
     STREAM,
+    STREAM_MARKS,
+    STREAM_OPEN,
     mark_key,
     record_key,
     taken_key,
@@ -26,6 +28,7 @@ from secretflow_task.node import lua
 from secretflow_task.utils.log import get_logger
 
 _CHECK_SECONDS = 5.0
+_SEGMENTS = 32  # of the stream, as the script counts them
 
 
 log = get_logger()
@@ -92,6 +95,10 @@ class Publisher:
     minutes again. ``on_stale`` is called with an event of an execution that another node has taken
     over, ``on_sent`` with one that Redis had not.
 
+    Args:
+        maxlen: about so many events stay on the stream.
+        limit_bytes: and about so many bytes.
+
     Attributes:
         failures: how often nothing could be sent.
     """
@@ -102,6 +109,7 @@ class Publisher:
         redis: Any,
         *,
         maxlen: int,
+        limit_bytes: int = 2**30,
         also_list: bool = False,
         on_stale: Callable[[Unsent], object] = lambda unsent: None,
         on_sent: Callable[[StatusEvent], object] = lambda event: None,
@@ -109,6 +117,7 @@ class Publisher:
         self._outbox = outbox
         self._redis = redis
         self._maxlen = maxlen
+        self._segment_bytes = limit_bytes // _SEGMENTS
         self._also_list = also_list
         self._on_stale = on_stale
         self._on_sent = on_sent
@@ -176,7 +185,8 @@ class Publisher:
     def _send(self, group: list[Unsent]) -> list[str]:
         node_id, mark = self._outbox.node_id, group[-1].event.event_id
         records = [record_key(unsent.event.execution_id, unsent.event.party) for unsent in group]
-        values = [RECORD_SECONDS, self._maxlen, int(self._also_list), node_id, self._mark, mark]
+        values: list[Any] = [RECORD_SECONDS, self._maxlen, self._segment_bytes]
+        values += [int(self._also_list), node_id, self._mark, mark]
         for unsent in group:
             event = unsent.event
             may_skip = unsent.number <= self._rewound_to  # what came before is gone for good
@@ -187,7 +197,8 @@ class Publisher:
                 int(event.status.terminal),
                 int(may_skip),
             ]
-        keys = [STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id), *records]
+        keys = [STREAM, CHANNEL, LIST, self._mark_key, taken_key(node_id)]
+        keys += [STREAM_OPEN, STREAM_MARKS, *records]
         answers = [
             answer.decode() if isinstance(answer, bytes) else str(answer)
             for answer in self._script(keys, values)

@@ -111,6 +111,7 @@ def _publisher(
         store,
         redis,
         maxlen=settings.stream_maxlen,
+        limit_bytes=settings.stream_limit_bytes,
         also_list=settings.status_list,
         on_stale=abandon,
         on_sent=metrics.published,

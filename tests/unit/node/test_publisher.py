@@ -70,7 +70,7 @@ class FailingScript:
 
     def numbers(self) -> list[int]:
         """The numbers of the events, in the order of their sending."""
-        return [arguments[6] for _, arguments in self.calls]
+        return [arguments[7] for _, arguments in self.calls]
 
     def __call__(self, keys: list[str], arguments: list[Any]) -> list[str]:
         if self.errors:
@@ -100,12 +100,13 @@ def test_a_batch_is_sent_in_order_with_the_keys_of_its_execution() -> None:
     assert publisher.send_batch(2) == 0
     names = ["task_status_stream", "task_status_events", "task_status_queue"]
     own = [f"sfworker:mark:{outbox.node_id}", f"sfworker:taken:{outbox.node_id}"]
+    size = ["sfworker:stream:open", "sfworker:stream:marks"]
     marks = [script.mark, *(event.event_id for event in events)]
     assert [keys for keys, _ in script.calls] == [
-        [*names, *own, "sfworker:execution:e-1:alice"]
+        [*names, *own, *size, "sfworker:execution:e-1:alice"]
     ] * 3
     assert [arguments for _, arguments in script.calls] == [
-        [604800, 5000, 1, outbox.node_id, old, new, event.seq, event.to_json(), 1, 0, 1]
+        [604800, 5000, 2**25, 1, outbox.node_id, old, new, event.seq, event.to_json(), 1, 0, 1]
         for event, old, new in zip(events, marks, marks[1:])
     ]
     assert outbox.unsent(10) == []
