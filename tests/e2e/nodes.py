@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 
 METRICS_PORTS = range(31000, 31200)
 PARTIES = ("alice", "bob")
+START = (Path(sys.executable).with_name("sfworker"), "start")
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,14 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[RunningNode]:
-    """Start a node on ``redis_url`` with its data in ``root``; kill what is left at the end."""
+def running_node(
+    root: Path, redis_url: str, command: Sequence[str | Path] = START, **settings: str
+) -> Iterator[RunningNode]:
+    """Start a node on ``redis_url`` with its data in ``root``; kill what is left at the end.
+
+    Args:
+        command: what starts it; `tests.bench.stand_in` has one that needs no engine.
+    """
     environment = {
         "SFWORKER_REDIS_URL": redis_url,
         "SFWORKER_PARTIES": "alice,bob",
@@ -95,7 +102,6 @@ def running_node(root: Path, redis_url: str, **settings: str) -> Iterator[Runnin
         environment.setdefault("SFWORKER_METRICS_LISTEN", f"127.0.0.1:{port}")
         log = stack.enter_context((root / "node.log").open("ab"))
         begin = log.tell()
-        command = [Path(sys.executable).with_name("sfworker"), "start"]
         with subprocess.Popen(
             command, env=os.environ | environment, stdout=log, stderr=log
         ) as popen:

@@ -10,8 +10,9 @@ from celery.exceptions import Ignore, Reject
 from celery.worker.control import Panel
 
 from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME
-from secretflow_task.contract.errors import WorkerError
+from secretflow_task.contract.errors import InvalidTaskConfig, WorkerError
 from secretflow_task.contract.messages import Status
+from secretflow_task.contract.requests import TaskRequest, positional
 
 
 class ExecutionFailed(Exception):
@@ -49,6 +50,13 @@ class Executor(Protocol):
             NodeStopping: the node takes no more.
         """
 
+    def refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
+        """Tell every party here for which a request may be that it is not run.
+
+        Raises:
+            NodeStopping: the node takes no more.
+        """
+
     def cancel(self, execution_id: str) -> bool:
         """End a running execution; whether it runs here."""
 
@@ -65,21 +73,38 @@ def register(app: Celery, executor: Executor) -> None:
     task_of = app.task(name=TASK_NAME, bind=True, throws=(ExecutionFailed,))
 
     @task_of  # type: ignore[untyped-decorator]  # Celery has no types
-    def execute_task(task: Any, *arguments: Any) -> dict[str, str]:
-        """Run one request; result and error carry only ids, status and the public message."""
+    def execute_task(task: Any, *arguments: Any, **keywords: Any) -> dict[str, str]:
+        """Run one request; result and error carry only ids, status and the public message.
+
+        Whatever the arguments are, since Celery would tell nobody but the reader of its result
+        that they do not fit.
+        """
         redelivered = task.request.delivery_info.get("redelivered")
         sent_at = None
         if not redelivered:  # it has waited in the queue once
             sent_at = task.request.get(SENT_AT)
         try:
-            outcome = executor.execute(*arguments, sent_at=sent_at)
+            outcome = _execute(executor, task.request.id, arguments, keywords, sent_at)
         except NodeStopping:
             raise Reject(requeue=True) from None
-        except WorkerError as error:
-            raise ExecutionFailed(f"{error.code}: {error.public_message}") from None
         if outcome.repeated and redelivered:
             raise Ignore()  # the first delivery of this very message records how it ended
         if outcome.failure is not None:
             failure = outcome.failure
             raise ExecutionFailed(f"{failure.code}: {failure.public_message}") from None
         return {"execution_id": outcome.execution_id, "status": outcome.status.value}
+
+
+def _execute(
+    executor: Executor,
+    celery_id: str,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    sent_at: object,
+) -> Outcome:
+    try:
+        arguments = positional(arguments, keywords)
+        return executor.execute(*arguments, sent_at=sent_at)
+    except InvalidTaskConfig as error:  # nothing can be read but ids
+        unread = TaskRequest.unread([*arguments, *keywords.values()], celery_id)
+        return executor.refuse(unread, error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Collection, Mapping
+from typing import Annotated, Any, Collection, Mapping, Sequence
 
 from pydantic import Field, model_validator
 
@@ -14,7 +15,12 @@ from secretflow_task.contract.messages import utf8_text
 from secretflow_task.contract.protocols import HeuConfig, SpuConfig
 from secretflow_task.contract.task_config import PARTY_NAME, PartyName, Strict
 
+EXECUTION_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
 _MOST_PARTIES = 16  # of a request
+_LONGEST_TEXT = 1000  # of an id that names no execution, in the event of a request that is refused
+_ID_KEYS = ("task_request_id", "execution_id", "task_id", "subtask_id")
+_FORMS = "The task takes [task_request_id, params] or [params], params an object"
 
 
 class PartyAddress(Strict):
@@ -83,17 +89,10 @@ class TaskRequest:
         Raises:
             InvalidTaskConfig: neither form fits.
         """
-        request_id = None
-        if len(arguments) == 2:
-            request_id, params = arguments
-        elif len(arguments) == 1:
-            params = arguments[0]
-        else:
-            params = None
-        if not isinstance(params, Mapping):
-            raise InvalidTaskConfig(
-                "The task takes [task_request_id, params] or [params], params an object."
-            )
+        if len(arguments) not in (1, 2) or not isinstance(arguments[-1], Mapping):
+            raise InvalidTaskConfig(f"{_FORMS}; {_misfit(arguments)}.")
+        request_id = arguments[0] if len(arguments) == 2 else None
+        params = arguments[-1]
         params = dict(params)
         inner_id = params.pop("task_request_id", None)
         execution_id = params.pop("execution_id", None)
@@ -115,6 +114,28 @@ class TaskRequest:
             params=_utf8(params),
             task_id=_optional_text(task_id),
             subtask_id=_optional_text(subtask_id),
+        )
+
+    @staticmethod
+    def unread(arguments: Sequence[Any], fallback_id: str) -> TaskRequest:
+        """What can be told of a request that `from_arguments` refuses: its ids, as far as it has
+        any.
+
+        Args:
+            fallback_id: stands in for an id that the arguments do not hold.
+        """
+        mappings = [argument for argument in arguments if isinstance(argument, Mapping)]
+        params = dict(mappings[0]) if mappings else {}
+        ids = {name: params.pop(name, None) for name in _ID_KEYS}
+        in_front = next((item for item in arguments if _may_be_an_id(item)), None)
+        request_id = _first_text(in_front, ids["task_request_id"], ids["execution_id"], fallback_id)
+        named = _first_text(ids["execution_id"], request_id)
+        return TaskRequest(
+            execution_id=named if _is_id(named) else _as_id(fallback_id),
+            task_request_id=request_id,
+            params=_utf8(params),
+            task_id=_optional_text(ids["task_id"]),
+            subtask_id=_optional_text(ids["subtask_id"]),
         )
 
     @property
@@ -153,9 +174,71 @@ def parties_to_tell(request: TaskRequest, hosted: Collection[str]) -> list[str]:
     return sorted(hosted) or ["unknown"]
 
 
+def positional(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a request in their order, which may also have been given by name.
+
+    Raises:
+        InvalidTaskConfig: a name is unknown, or an argument is given twice.
+    """
+    if not keywords:
+        return tuple(arguments)
+    unknown = sorted(set(keywords) - {"task_request_id", "params"})
+    if unknown:
+        raise InvalidTaskConfig(f"{_FORMS}; it has no argument {utf8_text(unknown[0])[:64]!r}.")
+    if "params" not in keywords or len(arguments) + len(keywords) > 2:
+        raise InvalidTaskConfig(f"{_FORMS}; an argument is missing, or is there twice.")
+    if "task_request_id" in keywords:
+        return keywords["task_request_id"], keywords["params"]
+    return (*arguments, keywords["params"])
+
+
+def _misfit(arguments: Sequence[Any]) -> str:
+    """Why arguments fit neither form, as the end of a sentence."""
+    if not arguments:
+        return "it was sent none"
+    if len(arguments) > 2:
+        return f"it was sent {len(arguments)} arguments"
+    last = arguments[-1]
+    if len(arguments) == 2 and isinstance(arguments[0], Mapping):
+        return "the two are in the wrong order"
+    if last is None:
+        return "params is null"
+    if not isinstance(last, str):
+        return "params is no object"
+    if last.lstrip().startswith("{"):
+        return "params is a text that holds JSON: send the object itself"
+    if len(arguments) == 1:
+        return "it was sent an id without params"
+    return "params is a text"
+
+
+def _first_text(*values: Any) -> str:
+    """The first value that is a text or a number, as a text that an event has room for."""
+    for value in values:
+        if isinstance(value, (str, int)) and value != "":
+            return utf8_text(value)[:_LONGEST_TEXT]
+    return ""
+
+
+def _may_be_an_id(value: Any) -> bool:
+    """Whether an argument can be the submitter's id, and not params as a JSON text."""
+    return isinstance(value, (str, int)) and not str(value).lstrip().startswith(("{", "["))
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(EXECUTION_ID, text) is not None
+
+
+def _as_id(text: str) -> str:
+    """The text if it can name an execution, else its digest."""
+    if _is_id(text):
+        return text
+    return hashlib.sha256(utf8_text(text).encode()).hexdigest()[:32]
+
+
 def _checked_id(value: Any) -> str:
     text = str(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+    if not _is_id(text):
         raise InvalidTaskConfig(
             "An execution id has 1 to 128 letters, digits and ._- "
             "and starts with a letter or digit."

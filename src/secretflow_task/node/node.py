@@ -82,7 +82,7 @@ class Node:
 
         Raises:
             NodeStopping: another node should take it.
-            InvalidTaskConfig: the arguments hold no id, so that nothing can be published.
+            InvalidTaskConfig: the arguments are no request; `refuse` tells of it.
         """
         if self.executions.closed:
             raise NodeStopping
@@ -94,6 +94,18 @@ class Node:
             except WorkerError as error:
                 return self._intake.refuse(request, error)
             return self.run(plan)
+
+    def refuse(self, request: TaskRequest, error: WorkerError) -> Outcome:
+        """Tell every party here for which a request may be that it is not run.
+
+        Raises:
+            NodeStopping: another node should do it.
+        """
+        if self.executions.closed:
+            raise NodeStopping
+        with execution_context(**request.log_ids):
+            self._reporter.taken(request, None)
+            return self._intake.refuse(request, error)
 
     def run(self, plan: Plan) -> Outcome:
         """Run a validated request to its end at all its parties here."""

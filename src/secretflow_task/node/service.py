@@ -23,6 +23,7 @@ from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.assembly import assembled
+from secretflow_task.node.job.template import Template
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
@@ -38,12 +39,15 @@ _TAKE_BACK_SECONDS = 5.0
 _RETRY_SECONDS = 2.0
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, template: Template | None = None) -> int:
     """Consume requests until SIGTERM or SIGINT; returns the exit code of Celery's worker.
 
     The first signal lets running executions end, for `drain_seconds` at most; a second one, or
     SIGQUIT, ends them at once. Either way each reports how it ended before this returns. SIGHUP
     renews the template.
+
+    Args:
+        template: what jobs are started from, instead of a process with SecretFlow.
 
     Raises:
         BadSetting: a port is taken.
@@ -65,7 +69,9 @@ def serve(settings: Settings) -> int:
             publisher.wake()
 
         node = stack.enter_context(
-            assembled(settings, store, running, ownership, announce, metrics=metrics)
+            assembled(
+                settings, store, running, ownership, announce, template=template, metrics=metrics
+            )
         )
         _check_that_it_is_the_only_link(settings, store.node_id, redis)
         stack.enter_context(Lease(ownership, node, partial(redeliver, settings)))

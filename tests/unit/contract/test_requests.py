@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from secretflow_task.contract.errors import InvalidTaskConfig
-from secretflow_task.contract.requests import TaskRequest, parties_to_tell
+from secretflow_task.contract.requests import TaskRequest, parties_to_tell, positional
 
 CONFIG = {"task_config": {"task_type": "psi"}}
 
@@ -137,3 +137,61 @@ def test_a_request_that_lists_nobody_is_told_to_all_parties_here(params: dict[st
     request = TaskRequest("e", "r", params)
     assert parties_to_tell(request, ["bob", "alice"]) == ["alice", "bob"]
     assert parties_to_tell(request, []) == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "in_order"),
+    [
+        (["r", CONFIG], {}, ("r", CONFIG)),
+        ([], {"params": CONFIG, "task_request_id": "r"}, ("r", CONFIG)),
+        (["r"], {"params": CONFIG}, ("r", CONFIG)),
+        ([], {"params": CONFIG}, (CONFIG,)),
+    ],
+)
+def test_arguments_may_have_names(
+    arguments: list[Any], keywords: dict[str, Any], in_order: tuple[Any, ...]
+) -> None:
+    assert positional(arguments, keywords) == in_order
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "words"),
+    [
+        (["r", CONFIG], {"retries": 1}, "no argument 'retries'"),
+        (["r", CONFIG], {"\ud800" * 99: 1}, r"no argument '\?{64}'"),
+        (["r", CONFIG], {"params": CONFIG}, "missing, or is there twice"),
+        ([CONFIG], {"task_request_id": "r"}, "missing, or is there twice"),
+        (["r"], {"task_request_id": "r", "params": CONFIG}, "missing, or is there twice"),
+    ],
+)
+def test_other_names_are_refused(
+    arguments: list[Any], keywords: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidTaskConfig, match=words):
+        positional(arguments, keywords)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ids"),
+    [
+        (["r", "params"], ("r", "r")),
+        ([CONFIG, "r"], ("r", "r")),
+        (["r", {"execution_id": "e", **CONFIG}, 7], ("e", "r")),
+        ([{"execution_id": "e"}, None], ("e", "e")),
+        (["a b", CONFIG], ("celery", "a b")),
+        (["a b" * 999, CONFIG], ("celery", ("a b" * 999)[:1000])),
+        (["\ud800", None], ("celery", "?")),
+        (['{"task_request_id": "r"}'], ("celery", "celery")),
+        ([["r"], {"execution_id": ["e"]}], ("celery", "celery")),
+        ([], ("celery", "celery")),
+    ],
+)
+def test_of_what_is_refused_the_ids_are_told(arguments: list[Any], ids: tuple[str, str]) -> None:
+    request = TaskRequest.unread(arguments, "celery")
+    assert (request.execution_id, request.task_request_id) == ids
+
+
+def test_a_fallback_that_names_no_execution_is_replaced_by_its_digest() -> None:
+    ids = [TaskRequest.unread([], text).execution_id for text in ("a/b", "a/b", "a/\ud800")]
+    assert ids[0] == ids[1] != ids[2]
+    assert {TaskRequest.unread([], text).execution_id for text in ids} == set(ids)

@@ -1,0 +1,46 @@
+"""A node as `sfworker start` runs it, with real Redis and Celery, whose jobs need no engine.
+
+A job succeeds at once; one with ``timeout_seconds`` in its request runs until it is ended.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from secretflow_task.config.settings import Settings
+from secretflow_task.contract.job_spec import JobSpec
+from secretflow_task.node.service import serve
+from secretflow_task.testing import JobSide, ScriptedTemplate
+from secretflow_task.utils import log
+
+COMMAND = (sys.executable, "-m", "tests.bench.stand_in")
+PSI = {
+    "task_config": {
+        "task_type": "psi",
+        "keys": {party: ["id"] for party in ("alice", "bob")},
+        "input_paths": {party: "in.csv" for party in ("alice", "bob")},
+        "output_paths": {party: f"{party}.csv" for party in ("alice", "bob")},
+        "receiver": "alice",
+    }
+}
+ENDLESS = PSI | {"timeout_seconds": 3000}
+
+
+def _play(spec: JobSpec, job: JobSide) -> None:
+    job.agree({})
+    if "timeout_seconds" in spec.request.params:
+        job.report(0.6)
+        job.hang()
+    job.finish({"rows": 1})
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    settings = Settings()
+    log.configure(settings.log_level, settings.log_json)
+    template = ScriptedTemplate(_play)
+    sys.exit(serve(settings, template=template))  # type: ignore[arg-type]  # its twin
+
+
+if __name__ == "__main__":
+    main()
