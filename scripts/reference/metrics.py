@@ -7,6 +7,7 @@ from typing import Iterator
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from secretflow_task.contract.messages import Status
+from secretflow_task.node.health import PROBLEMS
 from secretflow_task.node.job.usage import STAGES
 from secretflow_task.node.metrics.catalogue import OBSERVED, SAMPLED, Metric
 
@@ -21,11 +22,12 @@ A node with `SFWORKER_METRICS_LISTEN` (such as `127.0.0.1:9464`) answers there:
 |---|---|
 | `/metrics` | the metrics below, for Prometheus |
 | `/healthz` | 200 while the process lives and its threads run, else 503 |
-| `/readyz` | 200 while the node takes requests; 503 at start, stop, without Redis or template |
+| `/readyz` | 200 while the node can take requests and do its work; 503 with problems as below |
 
-Both checks answer with JSON, `{"ok": ..., "reasons": [...]}`. An answer waits for Redis for a
-second at most. Nothing here names an execution, a path or anything of the data. There is no
-password, so let only those reach the port who may read the metrics.
+Both checks answer with JSON, `{"ok": ..., "reasons": [...]}`; that of `/readyz` also has
+`problems`, each with `code`, `message` and `hint`. An answer waits for Redis, and for a file system
+that hangs, for a second at most. Nothing here names an execution, a path or anything of the data.
+There is no password, so let only those reach the port who may read the metrics.
 
 `sfworker_queue_wait_seconds` needs requests that say when they were sent, as those of
 `sfworker submit` do. Another Celery client sends the header `sfworker_sent_at`, in seconds
@@ -37,6 +39,12 @@ arguments, results or tracebacks.
 
 ## Metrics
 """
+_PROBLEMS_HEAD = (
+    "## Problems",
+    "",
+    "What keeps a node from its work. `/readyz`, `sfworker doctor` and `sfworker_problem` show it.",
+    "",
+)
 
 
 def metrics() -> list[Metric]:
@@ -52,7 +60,9 @@ def metrics() -> list[Metric]:
 
 def page() -> str:
     """The reference of all metrics as Markdown."""
-    return "\n".join([_HEAD, *_metrics(), "", "## Labels", "", *_labels(), ""])
+    return "\n".join(
+        [_HEAD, *_metrics(), "", "## Labels", "", *_labels(), "", *_PROBLEMS_HEAD, *_problems(), ""]
+    )
 
 
 def _metrics() -> Iterator[str]:
@@ -75,3 +85,11 @@ def _labels() -> Iterator[str]:
     yield "| `queue` | the queues of `SFWORKER_QUEUES` |"
     yield "| `peer` | the parties of the address book, `SFWORKER_PEERS_FILE` |"
     yield "| `folder` | `state`, `work`, `data` |"
+    yield "| `problem` | the codes of the problems below |"
+
+
+def _problems() -> Iterator[str]:
+    yield "| code | what it says | what to do |"
+    yield "|---|---|---|"
+    for problem in PROBLEMS:
+        yield f"| `{problem.code}` | {problem.message} | {problem.hint} |"

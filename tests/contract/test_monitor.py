@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,9 +21,11 @@ from scripts.reference.metrics import metrics as metrics_of_the_reference
 from secretflow_task.broker.celery_app import TASK_NAME, create_app, redeliver
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.cli.doctor import examine
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.assembly import assembled
+from secretflow_task.node.health import TEMPLATE_MISSING
 from secretflow_task.node.metrics import server as monitor_module
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
@@ -218,10 +221,26 @@ def test_a_node_without_a_template_or_that_stops_is_not_ready_and_lives(rig: Rig
     assert scrape(rig.monitor.port)["template_ready", ""] == 0
     rig.stopping.set()
     assert reasons(rig.monitor.port, "/readyz") == [
-        "The node is stopping.",
         "The template has ended; another is started.",
+        "The node is stopping.",
     ]
     assert reasons(rig.monitor.port, "/healthz") == []
+
+
+def test_what_a_node_cannot_do_is_told_wherever_its_operator_looks(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def doctor_says() -> str:
+        examine(rig.bench.settings)
+        return capsys.readouterr().out
+
+    wait_for(lambda: "node-1" in doctor_says())
+    assert scrape(rig.monitor.port)["problem", "TemplateMissing"] == 0
+    rig.bench.template.ready = False
+    assert scrape(rig.monitor.port)["problem", "TemplateMissing"] == 1
+    status, body = ask(rig.monitor.port, "/readyz")
+    assert (status, json.loads(body)["problems"]) == (503, [TEMPLATE_MISSING.to_dict()])
+    wait_for(lambda: TEMPLATE_MISSING.code in doctor_says())
 
 
 def test_a_thread_that_has_ended_is_told(rig: Rig) -> None:

@@ -8,13 +8,13 @@ from typing import Iterator
 
 import pytest
 
+from tests.bench.disks import disk, fill
 from tests.bench.waiting import wait_for
 from tests.e2e.alerting import Alerting, needs_programs
 from tests.e2e.conftest import psi_params, training_params
 from tests.e2e.nodes import RunningNode
 from tests.faults.field import Field, check_events
 from tests.faults.report import Report
-from tests.faults.test_disk import disk, fill
 
 pytestmark = [pytest.mark.matrix, pytest.mark.engine, needs_programs]
 

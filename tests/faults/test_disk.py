@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
+from tests.bench.disks import disk, fill
 from tests.bench.waiting import wait_for
 from tests.e2e.conftest import psi_params, training_params
 from tests.faults.field import Field
 from tests.faults.report import Report
 
 pytestmark = [pytest.mark.faults, pytest.mark.engine]
-
-
-@contextmanager
-def disk(folder: Path, options: str = "size=4m") -> Iterator[Path]:
-    """A small file system of its own at a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all that is left of a disk."""
-    filler = folder / "filler"
-    with filler.open("ab", buffering=0) as file:
-        for size in (65_536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
-    return filler
 
 
 @pytest.mark.parametrize(

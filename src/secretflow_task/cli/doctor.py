@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from redis import Redis, RedisError
 from rich.markup import escape
@@ -117,8 +117,21 @@ def _nodes(settings: Settings) -> Finding:
             nodes = living_nodes(redis)
     except (RedisError, OSError, ValueError):
         return Finding("unknown: Redis cannot be reached")
-    waiting = "{name}: {running} running, {events_waiting} events waiting, {events_dropped} dropped"
-    return Finding("\n".join(waiting.format_map(node) for node in nodes) or "none runs")
+    if not nodes:
+        return Finding("none runs")
+    found = [line for node in nodes for line in _told_by(node)]
+    hints = [problem["hint"] for node in nodes for problem in node.get("problems", ())]
+    return Finding("\n".join(found), "\n".join(dict.fromkeys(hints)))
+
+
+def _told_by(node: Mapping[str, Any]) -> Iterator[str]:
+    """What a node says of itself in its lease; one of an older version says nothing of problems."""
+    yield (
+        f"{node['name']}: {node['running']} running, {node['events_waiting']} events waiting,"
+        f" {node['events_dropped']} dropped"
+    )
+    for problem in node.get("problems", ()):
+        yield f"{node['name']}: {problem['code']}: {problem['message']}"
 
 
 def _ports(settings: Settings) -> Finding:

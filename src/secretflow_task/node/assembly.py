@@ -9,6 +9,7 @@ from typing import Callable, Iterator
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent
+from secretflow_task.node.health import TEMPLATE_MISSING
 from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.intake import Intake
 from secretflow_task.node.job.template import Template
@@ -76,7 +77,10 @@ def assembled(
         )
         inquiry = Inquiry.of(settings, store, hub, reporter) if hub else None
         recovery = Recovery(store, ownership, inquiry, workplace.clean_left, reporter.ended)
-        yield Node(intake, runner, recovery, hub, closing)
+        node = Node(intake, runner, recovery, hub, closing)
+        node.health.watch(TEMPLATE_MISSING, lambda: not template.ready)
+        node.health.watch_folders(node.folders)
+        yield node
 
 
 @contextmanager

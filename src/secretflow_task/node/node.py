@@ -15,6 +15,8 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import TaskCancelled, WorkerError
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
+from secretflow_task.node.folders import folders_of
+from secretflow_task.node.health import Health
 from secretflow_task.node.intake import Intake
 from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.recovery import Recovery
@@ -49,6 +51,8 @@ class Node:
         self.template = runner.template
         self.metrics = runner.metrics
         self.executions = runner.running
+        self.folders = folders_of(self.settings)
+        self.health = Health()
         self._reporter: Reporter = runner.reporter
         self._intake = intake
         self._runner = runner
@@ -129,7 +133,7 @@ class Node:
         self._intake.settle_lost(request, parties)
 
     def describe(self) -> dict[str, Any]:
-        """How the node is: what it runs, and what became of its events."""
+        """How the node is: what it runs, what became of its events, and what it cannot do."""
         linked = list(self.settings.parties) if self.settings.peer_listen else []
         return {
             "id": self.store.node_id,
@@ -140,6 +144,7 @@ class Node:
             "running": len(self.running()),
             "events_waiting": self.store.waiting(),
             "events_dropped": self.store.dropped,
+            "problems": [problem.to_dict() for problem in self.health.problems()],
         }
 
     def recycle(self) -> None:

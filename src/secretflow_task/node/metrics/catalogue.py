@@ -170,6 +170,12 @@ DISK_SIZE_BYTES = Metric(
     "Size of the disk that holds a folder of the node.",
     ("folder",),
 )
+PROBLEM = Metric(
+    "sfworker_problem",
+    "gauge",
+    "1 while there is a problem that keeps the node from its work, else 0; `/readyz` has its text.",
+    ("problem",),
+)
 SAMPLED = (
     EXECUTIONS_RUNNING,
     EXECUTIONS_LIMIT,
@@ -186,4 +192,5 @@ SAMPLED = (
     LISTENER_LAG_SECONDS,
     DISK_FREE_BYTES,
     DISK_SIZE_BYTES,
+    PROBLEM,
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
+import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Iterable, Iterator, Mapping
@@ -47,7 +46,7 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """The families with their values."""
-        values = self._of_the_node() | self._of_events() | self._of_disks()
+        values = self._of_the_node() | self._of_events() | self._of_disks() | self._of_problems()
         for metric in catalogue.SAMPLED:
             family = _family(metric)
             for labels, value in values[metric].items():
@@ -85,19 +84,16 @@ class NodeCollector(Collector):
         }
 
     def _of_disks(self) -> dict[Metric, Values]:
-        settings = self._node.settings
-        folders = {
-            "state": settings.state_dir,
-            "work": settings.work_dir,
-            "data": settings.data_root,
-        }
         free: dict[tuple[str, ...], float] = {}
         size: dict[tuple[str, ...], float] = {}
-        for name, folder in folders.items():
-            with suppress(OSError):  # one that does not exist yet has no series
-                usage = shutil.disk_usage(folder)
-                free[name,], size[name,] = float(usage.free), float(usage.total)
+        for name, folder in self._node.folders.items():
+            if space := folder.look():  # one that does not exist yet has no series
+                free[name,], size[name,] = float(space.free_bytes), float(space.size_bytes)
         return {catalogue.DISK_FREE_BYTES: free, catalogue.DISK_SIZE_BYTES: size}
+
+    def _of_problems(self) -> dict[Metric, Values]:
+        states = self._node.health.states()
+        return {catalogue.PROBLEM: {(problem.code,): float(there) for problem, there in states}}
 
 
 def _family(metric: Metric) -> Any:
@@ -124,9 +120,18 @@ class RedisGlance:
     def __init__(self, settings: Settings) -> None:
         self._redis: Any = connect(settings, timeout_seconds=REDIS_SECONDS)
         self._queues = settings.queues
+        self._ask_again_at = 0.0
 
     def look(self) -> Sight | None:
-        """What it has; None when it does not answer in time."""
+        """What it has; None when it does not answer in time, and for a second after that."""
+        if time.monotonic() < self._ask_again_at:
+            return None
+        sight = self._look()
+        if sight is None:
+            self._ask_again_at = time.monotonic() + REDIS_SECONDS
+        return sight
+
+    def _look(self) -> Sight | None:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for queue in self._queues:

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
+from secretflow_task.node.health import NODE_STARTING, NODE_STOPPING, REDIS_AWAY, Problem
 from secretflow_task.node.metrics.collector import NodeCollector, RedisGlance
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.node import Node
@@ -27,7 +28,6 @@ log = get_logger()
 _REQUEST_SECONDS = 5.0  # how long a client may take to send a request, or to read the answer
 _REQUESTS_AT_ONCE = 4
 _FAREWELL_SECONDS = 1.0  # how long the end of the node waits for each of them
-Problems = Callable[[], list[str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -39,8 +39,8 @@ class Monitor:
         self._metrics = metrics
         self._redis = RedisGlance(settings)
         self._server: _Server | None = None
-        self._alive: Problems = lambda: []
-        self._ready: Problems = lambda: ["The node is starting."]
+        self._missing: Callable[[], list[str]] = lambda: []
+        self._problems: Callable[[], list[Problem]] = lambda: [NODE_STARTING]
 
     def __enter__(self) -> Monitor:
         if self._settings.metrics_listen:
@@ -67,31 +67,38 @@ class Monitor:
 
     def watch(self, node: Node, publisher: Publisher, stopping: Callable[[], bool]) -> None:
         """Tell how a node is that has started; `close` comes before the node's end."""
+        node.health.watch(NODE_STOPPING, stopping)
+        node.health.watch(REDIS_AWAY, lambda: self._redis.look() is None)
         self._metrics.registry.register(NodeCollector(node, self._metrics, publisher, self._redis))
-        self._alive = lambda: _missing_threads(self._settings)
-        self._ready = lambda: self._why_unready(node, stopping)
-
-    def _why_unready(self, node: Node, stopping: Callable[[], bool]) -> list[str]:
-        reasons = {
-            "The node is stopping.": stopping(),
-            "The template has ended; another is started.": not node.template.ready,
-            "Redis does not answer.": self._redis.look() is None,
-        }
-        return [reason for reason, holds in reasons.items() if holds]
+        self._missing = lambda: _missing_threads(self._settings)
+        self._problems = node.health.problems
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
-        checks = {"/healthz": self._alive, "/readyz": self._ready}
         path = environ["PATH_INFO"]
         if path == "/metrics":
             start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
             return [self._metrics.exposition()]
-        if path not in checks:
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"There are /metrics, /healthz and /readyz.\n"]
-        reasons = checks[path]()
-        status = "503 Service Unavailable" if reasons else "200 OK"
-        start_response(status, [("Content-Type", "application/json")])
-        return [json.dumps({"ok": not reasons, "reasons": reasons}).encode() + b"\n"]
+        if path == "/healthz":
+            return _verdict({"reasons": self._missing()}, start_response)
+        if path == "/readyz":
+            return _verdict(_told(self._problems()), start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"There are /metrics, /healthz and /readyz.\n"]
+
+
+def _told(problems: list[Problem]) -> dict[str, Any]:
+    """The sentences alone, too: they are all that a person looks for."""
+    return {
+        "reasons": [problem.message for problem in problems],
+        "problems": [problem.to_dict() for problem in problems],
+    }
+
+
+def _verdict(told: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+    well = not told["reasons"]
+    status = "200 OK" if well else "503 Service Unavailable"
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps({"ok": well, **told}).encode() + b"\n"]
 
 
 def _missing_threads(settings: Settings) -> list[str]:
