@@ -12,7 +12,13 @@ from scripts.reference.markdown import code, table
 from scripts.reference.source import calls, text
 from secretflow_task.broker.celery_app import TASK_NAME
 from secretflow_task.contract.errors import MissingColumn
-from secretflow_task.contract.messages import Stage, Status, StatusEvent
+from secretflow_task.contract.messages import (
+    ACCEPTED,
+    WAITING_FOR_PEER,
+    Stage,
+    Status,
+    StatusEvent,
+)
 from secretflow_task.node.job.ending import Ending, success
 from secretflow_task.node.job.usage import Usage
 
@@ -32,6 +38,7 @@ DATA: dict[Status, dict[str, str]] = {
     Status.RUNNING: {
         "stage": "Where the execution is; the stages are below.",
         "progress": "The share that is done, 0 to 1; it never falls.",
+        "waiting_for": "With `waiting_for_peer`: the other parties, whose nodes have not joined yet.",
         "step": "In a `workflow`: the name of the step.",
         "epoch": "How many passes over the rows are done.",
         "epochs": "How many there are at most.",
@@ -63,6 +70,8 @@ DATA: dict[Status, dict[str, str]] = {
     },
 }
 STAGES: dict[str, str] = {
+    ACCEPTED: "The node has taken the request from the queue.",
+    WAITING_FOR_PEER: "The node waits for the nodes of the parties in `waiting_for`.",
     Stage.CLUSTER_INIT.value: "The parties' processes are connected.",
     Stage.DEVICE_CREATION.value: "The secure devices are there.",
     Stage.TASK_EXECUTION.value: "The task begins.",
@@ -114,7 +123,8 @@ def _meanings() -> dict[str, str]:
 
 def _progress(stage: str) -> str:
     known = {each.value: f"{each.progress:g}" for each in Stage}
-    return known.get(stage, "0.999" if stage == "settling" else "0.5 to 0.999")
+    known |= {ACCEPTED: "0", WAITING_FOR_PEER: "0", "settling": "0.999"}
+    return known.get(stage, "0.5 to 0.999")
 
 
 def _of_status(status: Status) -> Iterator[str]:

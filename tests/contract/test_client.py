@@ -112,6 +112,20 @@ def test_the_same_execution_can_be_sent_to_two_linked_parties_and_to_each_once(
     assert "sfworker watch march-1" in refused.value.hint and len(queued(redis, "of_alice")) == 1
 
 
+def test_while_a_peer_is_awaited_the_commands_say_for_whom(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(remote, "_PATIENCE_SECONDS", 0.1)
+    data = {"stage": "waiting_for_peer", "progress": 0.0, "waiting_for": ["bob", "carol"]}
+    publish(redis, "e-1", "alice", event(**data))
+    with pytest.raises(TimeoutError):
+        remote.follow_execution("e-1", "0", 3.0, as_json=False)
+    said = capsys.readouterr().err
+    assert said.count("alice waits for bob, carol, whose node has not joined yet.") == 1
+    assert "--id e-1" in said and "sfworker doctor --peer bob" in said
+    assert "All nodes are busy" not in said and "waiting for bob, carol" in said
+
+
 @pytest.mark.parametrize("hosts", [["alice", "bob"], [], None])
 def test_an_id_that_was_used_is_refused_with_what_became_of_it(
     hosts: list[str] | None, redis: Redis, file: Path

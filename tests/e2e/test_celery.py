@@ -21,6 +21,7 @@ from tests.e2e.nodes import RunningNode, is_alive, running_node
 
 pytestmark = pytest.mark.engine
 PSI_STAGES = [
+    ("accepted", 0.0),
     ("cluster_init", 0.1),
     ("device_creation", 0.3),
     ("task_execution", 0.5),

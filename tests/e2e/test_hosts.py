@@ -72,9 +72,11 @@ def test_a_regression_is_as_good_as_on_the_joined_table(
 def test_a_wrong_input_of_one_is_told_to_both_before_cryptography(hosts: dict[str, Host]) -> None:
     params = psi_params(keys={"alice": ["uid"], "bob": ["idd"]})
     found = execute(hosts, "wrong", params)
-    for events in found.values():
-        assert len(events) == 1
-        assert (events[0].data["error_code"], events[0].data["failed_party"]) == (
+    for party, events in found.items():
+        accepted, waiting, failed = events
+        assert (accepted.data["stage"], waiting.data["stage"]) == ("accepted", "waiting_for_peer")
+        assert waiting.data["waiting_for"] == [other for other in sorted(found) if other != party]
+        assert (failed.data["error_code"], failed.data["failed_party"]) == (
             "MissingColumn",
             "bob",
         )

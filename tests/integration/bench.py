@@ -19,7 +19,7 @@ import psutil
 from scripts.reference import events as reference
 from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.messages import ACCEPTED, Status, StatusEvent
 from secretflow_task.node.assembly import lone_node
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.node import Node
@@ -80,11 +80,11 @@ class Execution:
         return codes.pop()
 
     def stages(self, party: str) -> list[tuple[str, float]]:
-        """``(stage, progress)`` of every event of a party that has them."""
+        """``(stage, progress)`` of every event of a party that has them, once it has a job."""
         return [
             (event.data["stage"], event.data["progress"])
             for event in self.events[party]
-            if "stage" in event.data
+            if event.data.get("stage", ACCEPTED) != ACCEPTED
         ]
 
 
@@ -264,6 +264,8 @@ def check_events(execution: Execution) -> None:
         end = events[-1].data
         assert all(seconds >= 0 for seconds in end.get("result", end)["timings"].values())
         assert {(event.execution_id, event.party) for event in events} == {(execution.id, party)}
+        was_taken = len(events) > 1  # else it was refused
+        assert (events[0].data.get("stage") == ACCEPTED) is was_taken
         progress = [event.data["progress"] for event in events]
         assert progress == sorted(progress)
         stages = execution.stages(party)

@@ -31,9 +31,10 @@ def events_of(execution: Execution, party: str) -> list[tuple[int, str, str, flo
 
 
 STARTED = [
-    (1, "RUNNING", "cluster_init", 0.1),
-    (2, "RUNNING", "device_creation", 0.3),
-    (3, "RUNNING", "task_execution", 0.5),
+    (1, "RUNNING", "accepted", 0.0),
+    (2, "RUNNING", "cluster_init", 0.1),
+    (3, "RUNNING", "device_creation", 0.3),
+    (4, "RUNNING", "task_execution", 0.5),
 ]
 
 
@@ -41,9 +42,9 @@ def test_psi_sends_these_events_and_no_others(workspace: Workspace) -> None:
     execution = workspace.run(psi(workspace, dict(zip(("alice", "bob"), overlapping(10, 5)))))
     expected = [
         *STARTED,
-        (4, "RUNNING", "intersection", 0.55),
-        (5, "RUNNING", "alignment", 0.9),
-        (6, "SUCCESS", "SUCCESS", 1.0),
+        (5, "RUNNING", "intersection", 0.55),
+        (6, "RUNNING", "alignment", 0.9),
+        (7, "SUCCESS", "SUCCESS", 1.0),
     ]
     assert {party: events_of(execution, party) for party in execution.events} == {
         "alice": expected,
@@ -77,11 +78,11 @@ def test_training_sends_one_event_per_epoch(workspace: Workspace) -> None:
     execution = workspace.run(request)
     expected = [
         *STARTED,
-        (4, "RUNNING", "training", 0.525),
-        (5, "RUNNING", "training", 0.675),
-        (6, "RUNNING", "training", 0.825),
-        (7, "RUNNING", "training", 0.975),
-        (8, "SUCCESS", "SUCCESS", 1.0),
+        (5, "RUNNING", "training", 0.525),
+        (6, "RUNNING", "training", 0.675),
+        (7, "RUNNING", "training", 0.825),
+        (8, "RUNNING", "training", 0.975),
+        (9, "SUCCESS", "SUCCESS", 1.0),
     ]
     assert {party: events_of(execution, party) for party in execution.events} == {
         "alice": expected,

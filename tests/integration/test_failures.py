@@ -227,7 +227,8 @@ def test_a_bad_table_is_found_at_its_owner_before_cryptography(
         assert failure["error_type"] == "DataError"
         assert party is None or failure["error"].startswith(party)
         assert failure["progress"] == 0.0
-    assert {len(events) for events in execution.events.values()} == {1}  # no stage was reached
+    # Accepted and failed: no stage was reached.
+    assert {len(events) for events in execution.events.values()} == {2}
     nothing_was_written(workspace)
 
 

@@ -67,6 +67,8 @@ def describe_event(status: Status, data: Mapping[str, Any]) -> str:
     if status.terminal:
         return status.value
     described = str(data.get("stage", "")).replace("_", " ")
+    if "waiting_for" in data:
+        described = f"waiting for {', '.join(data['waiting_for'])}"
     if "step" in data:
         described = f"{data['step']}: {described}"
     if "epochs" in data:

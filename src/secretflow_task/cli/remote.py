@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from typing import Mapping
 
 from secretflow_task.cli import environment
 from secretflow_task.cli.display import (
@@ -78,16 +78,33 @@ def _standing(event: StatusEvent | None) -> str:
 def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
     """Show an execution until it has ended at every party that reports; returns the exit code."""
     complain_at = time.monotonic() + _PATIENCE_SECONDS
+    told: set[str] = set()
     with Client(environment.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
         for event in client.events(execution_id, since, timeout_seconds):
             if event is not None:
                 display.show(event)
             elif display.ended():
                 break
-            elif not display.last and time.monotonic() > complain_at:
-                complain("NothingHeard", _SILENCE, _SILENCE_HINT)
-                complain_at = math.inf
+            elif time.monotonic() > complain_at:
+                _say_what_delays(display.last, told)
     return print_json(display.last) if as_json else print_outcome(display.last)
+
+
+def _say_what_delays(last: Mapping[str, StatusEvent], told: set[str]) -> None:
+    """Say on standard error why nothing happens, unless that was said; ``told`` has the codes."""
+    if not last and "NothingHeard" not in told:
+        told.add("NothingHeard")
+        complain("NothingHeard", _SILENCE, _SILENCE_HINT)
+    for event in last.values():
+        others = event.data.get("waiting_for")
+        if others and "WaitingForPeer" not in told:
+            told.add("WaitingForPeer")
+            complain(
+                "WaitingForPeer",
+                f"{event.party} waits for {', '.join(others)}, whose node has not joined yet.",
+                f"Was the request sent there too, with --id {event.execution_id}? "
+                f"`sfworker doctor --peer {others[0]}` tries the way.",
+            )
 
 
 def cancel_execution(execution_id: str) -> Exit:

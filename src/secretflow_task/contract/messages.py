@@ -24,8 +24,12 @@ class Status(str, Enum):
         return self is not Status.RUNNING
 
 
+# What a node reports before there is a job: it has taken the request; it waits for others to join.
+ACCEPTED, WAITING_FOR_PEER = "accepted", "waiting_for_peer"
+
+
 class Stage(str, Enum):
-    """The stages that every execution passes, with the progress that each stands for."""
+    """The stages that every job passes, with the progress that each stands for."""
 
     CLUSTER_INIT = "cluster_init"
     DEVICE_CREATION = "device_creation"

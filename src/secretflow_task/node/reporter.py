@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from secretflow_task.broker.celery_app import TASK_NAME
 from secretflow_task.contract.errors import WorkerError
-from secretflow_task.contract.messages import Status, StatusEvent
+from secretflow_task.contract.messages import ACCEPTED, WAITING_FOR_PEER, Status, StatusEvent
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.ending import Ending
 from secretflow_task.node.metrics.counters import Metrics
@@ -42,6 +42,17 @@ class Reporter:
         """Count a request; ``sent_at`` is what its sender says."""
         with _counting():
             self._metrics.taken(request.task_type, sent_at)
+
+    def accepted(self, request: TaskRequest, parties: Iterable[str]) -> None:
+        """Publish that the node has taken a request for these parties."""
+        for party in parties:
+            self.running(request, party, {"stage": ACCEPTED, "progress": 0.0})
+
+    def waits(self, request: TaskRequest, parties: Iterable[str], others: list[str]) -> None:
+        """Publish that these parties wait for the nodes of ``others``."""
+        waiting = {"stage": WAITING_FOR_PEER, "progress": 0.0, "waiting_for": others}
+        for party in parties:
+            self.running(request, party, waiting)
 
     def running(self, request: TaskRequest, party: str, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""

@@ -54,6 +54,7 @@ class Runner:
         log.info("The execution starts.", action="execution_started", parties=parties)
         with ExitStack() as stack:
             try:
+                self.reporter.accepted(assignment.request, assignment.hosted)
                 endings = self._run_parties(assignment, epoch, stack)
             except Unsettled:
                 log.warning("The execution is left undecided.", action="execution_undecided")
@@ -87,6 +88,8 @@ class Runner:
         ports = self._lease_ports(assignment, stack)
         settlement = stack.enter_context(closing(self.settlements.open(assignment, ports)))
         stack.enter_context(self.running.registered(assignment, settlement))
+        if assignment.strangers:
+            self.reporter.waits(assignment.request, assignment.hosted, assignment.strangers)
         try:
             settlement.join()
         except WorkerError as error:

@@ -15,7 +15,7 @@ import pytest
 from scripts.reference import PAGES, events, log_actions, source, tables, task_types
 from secretflow_task.cli import app
 from secretflow_task.contract.errors import error_classes
-from secretflow_task.contract.messages import Stage, Status
+from secretflow_task.contract.messages import ACCEPTED, WAITING_FOR_PEER, Stage, Status
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 from secretflow_task.node.job.ending import Ending, success
 
@@ -84,8 +84,18 @@ def test_every_error_is_told_once_with_what_to_do() -> None:
 def test_every_key_of_an_event_is_told() -> None:
     stages, details = events.reported()
     made = {*stages, *(stage.value for stage in Stage), "settling"}
+    made |= {ACCEPTED, WAITING_FOR_PEER}
     assert made == set(events.STAGES)
-    assert set(events.DATA[Status.RUNNING]) == {"stage", "progress", "step"} | details
+    assert (
+        set(events.DATA[Status.RUNNING])
+        == {
+            "stage",
+            "progress",
+            "step",
+            "waiting_for",
+        }
+        | details
+    )
     assert set(events.DATA[Status.SUCCESS]) == set(success({}))
     failures = [error(step="x") for error in error_classes().values()]
     told = {key for failure in failures for key in Ending.of(failure).data}

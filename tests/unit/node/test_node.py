@@ -26,6 +26,7 @@ from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.unit.plan_requests import PLAN_REQUESTS
 
 Script = Callable[[JobSpec, JobSide], None]
+ACCEPTED = (1, "RUNNING", "")  # the first event of what a node takes
 PSI = {"task_config": {"task_type": "psi", **PLAN_REQUESTS["psi"]}}
 
 
@@ -123,14 +124,19 @@ def test_a_request_runs_at_all_its_parties_and_is_told_in_order(bench: Bench) ->
     assert (outcome.execution_id, outcome.status, outcome.failure) == ("r-1", Status.SUCCESS, None)
     facts = {party: {"own": party} for party in ("alice", "bob")}
     for party in ("alice", "bob"):
-        running, success = [event for event in bench.events if event.party == party]
-        assert (running.status, running.seq, running.data) == (
+        accepted, running, success = [event for event in bench.events if event.party == party]
+        assert (accepted.status, accepted.seq, accepted.data) == (
             Status.RUNNING,
             1,
+            {"stage": "accepted", "progress": 0.0},
+        )
+        assert (running.status, running.seq, running.data) == (
+            Status.RUNNING,
+            2,
             {"stage": "task_execution", "progress": 0.5},
         )
         result = {"party": party, "facts": facts}
-        assert (success.status, success.seq) == (Status.SUCCESS, 2)
+        assert (success.status, success.seq) == (Status.SUCCESS, 3)
         assert success.data == {"stage": "SUCCESS", "progress": 1.0, "result": result}
     assert {(event.execution_id, event.task_request_id, event.task_id) for event in kept} == {
         ("r-1", "r-1", "t-1")
@@ -164,7 +170,7 @@ def test_after_a_failure_nothing_is_left_and_the_next_request_runs(bench: Bench)
         assert outcome.status is Status.FAILURE and outcome.failure is not None
         assert (outcome.failure.code, outcome.failure.party) == ("AlgorithmError", "bob")
         assert bench.told() == {
-            party: [(1, "FAILURE", "AlgorithmError")] for party in ("alice", "bob")
+            party: [ACCEPTED, (2, "FAILURE", "AlgorithmError")] for party in ("alice", "bob")
         }
         assert bench.files() == ["data/alice/psi/alice.csv"]
         assert (bench.root / "data/alice/psi/alice.csv").read_text() == "of an earlier run"
@@ -273,7 +279,7 @@ def test_no_party_is_left_running_when_an_id_is_used_for_another_request(bench: 
         node.execute("r-1", PSI)
         assert node.store.unfinished() == []
     assert bench.told() == {
-        "alice": [(1, "FAILURE", "MissingFile")],
+        "alice": [ACCEPTED, (2, "FAILURE", "MissingFile")],
         "bob": [(1, "FAILURE", "RequestMismatch")],
     }
 
@@ -352,7 +358,7 @@ def test_a_job_that_cannot_be_started_is_a_failure_of_all(error: Exception, benc
         bench.template.spawn = spawn_all_but_bobs  # type: ignore[method-assign]
         assert node.execute("r-1", PSI).status is Status.FAILURE
     code = error.code if isinstance(error, EngineUnavailable) else "WorkerError"
-    assert bench.told() == {party: [(1, "FAILURE", code)] for party in ("alice", "bob")}
+    assert bench.told() == {party: [ACCEPTED, (2, "FAILURE", code)] for party in ("alice", "bob")}
     assert bench.files() == []
 
 
@@ -362,7 +368,7 @@ def test_without_free_ports_every_party_is_told(bench: Bench) -> None:
         assert node.execute("r-1", PSI).status is Status.FAILURE
         assert node.store.unfinished() == []
     assert bench.told() == {
-        party: [(1, "FAILURE", "PortUnavailable")] for party in ("alice", "bob")
+        party: [ACCEPTED, (2, "FAILURE", "PortUnavailable")] for party in ("alice", "bob")
     }
 
 
@@ -374,7 +380,8 @@ def test_executions_at_once_do_not_mix(bench: Bench) -> None:
     with bench.node(script) as node, ThreadPoolExecutor(4) as threads:
         outcomes = list(threads.map(lambda number: node.execute(f"r-{number}", PSI), range(8)))
     assert [outcome.status for outcome in outcomes] == [Status.SUCCESS] * 8
-    assert len(bench.events) == 16
-    for event in bench.events:
+    ends = [event for event in bench.events if event.status.terminal]
+    assert len(ends) == 16 and len(bench.events) == 32
+    for event in ends:
         facts = {party: {"execution": event.execution_id} for party in ("alice", "bob")}
         assert event.data["result"]["facts"] == facts

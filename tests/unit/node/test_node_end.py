@@ -23,7 +23,7 @@ from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import JobSide, ScriptedTemplate
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
-from tests.unit.node.test_node import PSI, Bench, never
+from tests.unit.node.test_node import ACCEPTED, PSI, Bench, never
 
 ENDED = {party: [(1, "FAILURE", "TaskCancelled")] for party in ("alice", "bob")}
 
@@ -61,7 +61,9 @@ def test_a_cancelled_execution_ends_at_every_party(bench: Bench) -> None:
             assert not node.cancel("other")
             assert node.cancel("e-1")
         assert not node.cancel("e-1") and not node.running()
-    assert bench.told() == ENDED
+    assert bench.told() == {
+        party: [ACCEPTED, (2, "FAILURE", "TaskCancelled")] for party in ("alice", "bob")
+    }
     assert bench.files() == []
 
 
@@ -74,7 +76,9 @@ def test_a_node_that_stops_ends_what_runs_and_takes_nothing_more(bench: Bench) -
             node.execute("e-2", PSI)
         assert node.store.status("e-1", "alice") is Status.FAILURE
         assert node.store.status("e-2", "alice") is None
-    assert bench.told() == {party: [(1, "FAILURE", "NodeLost")] for party in ("alice", "bob")}
+    assert bench.told() == {
+        party: [ACCEPTED, (2, "FAILURE", "NodeLost")] for party in ("alice", "bob")
+    }
 
 
 class Answers:
@@ -133,7 +137,7 @@ def test_what_another_node_took_over_ends_silently(bench: Bench) -> None:
             for party in ("alice", "bob"):
                 node.executions.abandon("e-1", party, 1)
         assert node.store.status("e-1", "alice") is None
-    assert bench.told() == {}
+    assert bench.told() == dict.fromkeys(ENDED, [ACCEPTED])
 
 
 def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
@@ -143,7 +147,7 @@ def test_what_is_inherited_from_oneself_ends_with_its_job(bench: Bench) -> None:
             until_running(node, "e-1")
             ownership.answer = Claim(Verdict.LOST, 3, {"alice": 4, "bob": 4})
             node.settle_lost(TaskRequest("e-1", "r-1", PSI), list(ENDED))
-    assert bench.told() == dict.fromkeys(ENDED, [(5, "FAILURE", "NodeLost")])
+    assert bench.told() == dict.fromkeys(ENDED, [ACCEPTED, (5, "FAILURE", "NodeLost")])
 
 
 def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
@@ -159,7 +163,7 @@ def test_what_redis_has_forgotten_is_given_back(bench: Bench) -> None:
     with bench.node(ownership=Forgetful()) as node:
         for _ in range(2):
             node.execute("e-1", PSI)
-    assert released == ["e-1"] and len(bench.told()["alice"]) == 2
+    assert released == ["e-1"] and len(bench.told()["alice"]) == 3
 
 
 def test_a_request_that_cannot_be_written_down_goes_back(
@@ -175,7 +179,7 @@ def test_a_request_that_cannot_be_written_down_goes_back(
             with pytest.raises(NodeStopping):
                 node.execute("e-1", PSI)
         assert node.execute("e-1", PSI).status is Status.SUCCESS
-    assert len(bench.told()["alice"]) == 2
+    assert len(bench.told()["alice"]) == 3
 
 
 def test_a_request_that_was_just_taken_when_the_node_stops_is_told_of(bench: Bench) -> None:
@@ -189,7 +193,7 @@ def test_a_request_that_was_just_taken_when_the_node_stops_is_told_of(bench: Ben
 
     with bench.node(never, ownership=StopsMeanwhile()) as node:
         assert node.execute("e-1", PSI).status is Status.FAILURE
-    assert bench.told() == dict.fromkeys(ENDED, [(1, "FAILURE", "NodeLost")])
+    assert bench.told() == dict.fromkeys(ENDED, [ACCEPTED, (2, "FAILURE", "NodeLost")])
 
 
 def test_a_node_that_lost_its_lease_moves_nothing(bench: Bench) -> None:
@@ -217,7 +221,7 @@ def test_what_was_taken_over_and_lost_again_is_settled_by_the_first(bench: Bench
                 node.executions.abandon("e-1", party, 1)
         ownership.answer = Claim(Verdict.LOST, 3, {"alice": 2, "bob": 2})
         node.execute("e-1", PSI)
-    assert bench.told() == {party: [(3, "FAILURE", "NodeLost")] for party in ENDED}
+    assert bench.told() == {party: [ACCEPTED, (3, "FAILURE", "NodeLost")] for party in ENDED}
 
 
 def test_a_wrong_request_is_refused_once_by_whoever_owns_it(bench: Bench) -> None:

@@ -19,7 +19,7 @@ from secretflow_task.contract.protocols import Protocol
 from secretflow_task.engine.model_store import Manifest
 from secretflow_task.node.job import supervisor
 from secretflow_task.testing import JobSide
-from tests.unit.node.test_node import Bench, succeed
+from tests.unit.node.test_node import ACCEPTED, Bench, succeed
 
 PATHS = {"alice": "alice.csv", "bob": "bob.csv"}
 PSI: dict[str, Any] = {
@@ -50,7 +50,7 @@ def test_a_fault_of_the_machine_settles_every_party(bench: Bench) -> None:
         bench.settings.work_dir.write_text("in the way")
         assert node.execute("blocked", PSI).status is Status.FAILURE
         assert node.store.unfinished() == []
-    assert bench.told() == {party: [(1, "FAILURE", "WorkerError")] for party in PATHS}
+    assert bench.told() == {party: [ACCEPTED, (2, "FAILURE", "WorkerError")] for party in PATHS}
 
 
 def test_deliveries_at_once_run_a_request_once(bench: Bench) -> None:
@@ -81,7 +81,8 @@ def test_a_job_that_stops_within_a_message_does_not_hold_up_its_end(
 
     with bench.node(stop_within_a_message) as node:
         assert node.execute("half", PSI).status is Status.FAILURE
-    assert bench.told() == dict.fromkeys(("alice", "bob"), [(1, "FAILURE", "JobProcessDied")])
+    ended = [ACCEPTED, (2, "FAILURE", "JobProcessDied")]
+    assert bench.told() == dict.fromkeys(("alice", "bob"), ended)
 
 
 @pytest.mark.parametrize(

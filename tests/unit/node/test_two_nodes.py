@@ -133,6 +133,30 @@ def test_both_run_their_own_party_and_report_success(pair: Pair) -> None:
     )
 
 
+def test_a_node_says_for_whom_it_waits_until_all_have_joined(pair: Pair) -> None:
+    taken = [
+        ("accepted", 0.0, None),
+        ("waiting_for_peer", 0.0, ["bob"]),
+    ]
+
+    def told(party: str) -> list[tuple[str, float, list[str] | None]]:
+        return [
+            (event.data["stage"], event.data["progress"], event.data.get("waiting_for"))
+            for event in pair.events[party]
+        ]
+
+    with pair.node("alice") as alice, ThreadPoolExecutor(1) as threads:
+        running = threads.submit(alice.execute, "r-1", PSI)
+        wait_for(lambda: told("alice") == taken)
+        assert pair.spawned() == []
+        with pair.node("bob") as bob:
+            bob.execute("r-1", PSI)
+            running.result(PATIENCE_SECONDS)
+    began = [("task_execution", 0.5, None), ("SUCCESS", 1.0, None)]
+    assert told("alice") == [*taken, *began]
+    assert told("bob") == [taken[0], ("waiting_for_peer", 0.0, ["alice"]), *began]
+
+
 def test_different_requests_are_refused_at_both_and_nothing_runs(pair: Pair) -> None:
     other = {"task_config": {**PSI["task_config"], "receiver": "bob"}}
     with pair.nodes(never) as nodes:

@@ -82,7 +82,7 @@ def test_a_success_counts_once_though_two_parties_are_hosted(bench: Bench) -> No
         ("execution_seconds_count", "success psi"): 1,
         ("queue_wait_seconds_count", "psi"): 1,
         **{("stage_seconds_count", f"{stage} psi"): 1 for stage in STAGES},
-        ("events_stored_total", "RUNNING"): 6,
+        ("events_stored_total", "RUNNING"): 8,
         ("events_stored_total", "SUCCESS"): 2,
     }
     assert 7 <= (value(node.metrics, "queue_wait_seconds_sum", task_type="psi") or 0) < 60
@@ -130,6 +130,7 @@ def test_a_failure_counts_under_its_code_and_has_the_stages_that_it_completed(
         ("executions_total", "AlgorithmError AlgorithmError failure psi"): 1,
         ("execution_seconds_count", "failure psi"): 1,
         ("stage_seconds_count", "prepare psi"): 1,
+        ("events_stored_total", "RUNNING"): 2,
         ("events_stored_total", "FAILURE"): 2,
     }
 
