@@ -39,7 +39,8 @@ _AT_ONCE = 60
 class ListenerProcess:
     """A process of `sfworker listen`; ended in any case when the block ends."""
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, database_url: str, *options: str) -> None:
+        self._command = [sys.executable, "-m", "secretflow_task", "listen", *options]
         self._log = folder / "listener.log"
         self._environment = os.environ | {
             "SFWORKER_REDIS_URL": redis_url,
@@ -63,8 +64,7 @@ class ListenerProcess:
     def start(self) -> None:
         """Start it, or start it again."""
         with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "secretflow_task", "listen"]
-            self._process = subprocess.Popen(command, env=self._environment, stderr=log)
+            self._process = subprocess.Popen(self._command, env=self._environment, stderr=log)
 
     def end(self, number: signal.Signals) -> int:
         """Send it a signal; returns its exit code."""

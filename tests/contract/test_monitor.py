@@ -193,7 +193,7 @@ def test_the_length_of_a_queue_counts_every_priority(rig: Rig) -> None:
 
 def test_a_listener_lags_by_the_oldest_event_that_it_has_not_written(rig: Rig) -> None:
     def lag() -> float | None:
-        return scrape(rig.monitor.port).get(("listener_lag_seconds", ""))
+        return scrape(rig.monitor.port).get(("listener_lag_seconds", GROUP))
 
     now, raw = int(rig.redis.time()[0]), Redis.from_url(
         rig.bench.settings.redis_url.get_secret_value()

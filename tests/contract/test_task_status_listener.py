@@ -16,11 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.broker.keys import STREAM
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.listener import database as database_module
 from secretflow_task.listener import task_status_listener
 from secretflow_task.listener.database import Database
+from secretflow_task.listener.group import Group
 from secretflow_task.listener.task_status_listener import TaskStatusListener
 from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
@@ -95,8 +96,17 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unacknowledged(redis: Any) -> int:
-    """How many entries were read and not acknowledged."""
-    return int(redis.xpending(STREAM, GROUP)["pending"])
+    """How many entries were read and not acknowledged, in all groups."""
+    groups = redis.xinfo_groups(STREAM)
+    return sum(int(group["pending"]) for group in groups)
+
+
+def joined(redis: Any, database: Database) -> str:
+    """The database's group, made as a listener makes it."""
+    database.upgrade()
+    group = Group(redis, database)
+    group.join()
+    return group.name
 
 
 def test_what_was_there_and_what_comes_is_written_and_acknowledged(
@@ -124,8 +134,8 @@ def test_what_was_read_and_not_committed_is_read_again_by_the_same_consumer_firs
     raw: Redis, database: Database
 ) -> None:
     publish(raw, EVENTS[:5])
-    raw.xgroup_create(STREAM, GROUP, id="0")
-    assert raw.xreadgroup(GROUP, "one", {STREAM: ">"}, count=3)  # and dies
+    group = joined(raw, database)
+    assert raw.xreadgroup(group, "one", {STREAM: ">"}, count=3)  # and dies
     publish(raw, EVENTS[5:])
     listener = TaskStatusListener(raw, database, "one")
     assert [listener.step() for _ in range(4)] == [3, 0, 7, 0]
@@ -151,8 +161,8 @@ def test_what_a_dead_consumer_had_read_is_taken_over(
     raw: Redis, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(raw, EVENTS)
-    raw.xgroup_create(STREAM, GROUP, id="0")
-    raw.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=8)
+    group = joined(raw, database)
+    raw.xreadgroup(group, "dead", {STREAM: ">"}, count=8)
     listener = TaskStatusListener(raw, database, "one")
     assert [listener.step() for _ in range(2)] == [0, 2]  # it may still live
     monkeypatch.setattr(task_status_listener, "_DEAD_MILLISECONDS", 0)
@@ -166,13 +176,13 @@ def test_consumers_that_are_long_gone_are_forgotten_unless_they_left_something(
     raw: Redis, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(raw, EVENTS)
-    raw.xgroup_create(STREAM, GROUP, id="0")
-    raw.xreadgroup(GROUP, "left something", {STREAM: ">"}, count=1)
-    raw.xgroup_createconsumer(STREAM, GROUP, "left nothing")
+    group = joined(raw, database)
+    raw.xreadgroup(group, "left something", {STREAM: ">"}, count=1)
+    raw.xgroup_createconsumer(STREAM, group, "left nothing")
     monkeypatch.setattr(task_status_listener, "_FORGOTTEN_MILLISECONDS", 20)
     time.sleep(0.05)
     TaskStatusListener(raw, database, "one").step()
-    names = {consumer["name"] for consumer in raw.xinfo_consumers(STREAM, GROUP)}
+    names = {consumer["name"] for consumer in raw.xinfo_consumers(STREAM, group)}
     assert names == {b"left something", b"one"}
 
 
@@ -180,9 +190,9 @@ def test_entries_that_were_trimmed_before_they_were_acknowledged_do_not_come_for
     raw: Redis, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(raw, EVENTS)
-    raw.xgroup_create(STREAM, GROUP, id="0")
-    raw.xreadgroup(GROUP, "one", {STREAM: ">"}, count=3)
-    raw.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=3)
+    group = joined(raw, database)
+    raw.xreadgroup(group, "one", {STREAM: ">"}, count=3)
+    raw.xreadgroup(group, "dead", {STREAM: ">"}, count=3)
     raw.xtrim(STREAM, maxlen=4, approximate=False)
     monkeypatch.setattr(task_status_listener, "_DEAD_MILLISECONDS", 0)
     listener = TaskStatusListener(raw, database, "one")

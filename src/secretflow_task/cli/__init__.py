@@ -140,14 +140,48 @@ def cancel(
 
 @app.command()
 @guarded
-def listen() -> None:
-    """Write the status events to a database until SIGTERM. SFWORKER_DATABASE_URL names it."""
+def listen(
+    from_start: Annotated[
+        bool,
+        typer.Option(
+            "--from-start",
+            help="Read all that Redis still holds; events that are written already stay as "
+            "they are.",
+        ),
+    ] = False,
+) -> None:
+    """Write the status events to a database until SIGTERM. SFWORKER_DATABASE_URL names it.
+
+    A new database begins with all events that Redis still holds.
+    """
     from secretflow_task.cli import environment
     from secretflow_task.listener.task_status_listener import listen as serve_database
 
     settings = environment.settings()
     environment.open_log(settings)
-    serve_database(settings)
+    serve_database(settings, from_start)
+
+
+@app.command()
+@guarded
+def listeners(
+    group: Annotated[
+        Optional[str],
+        typer.Option(
+            "--remove", metavar="GROUP", help="Remove the group of a database that is gone."
+        ),
+    ] = None,
+) -> None:
+    """List the databases that are written from Redis, each by its consumer group.
+
+    Which listeners read for it, how many events these have in hand, and how far behind it is.
+    """
+    from secretflow_task.cli.listeners import print_groups, remove_group
+
+    if group is None:
+        print_groups()
+    else:
+        remove_group(group)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
+from secretflow_task.cli.listeners import state_and_advice
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
@@ -134,6 +135,14 @@ def _told_by(node: Mapping[str, Any]) -> Iterator[str]:
         yield f"{node['name']}: {problem['code']}: {problem['message']}"
 
 
+def _listeners(settings: Settings) -> Finding:
+    try:
+        with _connect(settings) as redis:
+            return Finding(*state_and_advice(redis, settings))
+    except (RedisError, OSError, ValueError):
+        return Finding("unknown: Redis cannot be reached")
+
+
 def _ports(settings: Settings) -> Finding:
     sample = settings.ports[:: max(1, len(settings.ports) // 200)]
     free = sum(is_free(port) for port in sample) / len(sample)
@@ -195,6 +204,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "Redis memory": _redis_memory,
     "clock": _clock,
     "nodes": _nodes,
+    "listeners": _listeners,
     "ports": _ports,
     "peer link": _peer_link,
     "metrics": _metrics,

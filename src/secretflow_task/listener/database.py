@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
@@ -10,15 +11,19 @@ from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DatabaseUnavailable
+from secretflow_task.listener.tables import Base
 
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _MIGRATIONS = Path(__file__).with_name("migrations")
 # The number of an advisory lock of PostgreSQL: any, but always the same.
 _MIGRATION_LOCK = 0x5F_77_6F_72
+_ALEMBIC = threading.Lock()  # its context is a global of the process
 _BUSY_SECONDS = 5.0  # how long SQLite waits for another writer
 _POSTGRESQL = {
     # A server that hangs, or that the network hides, must not hang the listener.
@@ -82,13 +87,17 @@ class Database:
         """
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        with self.engine.begin() as connection:  # on SQLite this is a lock already
+        # On SQLite a transaction is a lock already.
+        with _ALEMBIC, self.engine.begin() as connection:
             if self.kind == "postgresql":
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            # Not by a migration: the version before refuses a database with one that it does not
+            # know, and can do without this table.
+            Base.metadata.tables["listener_group"].create(connection, checkfirst=True)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -102,6 +111,11 @@ class Database:
                 yield connection
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(detail=str(error)) from error
+
+
+def upsert(engine: Connection | Engine, table: Table) -> Any:
+    """An INSERT that can be told what to do about a row that is there already."""
+    return _INSERT[engine.dialect.name](table)
 
 
 def _postgresql(url: URL) -> Engine:

@@ -1,6 +1,6 @@
-"""The two tables: what is known of an execution at a party, and every event of it.
+"""The tables: what is known of an execution at a party, every event of it, and the consumer group.
 
-``migrations/`` makes them; a test compares it with what stands here.
+``migrations/`` makes the first two; a test compares it with what stands here.
 """
 
 from __future__ import annotations
@@ -85,3 +85,17 @@ class Event(Base):
     status: Mapped[str]
     timestamp: Mapped[datetime]
     data: Mapped[dict[str, Any]]
+
+
+class ListenerGroup(Base):
+    """The one row that ties this database to its consumer group on the stream.
+
+    Attributes:
+        written: the position of the newest entry that is written, in a form that sorts.
+    """
+
+    __tablename__ = "listener_group"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    written: Mapped[str]

@@ -1,5 +1,5 @@
-"""`TaskStatusListener`: one of a consumer group on the stream of events, which writes them to a
-database.
+"""`TaskStatusListener`: one of the consumer group of a database, into which it writes the stream of
+events.
 
 Redis keeps what a consumer has read and not acknowledged; an entry is acknowledged when its
 transaction is committed. So whoever dies or loses a connection reads again what it had, and an
@@ -12,22 +12,24 @@ import signal
 import time
 from typing import Any, Sequence
 
-from redis import RedisError, ResponseError
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from secretflow_task.broker.connection import connect
-from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.broker.keys import STREAM
+from secretflow_task.broker.listener_groups import DEAD_MILLISECONDS
 from secretflow_task.config.settings import Settings
 from secretflow_task.listener.database import Database
 from secretflow_task.listener.entry import Entry
+from secretflow_task.listener.group import Group, Row, sortable
 from secretflow_task.listener.writer import Writer
 from secretflow_task.utils.log import get_logger
 
 _BATCH = 500
 _BLOCK_MILLISECONDS = 500  # how long a read waits for events, and so a stop for a read
 # Without a commit, after which another consumer takes over what one had read.
-_DEAD_MILLISECONDS = 15_000
-_CLAIM_SECONDS = 5.0  # between two looks at what the others have left
+_DEAD_MILLISECONDS = DEAD_MILLISECONDS
+_LOOK_SECONDS = 5.0  # between two looks at the group, and at what others of it have left
 _FORGOTTEN_MILLISECONDS = 24 * 3_600_000  # without a word, after which the group forgets a consumer
 _LONGEST_PAUSE_SECONDS = 1.0
 _OWN = "0"  # reads what this consumer has read before and not acknowledged
@@ -44,20 +46,25 @@ class TaskStatusListener:
         redis: a client that does not decode.
         consumer: its name in the group, the same after a restart. Two at once that share one do
             some work twice.
+        from_start: begin with all that the stream holds, also with what the group has read before.
 
     Attributes:
         stored: how many entries it has written, repeated ones included.
         malformed: how many entries were no status events, or of a kind that the database refuses.
     """
 
-    def __init__(self, redis: Any, database: Database, consumer: str) -> None:
+    def __init__(
+        self, redis: Any, database: Database, consumer: str, from_start: bool = False
+    ) -> None:
         self._redis = redis
         self._database = database
         self._writer = Writer(database)
+        self._group = Group(redis, database)
         self._consumer = consumer
+        self._from_start = from_start
         self._position = _OWN
         self._prepared = False
-        self._next_claim = 0.0
+        self._next_look = 0.0
         self._stopping = False
         self.stored = 0
         self.malformed = 0
@@ -94,13 +101,13 @@ class TaskStatusListener:
                 again what this one had.
         """
         self._prepare()
-        self._take_over()
+        self._look_around()
         batch = self._read()
         if not batch:
             self._position = _NEW
             return 0
         self._store(batch)
-        self._redis.xack(STREAM, GROUP, *(position for position, _ in batch))
+        self._redis.xack(STREAM, self._group.name, *(position for position, _ in batch))
         return len(batch)
 
     def _prepare(self) -> None:
@@ -110,32 +117,52 @@ class TaskStatusListener:
         if self._prepared:
             return
         self._database.upgrade()
-        try:
-            self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        self._group.join()
+        if self._from_start:
+            self._group.rewind()
+            self._from_start = False
         self._position = _OWN
+        self._next_look = 0.0
         self._prepared = True
+
+    def _look_around(self) -> None:
+        """Now and then, see whether the group is still the database's, and what others left."""
+        if time.monotonic() < self._next_look:
+            return
+        if not self._group.check():
+            self._position = _OWN
+        self._group.retire_shared()
+        self._take_over()
+        self._forget()
+        self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def _take_over(self) -> None:
         """Make what a dead consumer had read this one's own, and read it next."""
-        if time.monotonic() < self._next_claim:
-            return
         cursor: Any = "0-0"
         while cursor not in (None, b"0-0"):
             cursor, claimed, *_ = self._redis.xautoclaim(
-                STREAM, GROUP, self._consumer, _DEAD_MILLISECONDS, start_id=cursor, count=_BATCH
+                STREAM,
+                self._group.name,
+                self._consumer,
+                _DEAD_MILLISECONDS,
+                start_id=cursor,
+                count=_BATCH,
             )
             self._position = _OWN if claimed else self._position
-        for consumer in self._redis.xinfo_consumers(STREAM, GROUP):
+
+    def _forget(self) -> None:
+        """Let the group forget consumers that are long gone and left nothing."""
+        for consumer in self._redis.xinfo_consumers(STREAM, self._group.name):
             if consumer["idle"] > _FORGOTTEN_MILLISECONDS and not consumer["pending"]:
-                self._redis.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
-        self._next_claim = time.monotonic() + _CLAIM_SECONDS
+                self._redis.xgroup_delconsumer(STREAM, self._group.name, consumer["name"])
 
     def _read(self) -> Sequence[Read]:
         answer = self._redis.xreadgroup(
-            GROUP, self._consumer, {STREAM: self._position}, count=_BATCH, block=_BLOCK_MILLISECONDS
+            self._group.name,
+            self._consumer,
+            {STREAM: self._position},
+            count=_BATCH,
+            block=_BLOCK_MILLISECONDS,
         )
         return answer[0][1] if answer else []
 
@@ -149,7 +176,8 @@ class TaskStatusListener:
                     entries.append(Entry.from_fields(fields))
             except ValueError:
                 malformed.append(position.decode())
-        refused = self._writer.write(entries) if entries else []
+        newest = max(sortable(position.decode()) for position, _ in batch)
+        refused = self._writer.write(entries, Row(self._group.name, newest))
         self.stored += len(entries) - len(refused)
         malformed += [entry.event_id for entry in refused]
         if malformed:
@@ -162,15 +190,18 @@ class TaskStatusListener:
             )
 
 
-def listen(settings: Settings) -> None:
+def listen(settings: Settings, from_start: bool = False) -> None:
     """Write events to the database of the settings until SIGTERM or SIGINT.
+
+    Args:
+        from_start: begin with all that the stream holds, as a new database does.
 
     Raises:
         DatabaseUnavailable: the driver of PostgreSQL is not installed, or the file cannot be
             written.
     """
     with connect(settings) as redis, Database.of(settings) as database:
-        listener = TaskStatusListener(redis, database, settings.name)
+        listener = TaskStatusListener(redis, database, settings.name, from_start)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: listener.stop())
         log.info("The listener starts.", action="listener_ready", database=database.kind)

@@ -7,15 +7,14 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from sqlalchemy import Table, and_, case, or_
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
 from secretflow_task.contract.messages import Status
-from secretflow_task.listener.database import Database
+from secretflow_task.listener.database import Database, upsert
 from secretflow_task.listener.entry import Entry
+from secretflow_task.listener.group import Row, mark_written
 from secretflow_task.listener.tables import Base
 
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _EVENTS: Table = Base.metadata.tables["events"]
 _EXECUTIONS: Table = Base.metadata.tables["executions"]
 
@@ -25,12 +24,15 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        insert = _INSERT[database.kind]
-        self._insert_event = insert(_EVENTS).on_conflict_do_nothing(index_elements=["event_id"])
-        self._show_newest = _show_newest(insert(_EXECUTIONS))
+        insert = upsert(database.engine, _EVENTS)
+        self._insert_event = insert.on_conflict_do_nothing(index_elements=["event_id"])
+        self._show_newest = _show_newest(upsert(database.engine, _EXECUTIONS))
 
-    def write(self, entries: Sequence[Entry]) -> list[Entry]:
+    def write(self, entries: Sequence[Entry], mark: Row | None = None) -> list[Entry]:
         """Write all in one transaction; one that the database refuses costs the others nothing.
+
+        Args:
+            mark: the group that they were read by, and the newest of them.
 
         Returns:
             What it refused.
@@ -39,14 +41,16 @@ class Writer:
             sqlalchemy.exc.DBAPIError: the database is away; nothing, or a part, was written.
         """
         try:
-            self._write(entries)
+            self._write(entries, mark)
             return []
         except (DataError, IntegrityError):
             if len(entries) == 1:
                 return list(entries)
-        return [refused for entry in entries for refused in self.write([entry])]
+        refused = [refused for entry in entries for refused in self.write([entry])]
+        self._write([], mark)
+        return refused
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, entries: Sequence[Entry], mark: Row | None) -> None:
         # Sorted, since two writers that lock rows in different orders would wait for each other for
         # ever.
         events = sorted(
@@ -55,8 +59,11 @@ class Writer:
         rows = [entry.execution_row() for entry in entries]
         rows.sort(key=lambda row: (row["execution_id"], row["party"], row["last_seq"]))
         with self._database.engine.begin() as connection:
-            connection.execute(self._insert_event, events)
-            connection.execute(self._show_newest, rows)
+            if entries:
+                connection.execute(self._insert_event, events)
+                connection.execute(self._show_newest, rows)
+            if mark:  # last: all listeners lock this row, and only for the commit
+                mark_written(connection, mark)
 
 
 def _show_newest(insert: Any) -> Any:

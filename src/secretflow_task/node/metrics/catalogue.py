@@ -155,8 +155,9 @@ PUBLISH_FAILURES = Metric(
 LISTENER_LAG_SECONDS = Metric(
     "sfworker_listener_lag_seconds",
     "gauge",
-    "Age of the oldest status event that no listener has written; "
+    "Age of the oldest status event that a database, by its listeners' group, has not got; "
     "absent without listeners or Redis.",
+    ("group",),
 )
 DISK_FREE_BYTES = Metric(
     "sfworker_disk_free_bytes",

@@ -11,10 +11,10 @@ from kombu.transport.redis import PRIORITY_STEPS, Channel
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import RedisError, ResponseError
 
 from secretflow_task.broker.connection import connect
-from secretflow_task.broker.keys import GROUP, STREAM
+from secretflow_task.broker.listener_groups import lags
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.job import vitals
 from secretflow_task.node.metrics import catalogue
@@ -58,14 +58,15 @@ class NodeCollector(Collector):
         waiting: dict[tuple[str, ...], float] = {
             (queue,): length for queue, length in (seen.queue_lengths if seen else {}).items()
         }
+        behind: dict[tuple[str, ...], float] = {
+            (group,): lag for group, lag in (seen.lags if seen else {}).items()
+        }
         return {
             catalogue.EXECUTIONS_RUNNING: {(): len(node.running())},
             catalogue.EXECUTIONS_LIMIT: {(): node.settings.concurrency},
             catalogue.QUEUE_LENGTH: waiting,
             catalogue.REDIS_UP: {(): float(seen is not None)},
-            catalogue.LISTENER_LAG_SECONDS: (
-                {} if seen is None or seen.lag_seconds is None else {(): seen.lag_seconds}
-            ),
+            catalogue.LISTENER_LAG_SECONDS: behind,
             catalogue.JOB_MEMORY_BYTES: {(): self._metrics.job_memory_bytes()},
             catalogue.MEMORY_SIZE_BYTES: {(): vitals.memory_size_bytes()},
             catalogue.TEMPLATE_RESTARTS: {(): node.template.restarts},
@@ -106,12 +107,12 @@ class Sight:
 
     Attributes:
         queue_lengths: how many requests wait in each queue.
-        lag_seconds: age of the oldest event that no listener has written, 0 if all are written;
-            None where no listener has ever been.
+        lags: age in seconds of the oldest event that a group of listeners has not written, 0 if
+            all are written, by the group's name.
     """
 
     queue_lengths: dict[str, int]
-    lag_seconds: float | None
+    lags: dict[str, float]
 
 
 class RedisGlance:
@@ -137,33 +138,21 @@ class RedisGlance:
                 for queue in self._queues:
                     for step in PRIORITY_STEPS:  # kombu has one list for each
                         pipeline.llen(f"{queue}{Channel.sep}{step}" if step else queue)
-                pipeline.time().xinfo_groups(STREAM).xpending(STREAM, GROUP)
-                *counts, now, groups, pending = pipeline.execute(raise_on_error=False)
-            for failed in filter(lambda answer: isinstance(answer, RedisError), [*counts, now]):
-                raise failed
-            lag = self._lag_seconds(now, groups, pending)
+                counts = pipeline.execute()
+            behind = self._lags()
         except RedisError:
             return None
         steps = len(PRIORITY_STEPS)
         lengths = {
             queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)
         }
-        return Sight(lengths, lag)
+        return Sight(lengths, behind)
 
-    def _lag_seconds(self, now: tuple[int, int], groups: Any, pending: Any) -> float | None:
-        """From what Redis says of the stream; it refuses an answer where there is no stream or no
-        group.
-        """
-        if isinstance(groups, RedisError) or isinstance(pending, RedisError):
-            return None
-        positions = {group["name"]: group["last-delivered-id"] for group in groups}
-        position = positions.get(GROUP.encode(), b"0-0")
-        oldest = pending["min"]  # read and not written; all that comes after it is newer
-        if oldest is None:
-            unread = self._redis.xrange(STREAM, min=b"(" + position, count=1)
-            oldest = unread[0][0] if unread else None
-        # An id begins with the milliseconds of the same clock.
-        return 0.0 if oldest is None else max(0.0, now[0] - int(oldest.split(b"-")[0]) / 1000)
+    def _lags(self) -> dict[str, float]:
+        try:
+            return lags(self._redis)
+        except ResponseError:  # this node's user may not look
+            return {}
 
     def close(self) -> None:
         """Give back the connections."""
