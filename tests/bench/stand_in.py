@@ -1,11 +1,16 @@
 """A node as `sfworker start` runs it, with real Redis and Celery, whose jobs need no engine.
 
-A job succeeds at once; one with ``timeout_seconds`` in its request runs until it is ended.
+A job succeeds at once, but not while `held`; one with ``timeout_seconds`` in its request runs until
+it is ended.
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
 
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.job_spec import JobSpec
@@ -24,6 +29,18 @@ PSI = {
     }
 }
 ENDLESS = PSI | {"timeout_seconds": 3000}
+_GATE = "closed"  # in the data root: while this file is there, no job ends
+
+
+@contextmanager
+def held(data_root: Path) -> Iterator[None]:
+    """Let no job of a node with this data root end before the block does."""
+    data_root.mkdir(exist_ok=True)
+    (data_root / _GATE).touch()
+    try:
+        yield
+    finally:
+        (data_root / _GATE).unlink()
 
 
 def _play(spec: JobSpec, job: JobSide) -> None:
@@ -31,6 +48,8 @@ def _play(spec: JobSpec, job: JobSide) -> None:
     if "timeout_seconds" in spec.request.params:
         job.report(0.6)
         job.hang()
+    while (spec.rules.data_root / _GATE).exists():
+        time.sleep(0.02)
     job.finish({"rows": 1})
 
 

@@ -11,6 +11,7 @@ from kombu import Connection
 from redis import RedisError
 
 from secretflow_task.broker.keys import unacknowledged_keys
+from secretflow_task.broker.results import ResultWriter
 from secretflow_task.config.settings import Settings
 
 TASK_NAME = "tasks.secretflow.execute_task"
@@ -41,16 +42,25 @@ class _Events(Events):  # type: ignore[misc]
     dispatcher_cls = _Dispatcher
 
 
-def create_app(settings: Settings, node_id: str | None = None) -> Celery:
+def create_app(
+    settings: Settings, node_id: str | None = None, results: ResultWriter | None = None
+) -> Celery:
     """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free
     slot.
 
     Args:
         node_id: for a node that consumes: what it has not acknowledged is kept under its own name,
             so that others know what to take when it dies.
+        results: for a node that consumes: what stores Celery's results; without it each call does.
     """
-    url = settings.redis_url.get_secret_value()
-    app = Celery("secretflow_worker", broker=url, backend=url, events=_Events, set_as_current=False)
+    backend = f"{_RESULTS}:{'NodeBackend' if results else 'ResultBackend'}+redis://"
+    app = Celery(
+        "secretflow_worker",
+        broker=settings.redis.shown,
+        backend=backend,
+        events=_Events,
+        set_as_current=False,
+    )
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -67,9 +77,18 @@ def create_app(settings: Settings, node_id: str | None = None) -> Celery:
         worker_send_task_events=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options=_transport_options(node_id),
+        # Redis refuses, since it is full or a replica: that passes as a lost connection does.
+        broker_channel_error_retry=True,
+        broker_transport=_TRANSPORT,
+        broker_transport_options=_on(settings) | _transport_options(node_id),
+        result_backend_transport_options={"address": settings.redis, "writer": results},
     )
     return app
+
+
+def _on(settings: Settings) -> dict[str, Any]:
+    """What our transport needs beyond kombu's options."""
+    return {"address": settings.redis, "unsettled": {}}
 
 
 def _transport_options(node_id: str | None, visibility_seconds: int = 24 * 3600) -> dict[str, Any]:
@@ -89,8 +108,9 @@ def redeliver(settings: Settings, node_id: str) -> None:
         kombu.exceptions.OperationalError, redis.RedisError: Redis is away, or somebody else is at
         it.
     """
-    url = settings.redis_url.get_secret_value()
-    with Connection(url, transport_options=_transport_options(node_id, _EVERYTHING)) as connection:
+    options = _on(settings) | _transport_options(node_id, _EVERYTHING)
+    url = settings.redis.shown
+    with Connection(url, transport=_TRANSPORT, transport_options=options) as connection:
         connection.connect()  # tries once
         # kombu's own way, which takes what is older than the visibility timeout.
         channel = connection.channel()
@@ -99,6 +119,8 @@ def redeliver(settings: Settings, node_id: str) -> None:
             raise RedisError("The requests of the node are locked, maybe by itself before it died.")
 
 
+_TRANSPORT = "secretflow_task.broker.channel:Transport"
+_RESULTS = "secretflow_task.broker.results"
 _REDELIVERED = 1000  # more than any node takes at once
 _EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
 _MUTEX_SECONDS = 10  # how long a node that dies while it looks through its requests holds them up

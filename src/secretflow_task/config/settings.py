@@ -6,12 +6,14 @@ import os
 import re
 import socket
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from secretflow_task.config.redis_url import RedisAddress, read_redis_url
 from secretflow_task.contract.task_config import PARTY_NAME
 from secretflow_task.utils.network import host_and_port
 
@@ -29,12 +31,17 @@ class Settings(BaseSettings):
     """What an operator can set, from ``SFWORKER_*`` variables; an empty one counts as absent."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SFWORKER_", env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix="SFWORKER_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # it may be a URL with a password
     )
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis that carries requests and status events.",
+        description="Redis that carries requests and status events: `redis://`, `rediss://` (TLS), "
+        "`unix://` or `sentinel://` (several, joined by `;`).",
     )
     name: str = Field(
         default_factory=socket.gethostname,
@@ -189,6 +196,12 @@ class Settings(BaseSettings):
         9, ge=1, le=1000, description="Number of renamed log files that are kept."
     )
 
+    @field_validator("redis_url")
+    @classmethod
+    def _readable(cls, value: SecretStr) -> SecretStr:
+        read_redis_url(value.get_secret_value())
+        return value
+
     @field_validator("parties", "queues", "allowed_roots", "unsafe_protocols", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -273,6 +286,11 @@ class Settings(BaseSettings):
         if not match or not 1024 <= int(match[1]) < int(match[2]) < 32768:
             raise ValueError("must be first-last, both from 1024 to 32767")
         return value
+
+    @cached_property
+    def redis(self) -> RedisAddress:
+        """What `redis_url` says."""
+        return read_redis_url(self.redis_url.get_secret_value())
 
     @property
     def ports(self) -> range:

@@ -18,6 +18,7 @@ from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
+from secretflow_task.broker.results import ResultWriter
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.contract.messages import StatusEvent
@@ -76,7 +77,8 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         _check_that_it_is_the_only_link(settings, store.node_id, redis)
         stack.enter_context(Lease(ownership, node, partial(redeliver, settings)))
         stack.enter_context(node)
-        app = create_app(settings, store.node_id)
+        results = stack.enter_context(ResultWriter(metrics.result_dropped))
+        app = create_app(settings, store.node_id, results)
         stack.enter_context(publisher)
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
@@ -92,11 +94,7 @@ def serve(settings: Settings, template: Template | None = None) -> int:
             without_mingle=True,
             quiet=True,
         )
-        taking_back = threading.Thread(
-            target=_take_back, args=(settings, store.node_id), daemon=True
-        )
-        taking_back.start()
-        taking_back.join(_TAKE_BACK_SECONDS)
+        _take_back_soon(settings, store.node_id)
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
     log.info("The node has stopped.", action="node_stopped")
@@ -140,6 +138,13 @@ def _check_that_it_is_the_only_link(settings: Settings, node_id: str, redis: Red
                 f"{other['name']} is the node of {min(shared)} for other organisations, and runs.",
                 hint="One node of a party has SFWORKER_PEER_LISTEN, and a queue of its own.",
             )
+
+
+def _take_back_soon(settings: Settings, node_id: str) -> None:
+    """`_take_back`, for which the start of the node waits a little."""
+    taking_back = threading.Thread(target=_take_back, args=(settings, node_id), daemon=True)
+    taking_back.start()
+    taking_back.join(_TAKE_BACK_SECONDS)
 
 
 def _take_back(settings: Settings, node_id: str) -> None:

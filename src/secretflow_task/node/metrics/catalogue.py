@@ -84,6 +84,11 @@ EVENTS_PUBLISHED = Metric(
     "Status events that the node has put on the stream; a repetition that changes nothing is none.",
     ("status",),
 )
+RESULTS_DROPPED = Metric(
+    "sfworker_results_dropped_total",
+    "counter",
+    "Results for Celery's result backend that Redis did not take; the status events tell the end.",
+)
 PEER_LOSSES = Metric(
     "sfworker_peer_losses_total",
     "counter",
@@ -101,6 +106,7 @@ OBSERVED = (
     JOB_CPU_SECONDS,
     EVENTS_STORED,
     EVENTS_PUBLISHED,
+    RESULTS_DROPPED,
     PEER_LOSSES,
 )
 

@@ -156,6 +156,10 @@ class Metrics:
         """An event has come to Redis."""
         self._of(catalogue.EVENTS_PUBLISHED, event.status.value).inc()
 
+    def result_dropped(self) -> None:
+        """A result of Celery's was not stored."""
+        self._of(catalogue.RESULTS_DROPPED).inc()
+
     def ended(self, task_type: str, endings: Sequence[Ending], seconds: float) -> None:
         """An execution has ended at all its parties here, ``seconds`` after it was taken."""
         name = _known(task_type)
