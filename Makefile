@@ -20,7 +20,7 @@ demo: venv ## Two parties find common customers and train a model neither could 
 
 test: venv ## Run all tests, job processes included in the coverage, which must reach 90 %
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 $(SIDE_BY_SIDE)
+	PYTHONPATH=$(CURDIR)/tests/untraced $(BIN)/coverage run -m pytest --numprocesses 2 $(SIDE_BY_SIDE)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
