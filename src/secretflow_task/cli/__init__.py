@@ -16,6 +16,7 @@ from typing import Annotated, Optional
 import typer
 
 from secretflow_task import __version__
+from secretflow_task.cli import node
 from secretflow_task.cli.exits import Exit, guarded
 from secretflow_task.contract.messages import Status
 
@@ -30,6 +31,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 success, 1 the execution failed, 2 usage, 3 the request is wrong, "
     "4 something is not available here, 5 the end was not seen in time.",
 )
+app.add_typer(node.app)
 RequestFile = Annotated[Path, typer.Argument(help="The request, YAML or JSON.", metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="Print the terminal events as JSON only.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.", min=1)]

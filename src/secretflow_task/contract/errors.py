@@ -3,7 +3,8 @@
     WorkerError
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
-        RequestMismatch, VersionMismatch, DuplicateExecution, UnknownExecution
+        RequestMismatch, VersionMismatch, DuplicateExecution, UnknownExecution, BadCommand,
+        DoorRefused
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -12,7 +13,7 @@
         ModelDamaged, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused,
-        ClockSkew, PortUnavailable, DatabaseUnavailable
+        ClockSkew, PortUnavailable, DatabaseUnavailable, NodeUnreachable
       ExecutionStopped    it ran and was ended from outside
         TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded,
         JobProcessDied
@@ -166,6 +167,18 @@ class UnknownExecution(RequestError):
     """The execution was not found."""
 
     default_hint = "`sfworker jobs` lists the latest executions."
+
+
+class BadCommand(RequestError):
+    """The node's door does not take the command, or not with these arguments."""
+
+    default_hint = "`sfworker node --help` lists the commands; use the `sfworker` of the node."
+
+
+class DoorRefused(RequestError):
+    """The node's door is for the user that the node runs as, and for root."""
+
+    default_hint = "Run the command as that user, such as with `sudo -u`."
 
 
 class DataError(WorkerError):
@@ -383,6 +396,15 @@ class DatabaseUnavailable(RuntimeUnavailable):
     """The database of `sfworker listen` cannot be read."""
 
     default_hint = "Start `sfworker listen`, which creates it, or check SFWORKER_DATABASE_URL."
+
+
+class NodeUnreachable(RuntimeUnavailable):
+    """No node with a door runs with this state folder."""
+
+    default_hint = (
+        "Start it, or set SFWORKER_STATE_DIR to that of the node, whose log says `door_shut`"
+        " if it has no door."
+    )
 
 
 class ExecutionStopped(WorkerError):

@@ -25,6 +25,8 @@ from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.assembly import assembled
 from secretflow_task.node.job.template import Template
+from secretflow_task.node.door.commands import commands_of
+from secretflow_task.node.door.server import Door
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
@@ -82,6 +84,7 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         stack.enter_context(publisher)
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
+        stack.enter_context(Door(settings.state_dir, commands_of(node)))
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
         worker = _worker_class(app, node)(

@@ -25,13 +25,24 @@ BOTH_LANGUAGES = pytest.mark.parametrize(
 
 _BLOCK = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.S | re.M)
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
-OPTIONS = {
-    name: {
+
+
+def options_of(command: typer.core.TyperCommand) -> set[str]:
+    """The options that a command takes."""
+    named = {
         option
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    for name, command in COMMANDS.items()
+    return named | {"--help"}
+
+
+OPTIONS = {name: options_of(command) for name, command in COMMANDS.items()}
+# Those of a group, such as `node health`.
+OPTIONS |= {
+    f"{group} {name}": options_of(command)
+    for group, commands in COMMANDS.items()
+    for name, command in getattr(commands, "commands", {}).items()
 }
 SETTINGS = {f"SFWORKER_{name.upper()}" for name in Settings.model_fields}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
@@ -77,8 +88,11 @@ def wrong_commands(text: str) -> list[str]:
             r"(?:(?<=bin/)|(?<![\w./-]))sfworker ([a-z]\w*)([^|&;]*)", line
         ):
             used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+            of_a_group = re.match(r"\s*([a-z]+)", rest)
+            if of_a_group and hasattr(COMMANDS.get(name), "commands"):
+                name = f"{name} {of_a_group[1]}"
             if name not in OPTIONS or used - OPTIONS[name]:
-                wrong.append(f"sfworker {name}{rest}")
+                wrong.append(f"sfworker {name}: {rest}")
     return wrong
 
 
@@ -88,7 +102,14 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["sfworker strat", "sfworker run F --jsn", "x && sfworker jobs \\\n --limits 3"]
+    "call",
+    [
+        "sfworker strat",
+        "sfworker run F --jsn",
+        "x && sfworker jobs \\\n --limits 3",
+        "sfworker node puase",
+        "sfworker node health --jsn",
+    ],
 )
 def test_a_command_that_does_not_exist_is_noticed(call: str) -> None:
     assert len(wrong_commands(f"```sh\nsfworker jobs --limit 3\n{call}\n```\n")) == 1

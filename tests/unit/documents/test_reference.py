@@ -146,6 +146,10 @@ def test_every_command_and_option_is_told() -> None:
     names = [
         str(command.callback and command.callback.__name__) for command in app.registered_commands
     ]
+    names += [
+        str(group.typer_instance and group.typer_instance.info.name)
+        for group in app.registered_groups
+    ]
     assert re.findall(r"^## `sfworker (\w+)`$", text, re.M) == names
     assert "* `-f, --follow`: Keep printing until the execution has ended." in text
     assert not re.search(r"\w\.{3}\n", text) and "--help`:" not in text

@@ -1,0 +1,87 @@
+"""Where the door is: a socket in the state folder, whatever the length of its path."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Iterator
+
+NAME = "door.sock"
+
+_CREDENTIALS = struct.Struct("3i")  # process, user and group
+_WAITING = 16  # connections that the kernel keeps until they are attended to
+
+
+class FolderNotPrivate(Exception):
+    """The state folder is not the node's alone."""
+
+
+def listen(folder: Path) -> socket.socket:
+    """Listen in the state folder, whose lock the caller holds: what is left there is of the dead.
+
+    Raises:
+        FolderNotPrivate: the folder is another user's, or open to others.
+        OSError: there can be no socket.
+    """
+    with _opened(folder) as handle:
+        status = os.fstat(handle)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise FolderNotPrivate
+        with suppress(FileNotFoundError):
+            os.unlink(NAME, dir_fd=handle)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(_path(handle))
+            os.chmod(NAME, 0o600, dir_fd=handle)  # before anybody can connect
+            listener.listen(_WAITING)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+
+def connect(folder: Path, timeout_seconds: float) -> socket.socket:
+    """Connect to the door of the node that runs with a state folder.
+
+    Raises:
+        OSError: there is none, or it is not for this user.
+    """
+    with _opened(folder) as handle:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout_seconds)
+            connection.connect(_path(handle))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def remove(folder: Path) -> None:
+    """Take the socket away."""
+    with suppress(OSError):
+        (folder / NAME).unlink()
+
+
+def peer_user(connection: socket.socket) -> int:
+    """The user id of the process at the other end, as the kernel knows it."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[1])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _path(handle: int) -> str:
+    """A path of the socket that is short enough: the kernel takes 107 bytes."""
+    return f"/proc/self/fd/{handle}/{NAME}"
