@@ -32,6 +32,11 @@ Events are on the Redis stream `task_status_stream` (one field, `event`: the JSO
 the channel `task_status_events`, and, with `SFWORKER_STATUS_LIST`, on the list
 `task_status_queue`. Per execution and party come any number of `{Status.RUNNING.value}` and then
 exactly one `{Status.SUCCESS.value}` or `{Status.FAILURE.value}`.
+
+No event is much larger than `SFWORKER_EVENT_LIMIT_BYTES`. A result that is has only its head in the
+event, with `truncated` true, and `size_bytes` and `sha256` of the whole, which
+[`sfworker result`](commands.md) prints at its party. Other `data` that is too large is cut, and has
+`truncated` true.
 """
 # What `data` holds, by status.
 DATA: dict[Status, dict[str, str]] = {
@@ -50,7 +55,7 @@ DATA: dict[Status, dict[str, str]] = {
     Status.SUCCESS: {
         "stage": "`SUCCESS`.",
         "progress": "1.",
-        "result": "What the task gives this party; [the user guide](../user_guide/index.md) has "
+        "result": "What the task gives this party, or the head of it; [the user guide](../user_guide/index.md) has "
         "the keys. All have `timings`: the seconds of `prepare` (the own input, and waiting "
         "for the others'), `cluster_init`, `device_creation`, `task_execution` and, within "
         "that, of each step of a `workflow` "

@@ -227,6 +227,21 @@ def show(
 
 @app.command()
 @guarded
+def result(
+    execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
+    party: Annotated[Optional[str], typer.Option(help="Only the result of this party.")] = None,
+) -> None:
+    """Print the whole result of an execution as JSON, at the node that ran it.
+
+    Also where it was too large for its event.
+    """
+    from secretflow_task.cli.result import print_result
+
+    raise typer.Exit(print_result(execution_id, party))
+
+
+@app.command()
+@guarded
 def logs(
     execution_id: Annotated[str, typer.Argument(help="The execution id, as `submit` prints it.")],
     party: Annotated[Optional[str], typer.Option(help="Only the log of this party's job.")] = None,

@@ -17,6 +17,7 @@ from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_config import STEP_PREFIX
 
 _STYLES = {Status.RUNNING: "none", Status.SUCCESS: "green", Status.FAILURE: "red"}
+_OF_THE_WHOLE = ("truncated", "size_bytes", "sha256")
 _SHOWN = 6  # of a longer list or mapping the table shows as many
 
 
@@ -86,7 +87,16 @@ def print_outcome(last: Mapping[str, StatusEvent]) -> Exit:
         return Exit.FAILED
     for party, event in sorted(last.items()):
         console.print(result_table(party, event.data["result"]))
+        print_where_the_rest_is(event.execution_id, party, event.data["result"])
     return Exit.OK
+
+
+def print_where_the_rest_is(execution_id: str, party: str, result: Mapping[str, Any]) -> None:
+    """Say of a result of which the event has only the head where the whole is."""
+    if result.get("truncated"):
+        size = f"{result['size_bytes'] / 1e6:.1f} MB"
+        print_text(f"{party} found {size}; these are the first rows. At its node the whole:")
+        print_text(f"  sfworker result {execution_id} --party {party}")
 
 
 def print_json(last: Mapping[str, StatusEvent]) -> Exit:
@@ -103,7 +113,8 @@ def result_table(party: str, result: Mapping[str, Any]) -> Table:
     table = Table(title=party, title_justify="left", show_header=False, title_style="bold")
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _rows(result):
+    shown = {name: value for name, value in result.items() if name not in _OF_THE_WHOLE}
+    for name, value in _rows(shown if "truncated" in result else result):
         table.add_row(escape(name), escape(value))
     return table
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from secretflow_task.cli import environment
-from secretflow_task.cli.display import describe_event, result_table
+from secretflow_task.cli.display import describe_event, print_where_the_rest_is, result_table
 from secretflow_task.cli.terminal import console, print_text
 from secretflow_task.contract.messages import Status
 from secretflow_task.listener.database import Database
@@ -84,6 +84,7 @@ def _print_party(at: AtParty) -> None:
         print_text(f"  {row['hint']}")
     elif row["result"]:
         console.print(result_table("result", row["result"]))
+        print_where_the_rest_is(row["execution_id"], row["party"], row["result"])
 
 
 def _timeline(at: AtParty) -> Table:

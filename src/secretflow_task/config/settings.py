@@ -122,6 +122,14 @@ class Settings(BaseSettings):
         ge=1000,
         description="Approximate number of events that the stream is trimmed to.",
     )
+    event_limit_bytes: int = Field(
+        2**18,
+        ge=10_000,
+        description="Largest result in an event; a larger one is kept whole in the state folder.",
+    )
+    result_days: float = Field(
+        30.0, gt=0, description="Days for which results too large for an event are kept."
+    )
     stream_limit_bytes: int = Field(
         2**30,
         ge=2**20,

@@ -4,7 +4,7 @@
       RequestError        the request itself is wrong
         UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
         RequestMismatch, VersionMismatch, DuplicateExecution, UnknownExecution, BadCommand,
-        DoorRefused
+        DoorRefused, ResultNotHere
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -179,6 +179,15 @@ class DoorRefused(RequestError):
     """The node's door is for the user that the node runs as, and for root."""
 
     default_hint = "Run the command as that user, such as with `sudo -u`."
+
+
+class ResultNotHere(RequestError):
+    """The whole result is in the state folder of another node, or was kept too long ago."""
+
+    default_hint = (
+        "Run `sfworker result ID` at that node, with its SFWORKER_STATE_DIR, "
+        "within SFWORKER_RESULT_DAYS."
+    )
 
 
 class DataError(WorkerError):

@@ -60,6 +60,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any) -> str:
+    """The value as one line of strict JSON, in texts that UTF-8 can hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # another mapping than dict; NaN or an infinity: rare, and slow
+        text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    return utf8_text(text)
+
+
 @dataclass(frozen=True)
 class StatusEvent:
     """What the web application reads from Redis.
@@ -96,8 +105,7 @@ class StatusEvent:
 
     def to_json(self) -> str:
         """The event as one line of strict JSON."""
-        fields = _plain(asdict(self) | {"status": self.status.value})
-        return utf8_text(json.dumps(fields, ensure_ascii=False, allow_nan=False))
+        return json_text(asdict(self) | {"status": self.status.value})
 
     @staticmethod
     def from_json(text: str | bytes) -> StatusEvent:

@@ -14,6 +14,7 @@ from secretflow_task.node.inquiry import Inquiry, known_outcome
 from secretflow_task.node.intake import Intake
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.job.workplace import Workplace
+from secretflow_task.node.kept_results import KeptResults
 from secretflow_task.node.link.peer.hub import PeerHub
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.node import Node
@@ -61,12 +62,15 @@ def assembled(
             metrics.know_peers(hub.dialler.book.peers)
         stack.callback(template.close)  # also when the node is never entered
         template.start()
-        reporter = Reporter(store, settings.name, metrics, announce)
+        limit_bytes = settings.event_limit_bytes
+        results = KeptResults(settings.state_dir, limit_bytes, settings.result_days)
+        reporter = Reporter(store, settings.name, metrics, announce, limit_bytes)
         settlements = Settlements(hub)
         intake = Intake(settings, store, ownership, settlements, running, reporter, closing)
         runner = Runner(
             settings,
             store,
+            results,
             ownership,
             settlements,
             running,

@@ -165,6 +165,7 @@ class Node:
         while True:
             try:
                 self._runner.workplace.forget_old()
+                self._runner.results.forget_old()
                 self.store.forget_old()
             except (OSError, sqlite3.Error) as error:
                 problem = type(error).__name__

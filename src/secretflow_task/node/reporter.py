@@ -11,6 +11,7 @@ from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.messages import ACCEPTED, WAITING_FOR_PEER, Status, StatusEvent
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.job.ending import Ending
+from secretflow_task.node.kept_results import bounded
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.utils.log import get_logger
@@ -24,6 +25,7 @@ class Reporter:
     Args:
         node_name: the ``worker_container`` of the events.
         announce: called with every event after it is stored.
+        limit_bytes: what RUNNING and FAILURE may carry; a result was bounded when it was kept.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class Reporter:
         node_name: str,
         metrics: Metrics,
         announce: Callable[[StatusEvent], object],
+        limit_bytes: int,
     ) -> None:
         self._store = store
         self._node_name = node_name
         self._metrics = metrics
         self._announce = announce
+        self._limit_bytes = limit_bytes
 
     def taken(self, request: TaskRequest, sent_at: object) -> None:
         """Count a request; ``sent_at`` is what its sender says."""
@@ -86,6 +90,8 @@ class Reporter:
     def _event(
         self, request: TaskRequest, party: str, status: Status, data: Mapping[str, Any]
     ) -> StatusEvent:
+        if status is not Status.SUCCESS:
+            data = bounded(data, self._limit_bytes)
         return StatusEvent(
             execution_id=request.execution_id,
             task_request_id=request.task_request_id,

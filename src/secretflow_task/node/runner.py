@@ -20,6 +20,7 @@ from secretflow_task.node.job.ending import NODE_LOG, Ending
 from secretflow_task.node.job.supervisor import Supervisor
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.job.workplace import Workplace
+from secretflow_task.node.kept_results import KeptResults
 from secretflow_task.node.link.protocol import PeerLink, Unsettled
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.ownership import Ownership
@@ -39,6 +40,7 @@ class Runner:
 
     settings: Settings
     store: EventStore
+    results: KeptResults
     ownership: Ownership
     settlements: Settlements
     running: RunningExecutions
@@ -150,16 +152,19 @@ class _Host:
         """Publish a RUNNING event."""
         self.runner.reporter.running(self.assignment.request, self.party, data)
 
-    def vote(self, result: Mapping[str, Any]) -> None:
-        """Keep the result; raises `NodeLost` when another node has taken the execution over."""
+    def vote(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keep the result, a large one as a file; raises `NodeLost`, `OutputNotWritable`."""
         execution_id, hosted = self.assignment.execution_id, self.assignment.hosted
         if self.runner.ownership.holds(execution_id, hosted, self.epoch) is False:
             raise NodeLost()
+        told = self.runner.results.keep(execution_id, self.party, result)
         if self.assignment.linked:
-            self.runner.store.vote(execution_id, self.party, result)
+            self.runner.store.vote(execution_id, self.party, told)
         else:
-            self.runner.store.keep_result(execution_id, self.party, result)
+            self.runner.store.keep_result(execution_id, self.party, told)
+        return told
 
     def withdraw(self) -> None:
         """Forget the result."""
+        self.runner.results.forget(self.assignment.execution_id, self.party)
         self.runner.store.forget_result(self.assignment.execution_id, self.party)

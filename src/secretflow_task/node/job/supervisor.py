@@ -38,11 +38,15 @@ class Host(Protocol):
     def report(self, data: Mapping[str, Any]) -> None:
         """Publish a RUNNING event."""
 
-    def vote(self, result: Mapping[str, Any]) -> None:
+    def vote(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep the result, before the peers hear that the own outputs are in their places.
+
+        Returns:
+            What the terminal event tells of it.
 
         Raises:
             NodeLost: another node has taken the execution over.
+            OutputNotWritable: it cannot be kept.
         """
 
     def withdraw(self) -> None:
@@ -65,6 +69,7 @@ class Supervisor:
         self._checkup = Checkup(job.pid, spec.party, limits, self.usage)
         self._dialogue = Dialogue(spec.party, job, link, host, self.usage, self._clock)
         self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._told: Mapping[str, Any] = {}
         self._settled = False
         self._settles_slowly = False
         self._asked = False
@@ -99,7 +104,7 @@ class Supervisor:
         self._job.wait(self._limits.grace_seconds)
         self._job.kill()
         trim(self._spec.log_path, self._limits.log_bytes)
-        return Ending(None, success(dialogue.result or {}), self.usage)
+        return Ending(None, success(self._told), self.usage)
 
     def _fail(self, failure: WorkerError) -> Ending:
         dialogue = self._dialogue
@@ -159,7 +164,7 @@ class Supervisor:
         dialogue = self._dialogue
         try:
             move_outputs(dialogue.outputs, self._spec.rules, self._spec.staging)
-            self._host.vote(dialogue.result or {})
+            self._told = self._host.vote(dialogue.result or {})
         except WorkerError as error:
             self._ask_for_the_end(error)
         else:

@@ -52,6 +52,18 @@ class StateFolder:
         )
         return dict(rows)
 
+    def results(self, execution_id: str) -> dict[str, Path]:
+        """The files of the results that were too large for their events, by party."""
+        statuses = self.statuses(execution_id)
+        # Without a status it ended long ago; what has failed or not ended may have a file too.
+        ended = (None, Status.SUCCESS.value)
+        found = {}
+        for path in sorted((self.path / "results").glob(f"{execution_id}.*.json")):
+            owner, _, party = path.stem.rpartition(".")
+            if owner == execution_id and statuses.get(party) in ended:
+                found[party] = path
+        return found
+
     def runs(self, execution_id: str) -> bool:
         """Whether the execution has not ended at some party here."""
         return Status.RUNNING.value in self.statuses(execution_id).values()

@@ -51,8 +51,9 @@ class Ending:
         """Note a RUNNING event."""
         self.events.append((Status.RUNNING, data))
 
-    def vote(self, result: Mapping[str, Any]) -> None:
+    def vote(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         """There is nothing to keep it in."""
+        return result
 
     def withdraw(self) -> None:
         """Nothing was kept."""

@@ -88,11 +88,12 @@ class Party:
         """Note a RUNNING event."""
         self.events.append((Status.RUNNING, data))
 
-    def vote(self, _result: Mapping[str, Any]) -> None:
+    def vote(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         """Keep a result."""
         if not self.owned:
             raise NodeLost()
         self.voted = True
+        return result
 
     def withdraw(self) -> None:
         """Forget it; a node that dies from here on finds the outputs undone or undoes them."""
