@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from contextlib import contextmanager
 from typing import Callable, Iterator
 
@@ -13,7 +15,7 @@ from secretflow_task.utils.network import free_ports
 from tests.bench import stand_in
 from tests.bench.redis import RedisServer
 from tests.bench.waiting import wait_for
-from tests.contract.scraping import scrape
+from tests.contract.scraping import reasons, scrape
 from tests.e2e.nodes import RunningNode, running_node
 
 SLOTS = 2
@@ -142,3 +144,24 @@ def test_a_user_without_the_right_to_celerys_results_runs_as_many_requests_as_it
         wait_for(lambda: value(node, "results_dropped_total") == dropped + 2 * SLOTS + 1)
         redis.execute_command("ACL", "SETUSER", "default", "allkeys")
     assert log_of(node)[begin:].count("action=results_wait problem=NoPermissionError") == 1
+
+
+def test_a_node_whose_consumer_has_gone_deaf_says_so_mends_itself_and_takes_what_waited(
+    node: RunningNode,
+) -> None:
+    def is_named() -> bool:
+        return scrape(node.metrics_port)["problem", "NothingTaken"] == 1
+
+    assert not is_named()
+    restarts = value(node, "consumer_restarts_total")
+    node.process.send_signal(signal.SIGUSR1)
+    time.sleep(1.0)  # a call that Redis had been asked before is answered
+    for number in range(SLOTS + 2):
+        node.send(f"deaf-{number}", stand_in.PSI)
+    wait_for(is_named)
+    for number in range(SLOTS + 2):
+        for events in node.events(f"deaf-{number}").values():
+            assert events[-1].status is Status.SUCCESS
+    wait_for(lambda: not is_named())
+    assert value(node, "consumer_restarts_total") == restarts + 1
+    assert reasons(node.metrics_port, "/readyz") == []

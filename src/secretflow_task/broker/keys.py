@@ -14,6 +14,11 @@ RECORD_SECONDS = 7 * 24 * 3600
 CANCEL_SECONDS = 24 * 3600
 
 
+def queue_keys(queue: str) -> list[str]:
+    """The lists of a queue: kombu has one for each step of priority."""
+    return [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
+
+
 def record_key(execution_id: str, party: str) -> str:
     """The key of an execution's record at a party: its node, epoch, last event and end."""
     return f"sfworker:execution:{execution_id}:{party}"

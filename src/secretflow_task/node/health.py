@@ -56,6 +56,11 @@ REDIS_AWAY = Problem(
     "Redis does not answer.",
     "Start Redis, or correct SFWORKER_REDIS_URL; `sfworker doctor` says more.",
 )
+NOTHING_TAKEN = Problem(
+    "NothingTaken",
+    "Requests wait and slots are free, but the node takes nothing.",
+    "The node mends it by a new connection. If it lasts a minute, read its log and restart it.",
+)
 DATA_NOT_WRITABLE = Problem(
     "DataNotWritable",
     "The data root cannot be written.",
@@ -91,6 +96,7 @@ PROBLEMS = (
     NODE_STOPPING,
     TEMPLATE_MISSING,
     REDIS_AWAY,
+    NOTHING_TAKEN,
     DATA_NOT_WRITABLE,
     DATA_DISK_FULL,
     STATE_NOT_WRITABLE,

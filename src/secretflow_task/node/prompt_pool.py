@@ -14,14 +14,19 @@ from billiard.einfo import ExceptionInfo
 from celery import Celery, bootsteps
 from celery.concurrency.thread import TaskPool
 
+from secretflow_task.node.watchdog import Slots
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
 
 
-def install(app: Celery) -> type[TaskPool]:
-    """Let the workers of ``app`` wake up for the pool that is returned."""
+def install(app: Celery, slots: Slots) -> type[TaskPool]:
+    """Let the workers of ``app`` wake up for the pool that is returned, which counts ``slots``."""
     woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def on_end(_future: object) -> None:
+        slots.give_back()
+        os.eventfd_write(woken, 1)
 
     # pylint: disable-next=abstract-method  # of pools of processes
     class PromptPool(TaskPool):  # type: ignore[misc]  # Celery has no types
@@ -29,8 +34,9 @@ def install(app: Celery) -> type[TaskPool]:
 
         def on_apply(self, target: Any, *arguments: Any, **options: Any) -> Any:
             """Run a task."""
+            slots.take()
             result = super().on_apply(_settling(target), *arguments, **options)
-            result.f.add_done_callback(lambda _future: os.eventfd_write(woken, 1))
+            result.f.add_done_callback(on_end)
             return result
 
     class Alarm(bootsteps.StartStopStep):  # type: ignore[misc]

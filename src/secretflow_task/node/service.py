@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.worker import state
 from kombu.exceptions import OperationalError
-from redis import Redis, RedisError
+from redis import ConnectionError, Redis, RedisError  # pylint: disable=redefined-builtin
 
 from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
@@ -21,9 +21,9 @@ from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.broker.results import ResultWriter
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
-from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.assembly import assembled
+from secretflow_task.node.health import NOTHING_TAKEN
 from secretflow_task.node.job.template import Template
 from secretflow_task.node.door.commands import commands_of
 from secretflow_task.node.door.server import Door
@@ -34,12 +34,14 @@ from secretflow_task.node.ownership import Lease, RedisOwnership
 from secretflow_task.node.publisher import Publisher, Unsent
 from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore
+from secretflow_task.node.watchdog import Slots, Watchdog
 from secretflow_task.utils.log import get_logger
 
 log = get_logger()
 
 _TAKE_BACK_SECONDS = 5.0
 _RETRY_SECONDS = 2.0
+_WATCHDOG_SECONDS = 2.0  # how long it waits for Redis
 
 
 def serve(settings: Settings, template: Template | None = None) -> int:
@@ -68,12 +70,15 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         publisher = _publisher(settings, store, running, redis, metrics)
         ownership = RedisOwnership(redis, store.node_id)
 
-        def announce(_event: StatusEvent) -> None:
-            publisher.wake()
-
         node = stack.enter_context(
             assembled(
-                settings, store, running, ownership, announce, template=template, metrics=metrics
+                settings,
+                store,
+                running,
+                ownership,
+                lambda _event: publisher.wake(),
+                template=template,
+                metrics=metrics,
             )
         )
         _check_that_it_is_the_only_link(settings, store.node_id, redis)
@@ -87,9 +92,10 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         stack.enter_context(Door(settings.state_dir, commands_of(node)))
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node)
+        slots = Slots(settings.concurrency)
         worker = _worker_class(app, node)(
             # Threads: a prefork child is daemonic and may not have children.
-            pool=prompt_pool.install(app),
+            pool=prompt_pool.install(app, slots),
             concurrency=settings.concurrency,
             queues=list(settings.queues),
             hostname=f"sfworker@{settings.name}",
@@ -98,10 +104,31 @@ def serve(settings: Settings, template: Template | None = None) -> int:
             quiet=True,
         )
         _take_back_soon(settings, store.node_id)
+        stack.enter_context(_watchdog(settings, slots, worker, node))
         log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
         worker.start()
     log.info("The node has stopped.", action="node_stopped")
     return int(worker.exitcode or 0)
+
+
+def _watchdog(settings: Settings, slots: Slots, worker: Any, node: Node) -> Watchdog:
+    def lose_the_connection() -> None:
+        raise ConnectionError("The watchdog wants a new one.")
+
+    def restart() -> None:
+        node.metrics.consumer_restarted()
+        # In the event loop, which then does what it does for a lost connection.
+        worker.hub.call_soon(lose_the_connection)
+
+    watchdog = Watchdog(
+        settings,
+        connect(settings, timeout_seconds=_WATCHDOG_SECONDS),
+        slots,
+        consuming=lambda: state.should_stop is None,
+        restart=restart,
+    )
+    node.health.watch(NOTHING_TAKEN, watchdog.stalled)
+    return watchdog
 
 
 def _publisher(

@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 
 from secretflow_task.node import prompt_pool
+from secretflow_task.node.watchdog import Slots
 from tests.bench.waiting import PATIENCE_SECONDS
 
 
@@ -32,8 +33,8 @@ class Hub:
 
 
 def test_a_task_that_ends_wakes_the_event_loop_also_after_a_lost_connection() -> None:
-    app = Celery()
-    pool = prompt_pool.install(app)(limit=1)
+    app, slots = Celery(), Slots(1)
+    pool = prompt_pool.install(app, slots)(limit=1)
     (step,) = app.steps["consumer"]
     for hub in (Hub(), Hub()):  # Celery makes a new one of the old when it connects again
         parent = SimpleNamespace(hub=hub)
@@ -45,3 +46,21 @@ def test_a_task_that_ends_wakes_the_event_loop_also_after_a_lost_connection() ->
         result.wait(PATIENCE_SECONDS)
         assert hub.turn() and done == ["ran", "acknowledged"]
     pool.on_stop()
+    assert slots.look() == (2, True)
+
+
+def test_what_celery_stumbles_over_counts_as_a_failed_task() -> None:
+    slots = Slots(1)
+    pool = prompt_pool.install(Celery(), slots)(limit=1)
+    heard: list[Any] = []
+    result = pool.on_apply(stumble, (), {}, heard.append, None)
+    result.wait(PATIENCE_SECONDS)
+    ((failed, problem, _seconds),) = heard
+    assert failed and problem.type is KeyError
+    assert slots.look() == (1, True)
+    pool.on_stop()
+
+
+def stumble() -> None:
+    """As Celery does over a header that it did not expect."""
+    raise KeyError("chain")

@@ -89,6 +89,11 @@ RESULTS_DROPPED = Metric(
     "counter",
     "Results for Celery's result backend that Redis did not take; the status events tell the end.",
 )
+CONSUMER_RESTARTS = Metric(
+    "sfworker_consumer_restarts_total",
+    "counter",
+    "New consumers that the node's watchdog asked for, since nothing was taken.",
+)
 PEER_LOSSES = Metric(
     "sfworker_peer_losses_total",
     "counter",
@@ -107,6 +112,7 @@ OBSERVED = (
     EVENTS_STORED,
     EVENTS_PUBLISHED,
     RESULTS_DROPPED,
+    CONSUMER_RESTARTS,
     PEER_LOSSES,
 )
 

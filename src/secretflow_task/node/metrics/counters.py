@@ -160,6 +160,10 @@ class Metrics:
         """A result of Celery's was not stored."""
         self._of(catalogue.RESULTS_DROPPED).inc()
 
+    def consumer_restarted(self) -> None:
+        """The watchdog has asked for a new consumer."""
+        self._of(catalogue.CONSUMER_RESTARTS).inc()
+
     def ended(self, task_type: str, endings: Sequence[Ending], seconds: float) -> None:
         """An execution has ended at all its parties here, ``seconds`` after it was taken."""
         name = _known(task_type)
