@@ -118,7 +118,7 @@ def test_a_template_that_dies_or_is_stopped_is_replaced_and_ends_only_its_own_jo
 def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> None:
     write_tables(tmp_path / "data")
     with embedded_redis() as url, running_node(tmp_path, url) as node:
-        node.send("old", training_params(epochs=60))
+        node.send("old", training_params(epochs=20))
         wait_for(lambda: len(node.jobs()) == 2)
         first = template_of(node)
         node.process.send_signal(signal.SIGHUP)
@@ -126,6 +126,9 @@ def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> N
         wait_for(lambda: not is_alive(first))
         assert_ended_once(node.execute("new", psi_params())["alice"], Status.SUCCESS)
         assert template_of(node).pid != first.pid
+        assert scrape(node.metrics_port)["template_restarts_total", ""] == 0
+    log = (tmp_path / "node.log").read_text()
+    assert "template_renewed" in log and "template_replaced" not in log
 
 
 def test_a_second_node_with_a_link_for_the_same_party_does_not_start(tmp_path: Path) -> None:

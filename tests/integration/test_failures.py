@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+from secretflow_task.contract.errors import EngineUnavailable
 from tests.bench.waiting import PATIENCE_SECONDS
 from tests.data.tables import Table, overlapping, two_halves
 from tests.integration.bench import Bench, Workspace, start_bench
@@ -465,6 +466,18 @@ def test_code_that_a_peer_sends_does_not_run(workspace: Workspace) -> None:
     execution = workspace.fail(probe(workspace, "sends_code"), "AlgorithmError", "alice")
     assert "a message was refused" in execution.failures["bob"]["error"]
     assert execution.seconds < WITHIN_SECONDS
+
+
+@serves_the_next_job
+def test_a_template_that_cannot_be_renewed_leaves_the_old_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = bench.node.template
+    old = template._current
+    monkeypatch.setattr(template, "_preload", ["tests.integration.dying_preload"])
+    with pytest.raises(EngineUnavailable):
+        template.renew()
+    assert (template._current, template.ready, template.restarts) == (old, True, 0)
 
 
 def test_a_job_that_takes_too_long_is_ended(

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import suppress
 from typing import Any
 
 from secretflow_task.broker.celery_tasks import NodeStopping, Outcome
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import TaskCancelled, WorkerError
+from secretflow_task.contract.errors import (
+    BadSetting,
+    EngineUnavailable,
+    TaskCancelled,
+    WorkerError,
+)
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.folders import folders_of
@@ -147,12 +153,61 @@ class Node:
             "problems": [problem.to_dict() for problem in self.health.problems()],
         }
 
-    def recycle(self) -> None:
-        """Start the next jobs from a new template process, and read the address book again."""
-        if self._hub:
-            self._hub.reload()
-            self.metrics.know_peers(self._hub.dialler.book.peers)
-        self.template.recycle()
+    def reload(self) -> dict[str, list[str]]:
+        """Read the address book and the own certificate again.
+
+        Returns:
+            The parties that were added, removed and changed; nothing for a node without a link.
+
+        Raises:
+            BadSetting: they cannot be used; the old ones stay.
+        """
+        if self._hub is None:
+            return {}
+        try:
+            changes = self._hub.reload()
+        except BadSetting as error:
+            problem = error.message
+            log.error(
+                "The address book is refused; the old one stays.",
+                action="address_book_refused",
+                problem=problem,
+            )
+            raise
+        self.metrics.know_peers(self._hub.dialler.book.peers)
+        log.info(
+            "The address book was read again.",
+            action="address_book_reloaded",
+            added=changes["added"],
+            removed=changes["removed"],
+            changed=changes["changed"],
+        )
+        return changes
+
+    def renew(self) -> None:
+        """Start the next jobs from a new template process; those that run end with the old one.
+
+        Raises:
+            EngineUnavailable: it does not load SecretFlow; the old one stays.
+        """
+        try:
+            self.template.renew()
+        except EngineUnavailable as error:
+            problem = error.message
+            log.error(
+                "The template is not renewed; the old one stays.",
+                action="template_not_renewed",
+                problem=problem,
+            )
+            raise
+        log.info("The template was renewed.", action="template_renewed")
+
+    def hang_up(self) -> None:
+        """`reload` and `renew`, each whatever becomes of the other; the log says how it went."""
+        with suppress(BadSetting):
+            self.reload()
+        with suppress(EngineUnavailable):
+            self.renew()
 
     def stop(self) -> None:
         """End all running executions, and start none from now on."""

@@ -49,7 +49,7 @@ def serve(settings: Settings, template: Template | None = None) -> int:
 
     The first signal lets running executions end, for `drain_seconds` at most; a second one, or
     SIGQUIT, ends them at once. Either way each reports how it ended before this returns. SIGHUP
-    renews the template.
+    reads the address book again and renews the template.
 
     Args:
         template: what jobs are started from, instead of a process with SecretFlow.
@@ -213,7 +213,7 @@ def _worker_class(app: Celery, node: Node) -> Any:
             """Take SIGTERM, SIGINT, SIGQUIT and SIGHUP."""
             del worker
             signal.signal(
-                signal.SIGHUP, lambda *_: threading.Thread(target=node.recycle, daemon=True).start()
+                signal.SIGHUP, lambda *_: threading.Thread(target=node.hang_up, daemon=True).start()
             )
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(number, on_signal)

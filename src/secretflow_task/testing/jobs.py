@@ -124,9 +124,15 @@ class ScriptedTemplate:
         self.ready = True
         self.closed = False
         self.restarts = 0
+        self.renewals = 0
 
     def start(self) -> int:
         """There is nothing to load; returns this process's id."""
+        return os.getpid()
+
+    def renew(self) -> int:
+        """Count that it was wanted; returns this process's id."""
+        self.renewals += 1
         return os.getpid()
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ _RETIRE_PAUSE_SECONDS = 0.2
 # stopped.
 _LOOK_SECONDS = 1.0
 _STOPPED_LOOKS = 2
+_ENDED = "The template process ended while it imported SecretFlow."
 
 
 def _enter_job(spec: JobSpec, connection: Connection) -> None:
@@ -72,6 +73,7 @@ class Template:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(self._preload)
         self._closed = threading.Event()
+        self._changing = threading.Lock()  # held while one template takes the place of another
         self._current = 0
         self.ready = False
         self.restarts = 0
@@ -94,19 +96,30 @@ class Template:
         """Start a job process."""
         return self._spawn(_enter_job, spec)
 
-    def recycle(self) -> int:
+    def renew(self) -> int:
         """Start the next jobs from a new template, which is returned; the old one ends with its
         last job.
+
+        Jobs go on being started from the old one until the new one has loaded the engine.
+
+        Raises:
+            EngineUnavailable: it does not load; the old template stays.
         """
-        with _STARTING:
-            old = forkserver._forkserver
+        with self._changing:
             new = forkserver.ForkServer()
             new.set_forkserver_preload(self._preload)
-            forkserver._forkserver = new
-            forkserver.ensure_running = new.ensure_running
-            forkserver.connect_to_new_process = new.connect_to_new_process
-        threading.Thread(target=_retire, args=(old,), name="template-retire", daemon=True).start()
-        return self.start()
+            old = None
+            try:
+                _wait_until_loaded(new, self._timeout_seconds)
+                old = _start_jobs_from(new)
+                template = self.start()
+            except EngineUnavailable:
+                if old:
+                    _start_jobs_from(old)
+                _retire_soon(new)
+                raise
+            _retire_soon(old)
+            return template
 
     def close(self) -> None:
         """Replace the template no more."""
@@ -119,9 +132,7 @@ class Template:
                 raise EngineUnavailable("SecretFlow was not imported in time.")
             answer = json.loads(job.connection.recv_bytes())
         except EOFError:
-            raise EngineUnavailable(
-                "The template process ended while it imported SecretFlow."
-            ) from None
+            raise EngineUnavailable(_ENDED) from None
         finally:
             job.kill()
         if not answer["preloaded"]:
@@ -134,15 +145,23 @@ class Template:
         """Wait until a template has ended, and start another, unless that has been done already."""
         _wait_for_end(template)
         pause = 0.0
-        while not self._closed.wait(pause) and self._current == template:
-            log.warning("The template has ended; another is started.", action="template_replaced")
-            self.ready = False
-            try:
-                self.start()
-                self.restarts += 1
-            except EngineUnavailable as error:
-                log.error("There is no template.", action="template_missing", problem=error.message)
-                pause = _REPLACE_PAUSE_SECONDS
+        while not self._closed.wait(pause):
+            with self._changing:
+                if self._current != template or self._start_another():
+                    return
+            pause = _REPLACE_PAUSE_SECONDS
+
+    def _start_another(self) -> bool:
+        """Start another template for one that has ended; whether that was possible."""
+        log.warning("The template has ended; another is started.", action="template_replaced")
+        self.ready = False
+        try:
+            self.start()
+        except EngineUnavailable as error:
+            log.error("There is no template.", action="template_missing", problem=error.message)
+            return False
+        self.restarts += 1
+        return True
 
     def _spawn(self, target: Any, *arguments: Any) -> JobProcess:
         ours, theirs = self._context.Pipe()
@@ -189,6 +208,39 @@ def _start(process: BaseProcess) -> None:
         # code.
         children = multiprocessing.process._children  # type: ignore[attr-defined]
         children.discard(process)
+
+
+def _wait_until_loaded(server: Any, timeout_seconds: float) -> None:
+    """Start a template, and wait until it forks a process, which is ended at once.
+
+    Raises:
+        EngineUnavailable: it ends, or it is not ready in time.
+    """
+    server.ensure_running()
+    answer, feed = server.connect_to_new_process([])
+    try:
+        if not multiprocessing.connection.wait([answer], timeout_seconds):
+            raise EngineUnavailable("SecretFlow was not imported in time.")
+        os.kill(forkserver.read_signed(answer), signal.SIGKILL)
+    except EOFError:
+        raise EngineUnavailable(_ENDED) from None
+    finally:
+        os.close(answer)
+        os.close(feed)
+
+
+def _start_jobs_from(server: Any) -> Any:
+    """Start the next jobs from another template; returns the one until now."""
+    with _STARTING:
+        old = forkserver._forkserver
+        forkserver._forkserver = server
+        forkserver.ensure_running = server.ensure_running
+        forkserver.connect_to_new_process = server.connect_to_new_process
+        return old
+
+
+def _retire_soon(server: Any) -> None:
+    threading.Thread(target=_retire, args=(server,), name="template-retire", daemon=True).start()
 
 
 def _retire(server: Any) -> None:

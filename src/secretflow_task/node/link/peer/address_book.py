@@ -77,7 +77,7 @@ class AddressBook:
         """
         try:
             entries = _entries(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also a bad date
             raise BadSetting(
                 f"The address book cannot be read: {type(error).__name__}.", hint=_HINT
             ) from None
@@ -91,6 +91,15 @@ class AddressBook:
             party for party, peer in self.peers.items() if certificate in peer.certificates
         )
 
+    def changes_since(self, old: AddressBook) -> dict[str, list[str]]:
+        """The parties that were ``added``, ``removed`` and ``changed``."""
+        both = self.peers.keys() & old.peers.keys()
+        return {
+            "added": sorted(self.peers.keys() - both),
+            "removed": sorted(old.peers.keys() - both),
+            "changed": sorted(party for party in both if self.peers[party] != old.peers[party]),
+        }
+
     def trusted(self) -> str:
         """Every peer's certificates, in PEM: the only ones that a connection may show."""
         every = {der for peer in self.peers.values() for der in peer.certificates}
@@ -98,6 +107,8 @@ class AddressBook:
 
 
 def _entries(value: Any) -> dict[str, PeerEntry]:
+    if value == {}:
+        raise BadSetting("The address book names no party.", hint=_HINT)
     try:
         named = TypeAdapter(dict[Annotated[str, PartyName], Any]).validate_python(value)
         return {

@@ -83,13 +83,16 @@ class PeerHub:
         self._thread.join(_CALL_SECONDS)
         self._loop.close()
 
-    def reload(self) -> None:
-        """Read the address book and the own certificate again.
+    def reload(self) -> dict[str, list[str]]:
+        """Read the address book and the own certificate again; returns what has changed in it.
 
         Raises:
             BadSetting: they cannot be used; the old ones stay.
         """
-        self.dialler.renew(Dialler.of(self._settings))
+        new = Dialler.of(self._settings)
+        changes = new.book.changes_since(self.dialler.book)
+        self.dialler.renew(new)
+        return changes
 
     @property
     def port(self) -> int:
