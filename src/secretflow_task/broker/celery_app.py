@@ -53,14 +53,15 @@ def create_app(
             so that others know what to take when it dies.
         results: for a node that consumes: what stores Celery's results; without it each call does.
     """
-    backend = f"{_RESULTS}:{'NodeBackend' if results else 'ResultBackend'}+redis://"
     app = Celery(
         "secretflow_worker",
         broker=settings.redis.shown,
-        backend=backend,
+        backend="sfworker+redis://",
         events=_Events,
         set_as_current=False,
     )
+    # By this name: kombu cannot read a URL that begins with that of a class, as `celery report` does.
+    app.loader.override_backends = {"sfworker": _NODE_RESULTS if results else _RESULTS}
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -120,7 +121,8 @@ def redeliver(settings: Settings, node_id: str) -> None:
 
 
 _TRANSPORT = "secretflow_task.broker.channel:Transport"
-_RESULTS = "secretflow_task.broker.results"
+_RESULTS = "secretflow_task.broker.results:ResultBackend"
+_NODE_RESULTS = "secretflow_task.broker.results:NodeBackend"
 _REDELIVERED = 1000  # more than any node takes at once
 _EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
 _MUTEX_SECONDS = 10  # how long a node that dies while it looks through its requests holds them up
