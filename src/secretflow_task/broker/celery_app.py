@@ -10,16 +10,14 @@ from celery.events import EventDispatcher
 from kombu import Connection
 from redis import RedisError
 
+from secretflow_task.broker.commands import CANCEL_COMMAND
+from secretflow_task.broker.entry import SENT_AT, TASK_NAME
 from secretflow_task.broker.keys import unacknowledged_keys
 from secretflow_task.broker.results import ResultWriter
+from secretflow_task.broker.transport import Gate
 from secretflow_task.config.settings import Settings
 
-TASK_NAME = "tasks.secretflow.execute_task"
-
-
-CANCEL_COMMAND = "cancel_execution"
-# A header of a request: when it was sent, in seconds since 1970.
-SENT_AT = "sfworker_sent_at"
+__all__ = ["CANCEL_COMMAND", "SENT_AT", "TASK_NAME", "create_app", "redeliver"]
 
 # What an event of Celery may say of a task; others hold its arguments, its result or a traceback.
 _TOLD = frozenset(
@@ -43,7 +41,10 @@ class _Events(Events):  # type: ignore[misc]
 
 
 def create_app(
-    settings: Settings, node_id: str | None = None, results: ResultWriter | None = None
+    settings: Settings,
+    node_id: str | None = None,
+    results: ResultWriter | None = None,
+    gate: Gate | None = None,
 ) -> Celery:
     """A Celery application on the Redis of ``settings``: JSON only, one request at a time per free
     slot.
@@ -52,6 +53,7 @@ def create_app(
         node_id: for a node that consumes: what it has not acknowledged is kept under its own name,
             so that others know what to take when it dies.
         results: for a node that consumes: what stores Celery's results; without it each call does.
+        gate: for a node that consumes: what of the queue, and of the commands, it takes.
     """
     app = Celery(
         "secretflow_worker",
@@ -84,6 +86,12 @@ def create_app(
         broker_transport_options=_on(settings) | _transport_options(node_id),
         result_backend_transport_options={"address": settings.redis, "writer": results},
     )
+    if gate:
+        app.conf.broker_transport = _GUARDED
+        app.conf.broker_transport_options |= {
+            "gate": gate,
+            "max_connections": _CONNECTIONS + _LISTS_OF_A_QUEUE * len(settings.queues),
+        }
     return app
 
 
@@ -111,7 +119,7 @@ def redeliver(settings: Settings, node_id: str) -> None:
     """
     options = _on(settings) | _transport_options(node_id, _EVERYTHING)
     url = settings.redis.shown
-    with Connection(url, transport=_TRANSPORT, transport_options=options) as connection:
+    with Connection(url, transport=_GUARDED, transport_options=options) as connection:
         connection.connect()  # tries once
         # kombu's own way, which takes what is older than the visibility timeout.
         channel = connection.channel()
@@ -123,6 +131,9 @@ def redeliver(settings: Settings, node_id: str) -> None:
 _TRANSPORT = "secretflow_task.broker.channel:Transport"
 _RESULTS = "secretflow_task.broker.results:ResultBackend"
 _NODE_RESULTS = "secretflow_task.broker.results:NodeBackend"
+_GUARDED = "secretflow_task.broker.transport:Transport"
+_CONNECTIONS = 10  # of a channel, without those that wait at the lists
+_LISTS_OF_A_QUEUE = 4  # one for each of kombu's priorities
 _REDELIVERED = 1000  # more than any node takes at once
 _EVERYTHING = -(10**9)  # seconds: also what a node with another clock took in our future
 _MUTEX_SECONDS = 10  # how long a node that dies while it looks through its requests holds them up

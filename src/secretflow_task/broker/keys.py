@@ -10,6 +10,7 @@ CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 NODES = "sfworker:nodes"  # all nodes, by the time of their last renewal
 LEASE_PREFIX = "sfworker:node:"
+MOST_REJECTED = 1000  # entries of a quarantine, the newest
 RECORD_SECONDS = 7 * 24 * 3600
 CANCEL_SECONDS = 24 * 3600
 
@@ -27,6 +28,11 @@ def record_key(execution_id: str, party: str) -> str:
 def cancel_key(execution_id: str) -> str:
     """The key that says that an execution is cancelled, wherever it is."""
     return f"sfworker:cancelled:{execution_id}"
+
+
+def rejected_key(queue: str) -> str:
+    """The key of a queue's quarantine: a stream of what lay in it and is no request."""
+    return f"{queue}.rejected"
 
 
 def taken_key(node_id: str) -> str:

@@ -142,6 +142,20 @@ def cancel(
 
 @app.command()
 @guarded
+def rejected(
+    entry: Annotated[
+        Optional[str], typer.Argument(help="Show this entry, as the list names it.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--delete", help="Delete this entry, or all.")] = False,
+) -> None:
+    """List what lay in the queues and is no request: the quarantine of SFWORKER_QUEUES."""
+    from secretflow_task.cli.rejected import print_rejected
+
+    print_rejected(entry, remove)
+
+
+@app.command()
+@guarded
 def listen(
     from_start: Annotated[
         bool,

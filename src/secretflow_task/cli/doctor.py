@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.table import Table
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.cli.listeners import state_and_advice
+from secretflow_task.broker.quarantine import rejected
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
@@ -125,6 +127,21 @@ def _nodes(settings: Settings) -> Finding:
     return Finding("\n".join(found), "\n".join(dict.fromkeys(hints)))
 
 
+def _quarantine(settings: Settings) -> Finding:
+    try:
+        with connect(settings, timeout_seconds=_REDIS_SECONDS) as redis:
+            reasons = Counter(entry.reason for entry in rejected(redis, settings.queues))
+    except (RedisError, OSError, ValueError):
+        return Finding("unknown: Redis cannot be reached")
+    if not reasons:
+        return Finding("empty")
+    return Finding(
+        "\n".join(f"{reason}: {count}" for reason, count in reasons.most_common()),
+        "Somebody puts into the queue what is no request: `sfworker rejected` shows it, "
+        "and with --delete forgets it.",
+    )
+
+
 def _told_by(node: Mapping[str, Any]) -> Iterator[str]:
     """What a node says of itself in its lease; one of an older version says nothing of problems."""
     yield (
@@ -205,6 +222,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "clock": _clock,
     "nodes": _nodes,
     "listeners": _listeners,
+    "quarantine": _quarantine,
     "ports": _ports,
     "peer link": _peer_link,
     "metrics": _metrics,

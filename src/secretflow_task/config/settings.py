@@ -78,6 +78,18 @@ class Settings(BaseSettings):
     concurrency: int = Field(
         2, ge=1, le=256, description="Executions that run at once; others wait in the queue."
     )
+    request_limit_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=64 * 1024,
+        le=256 * 1024 * 1024,
+        description="Largest entry of a queue that is taken, "
+        "about four thirds of a request's JSON text.",
+    )
+    remote_inspect: bool = Field(
+        False,
+        description="Answer Celery's `inspect` commands too, "
+        "which show whoever reaches Redis what runs and waits here, with the requests.",
+    )
     job_timeout_seconds: float = Field(
         3600.0, gt=0, description="Wall-clock limit of an execution."
     )

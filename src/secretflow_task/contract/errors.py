@@ -2,9 +2,9 @@
 
     WorkerError
       RequestError        the request itself is wrong
-        UnknownTaskType, InvalidTaskConfig, BadSetting, UnsupportedProtocol, PathNotAllowed,
-        RequestMismatch, VersionMismatch, DuplicateExecution, UnknownExecution, BadCommand,
-        DoorRefused, ResultNotHere
+        UnknownTaskType, InvalidTaskConfig, RequestTooLarge, MalformedMessage, BadSetting,
+        UnsupportedProtocol, PathNotAllowed, RequestMismatch, VersionMismatch, DuplicateExecution,
+        UnknownExecution, BadCommand, DoorRefused, ResultNotHere
       DataError           a party's input does not fit the request
         MissingFile, UnreadableFile, UnsupportedFormat, EmptyInput, DuplicateColumn, MissingColumn,
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
@@ -15,8 +15,8 @@
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused,
         ClockSkew, PortUnavailable, DatabaseUnavailable, NodeUnreachable
       ExecutionStopped    it ran and was ended from outside
-        TaskTimeout, TaskCancelled, PeerLost, NodeLost, SettlementUnknown, MemoryLimitExceeded,
-        JobProcessDied
+        TaskTimeout, TaskCancelled, RequestExpired, PeerLost, NodeLost, SettlementUnknown,
+        MemoryLimitExceeded, JobProcessDied
       AlgorithmError      the computation itself failed
         Misaligned
 
@@ -121,6 +121,21 @@ class UnknownTaskType(RequestError):
 
 class InvalidTaskConfig(RequestError):
     """The request has a key or a value that the task does not take."""
+
+
+class RequestTooLarge(RequestError):
+    """The request has more bytes or values, or is nested deeper, than a node takes."""
+
+    default_hint = "Put rows into files and name those; SFWORKER_REQUEST_LIMIT_BYTES sets the size."
+
+
+class MalformedMessage(RequestError):
+    """What lay in the queue is no message with a request for this worker."""
+
+    default_hint = (
+        "Send JSON with Celery to the task tasks.secretflow.execute_task; "
+        "`sfworker rejected` shows what came."
+    )
 
 
 class UnsupportedProtocol(RequestError):
@@ -438,6 +453,13 @@ class TaskCancelled(ExecutionStopped):
     def as_event_data(self) -> dict[str, Any]:
         """The ``data`` of a FAILURE event, which says that nothing has gone wrong."""
         return super().as_event_data() | {"cancelled": True}
+
+
+class RequestExpired(ExecutionStopped):
+    """The request came to its turn after the time at which its sender let it expire."""
+
+    retryable = False  # its sender has said that it is of no use later
+    default_hint = "If it is still wanted, send it with a new id, and with a later `expires`."
 
 
 class PeerLost(ExecutionStopped):

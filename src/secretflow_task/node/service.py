@@ -16,9 +16,12 @@ from redis import ConnectionError, Redis, RedisError  # pylint: disable=redefine
 
 from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.celery_tasks import register
+from secretflow_task.broker.commands import INSPECTING, OBEYED
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.broker.results import ResultWriter
+from secretflow_task.broker.revocations import Revocations
+from secretflow_task.broker.transport import Gate
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node import prompt_pool
@@ -85,13 +88,19 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         stack.enter_context(Lease(ownership, node, partial(redeliver, settings)))
         stack.enter_context(node)
         results = stack.enter_context(ResultWriter(metrics.result_dropped))
-        app = create_app(settings, store.node_id, results)
+        gate = Gate(
+            settings.request_limit_bytes,
+            OBEYED | (INSPECTING if settings.remote_inspect else frozenset()),
+            set_aside=metrics.entry_rejected,
+            ignored=metrics.command_ignored,
+        )
+        app = create_app(settings, store.node_id, results, gate)
         stack.enter_context(publisher)
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
         stack.enter_context(Door(settings.state_dir, commands_of(node)))
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
-        register(app, node)
+        register(app, node, Revocations(redis))
         slots = Slots(settings.concurrency)
         worker = _worker_class(app, node)(
             # Threads: a prefork child is daemonic and may not have children.

@@ -94,6 +94,17 @@ CONSUMER_RESTARTS = Metric(
     "counter",
     "New consumers that the node's watchdog asked for, since nothing was taken.",
 )
+ENTRIES_REJECTED = Metric(
+    "sfworker_entries_rejected_total",
+    "counter",
+    "Entries of the queues that were no request and went into the quarantine, by the reason.",
+    ("reason",),
+)
+COMMANDS_IGNORED = Metric(
+    "sfworker_commands_ignored_total",
+    "counter",
+    "Commands of Celery's remote control that the node does not obey.",
+)
 PEER_LOSSES = Metric(
     "sfworker_peer_losses_total",
     "counter",
@@ -113,6 +124,8 @@ OBSERVED = (
     EVENTS_PUBLISHED,
     RESULTS_DROPPED,
     CONSUMER_RESTARTS,
+    ENTRIES_REJECTED,
+    COMMANDS_IGNORED,
     PEER_LOSSES,
 )
 

@@ -26,6 +26,7 @@ from prometheus_client import (
 )
 
 from secretflow_task import __version__
+from secretflow_task.broker.entry import Reason
 from secretflow_task.contract.errors import PeerLost
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
@@ -120,6 +121,8 @@ class Metrics:
         for status in Status:
             self._of(catalogue.EVENTS_STORED, status.value)
             self._of(catalogue.EVENTS_PUBLISHED, status.value)
+        for reason in Reason:
+            self._of(catalogue.ENTRIES_REJECTED, reason.value)
         self._render()
 
     def _render(self) -> None:
@@ -163,6 +166,14 @@ class Metrics:
     def consumer_restarted(self) -> None:
         """The watchdog has asked for a new consumer."""
         self._of(catalogue.CONSUMER_RESTARTS).inc()
+
+    def entry_rejected(self, reason: str) -> None:
+        """An entry of a queue went into the quarantine."""
+        self._of(catalogue.ENTRIES_REJECTED, reason).inc()
+
+    def command_ignored(self) -> None:
+        """A command of the remote control was not obeyed."""
+        self._of(catalogue.COMMANDS_IGNORED).inc()
 
     def ended(self, task_type: str, endings: Sequence[Ending], seconds: float) -> None:
         """An execution has ended at all its parties here, ``seconds`` after it was taken."""
