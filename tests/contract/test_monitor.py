@@ -156,7 +156,7 @@ def test_every_execution_counts_once_and_every_event_of_it_comes_to_redis(rig: R
         "AlgorithmError AlgorithmError failure psi": 1,
         "InvalidTaskConfig RequestError failure psi": 1,
     }
-    for status, events in {"RUNNING": 2, "SUCCESS": 2, "FAILURE": 4}.items():
+    for status, events in {"RUNNING": 6, "SUCCESS": 2, "FAILURE": 4}.items():
         assert found["events_stored_total", status] == events
         assert found["events_published_total", status] == events
     assert found["executions_limit", ""] == 2 and found["executions_running", ""] == 0

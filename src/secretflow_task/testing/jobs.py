@@ -8,6 +8,7 @@ import multiprocessing.context
 import multiprocessing.process
 import os
 import signal
+import socket
 import threading
 import traceback
 from multiprocessing.connection import Connection
@@ -102,12 +103,13 @@ class MemoryJob(JobProcess):
         with self._mutex:
             if self._code is None:
                 self._code = code
-                self.side.connection.close()
+                _hang_up(self.side.connection)
                 os.eventfd_write(self._sentinel, 1)
 
     def close(self) -> None:
         """Give back the files."""
         self.strike()
+        self.side.connection.close()
         os.close(self._sentinel)
 
     def _signal(self, number: int) -> None:  # there is no process that could be sent one
@@ -143,6 +145,12 @@ class ScriptedTemplate:
         """Start a scripted job."""
         self.spawned.append(spec)
         return scripted_job(lambda job: self._script(spec, job))
+
+
+def _hang_up(connection: Connection) -> None:
+    """Close a connection for both sides, though not its file: another thread may be sending."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as file:
+        file.shutdown(socket.SHUT_RDWR)
 
 
 class _Process(multiprocessing.context.ForkProcess):
