@@ -9,6 +9,7 @@ from secretflow_task.broker.celery_app import CANCEL_COMMAND, SENT_AT, TASK_NAME
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key, record_key
 from secretflow_task.broker.nodes import living_nodes
+from secretflow_task.broker.queue import Waiting, waiting_in
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.contract.requests import TaskRequest
@@ -57,8 +58,8 @@ class Client:
         """Cancel an execution, also one that is still in the queue or not yet sent.
 
         Returns:
-            Whether a node was running it. If not, it ends as `TaskCancelled` when it comes up
-            within a day; one that has ended stays as it is.
+            Whether a node was running it. If not, it ends as `TaskCancelled` where it waits, or
+            when it comes within a day; one that has ended stays as it is.
         """
         self._redis.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
         answers = self._app.control.broadcast(
@@ -120,6 +121,17 @@ class Client:
             for party in parties
             if any(not node["parties"] or party in node["parties"] for node in nodes)
         }
+
+    def waiting(self, queue: str | None = None) -> list[Waiting]:
+        """The requests of a queue that are taken next, in order, `queue.MOST` of them at most."""
+        return waiting_in(self._redis, queue or self._queue)
+
+    def place(self, execution_id: str, queue: str | None = None) -> int | None:
+        """In which place an execution waits, 1 for the next; None if the queue has it not."""
+        for each in self.waiting(queue):
+            if each.execution_id == execution_id:
+                return each.place
+        return None
 
     def position(self) -> str:
         """The present end of the status stream, from which `events` can follow what comes."""

@@ -127,7 +127,7 @@ def test_the_web_application_of_the_page_sees_its_job_end(redis_url: str, tmp_pa
         "alice",
         "bob",
     ]
-    assert "alice 1 RUNNING cluster_init" in lines
+    assert "alice 1 RUNNING accepted" in lines
 
 
 @pytest.mark.parametrize("name", READMES)

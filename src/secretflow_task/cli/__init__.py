@@ -156,6 +156,20 @@ def rejected(
 
 @app.command()
 @guarded
+def queue(
+    name: Annotated[
+        Optional[str], typer.Argument(help="The queue; by default the first of SFWORKER_QUEUES.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON only.")] = False,
+) -> None:
+    """List the requests that wait for a node: in which place, since when, and what they are."""
+    from secretflow_task.cli.queue import print_queue
+
+    print_queue(name, as_json)
+
+
+@app.command()
+@guarded
 def listen(
     from_start: Annotated[
         bool,

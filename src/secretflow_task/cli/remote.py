@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Mapping
+
+from redis.exceptions import NoPermissionError
 
 from secretflow_task.cli import environment
 from secretflow_task.cli.display import (
@@ -21,6 +24,7 @@ from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
 
 _PATIENCE_SECONDS = 10.0
+_AGAIN_SECONDS = 2.0  # between two looks at the queue
 _SILENCE = f"There was no news of it for {_PATIENCE_SECONDS:g} s; still waiting."
 _SILENCE_HINT = (
     "All nodes are busy, or none takes requests from this queue: "
@@ -38,14 +42,15 @@ def submit_and_follow(
     """
     plan = Plan.of(request)  # what the node would refuse is refused here, at once
     with Client(environment.settings()) as client:
-        _refuse_a_duplicate(client, plan, queue)
+        with suppress(NoPermissionError):  # a user who may send and read events, and no more
+            _refuse_a_duplicate(client, plan, queue)
         since = client.position()
         client.submit(request, queue)
     if not as_json:
         print_text(f"Sent as {request.execution_id}.")
     if not follow:
         return Exit.OK
-    return follow_execution(request.execution_id, since, timeout_seconds, as_json)
+    return follow_execution(request.execution_id, since, timeout_seconds, as_json, queue)
 
 
 def _refuse_a_duplicate(client: Client, plan: Plan, queue: str | None) -> None:
@@ -63,6 +68,12 @@ def _refuse_a_duplicate(client: Client, plan: Plan, queue: str | None) -> None:
             hint=f"`sfworker watch {execution_id}` shows it; "
             "to run the request again, give another --id.",
         )
+    place = client.place(execution_id, queue)
+    if place:
+        raise DuplicateExecution(
+            f"{execution_id} was sent before, and waits in the queue in place {place}.",
+            hint=f"`sfworker watch {execution_id}` follows it, `sfworker queue` shows the queue.",
+        )
 
 
 def _standing(event: StatusEvent | None) -> str:
@@ -75,8 +86,18 @@ def _standing(event: StatusEvent | None) -> str:
     return f"{event.status.value}, {code}" if code else event.status.value
 
 
-def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_json: bool) -> Exit:
-    """Show an execution until it has ended at every party that reports; returns the exit code."""
+def follow_execution(
+    execution_id: str,
+    since: str,
+    timeout_seconds: float,
+    as_json: bool,
+    queue: str | None = None,
+) -> Exit:
+    """Show an execution until it has ended at every party that reports; returns the exit code.
+
+    Args:
+        queue: where it may wait; by default in the first of the settings.
+    """
     complain_at = time.monotonic() + _PATIENCE_SECONDS
     told: set[str] = set()
     with Client(environment.settings()) as client, ExecutionDisplay(quiet=as_json) as display:
@@ -86,15 +107,33 @@ def follow_execution(execution_id: str, since: str, timeout_seconds: float, as_j
             elif display.ended():
                 break
             elif time.monotonic() > complain_at:
-                _say_what_delays(display.last, told)
+                if display.last:
+                    _say_who_is_missing(display.last, told)
+                else:
+                    _say_where_it_is(_place(client, execution_id, queue), told)
+                complain_at = time.monotonic() + _AGAIN_SECONDS
     return print_json(display.last) if as_json else print_outcome(display.last)
 
 
-def _say_what_delays(last: Mapping[str, StatusEvent], told: set[str]) -> None:
-    """Say on standard error why nothing happens, unless that was said; ``told`` has the codes."""
-    if not last and "NothingHeard" not in told:
+def _place(client: Client, execution_id: str, queue: str | None) -> int | None:
+    try:
+        return client.place(execution_id, queue)
+    except NoPermissionError:
+        return None
+
+
+def _say_where_it_is(place: int | None, told: set[str]) -> None:
+    """Say on standard error in which place of the queue it waits, whenever that has changed."""
+    if place is None and not told:
         told.add("NothingHeard")
         complain("NothingHeard", _SILENCE, _SILENCE_HINT)
+    elif place is not None and f"Queued {place}" not in told:
+        told.add(f"Queued {place}")
+        complain("Queued", f"It waits in the queue, in place {place}.")
+
+
+def _say_who_is_missing(last: Mapping[str, StatusEvent], told: set[str]) -> None:
+    """Say on standard error for which other parties it waits, once."""
     for event in last.values():
         others = event.data.get("waiting_for")
         if others and "WaitingForPeer" not in told:
@@ -111,10 +150,10 @@ def cancel_execution(execution_id: str) -> Exit:
     """Cancel an execution wherever it is; returns the exit code."""
     with Client(environment.settings()) as client:
         was_running = client.cancel(execution_id)
-    said = (
-        "It was running and is being ended."
-        if was_running
-        else "No node is running it: if it is queued,"
-    )
-    console.print(said if was_running else f"{said} it will end as cancelled when it comes up.")
+    if was_running:
+        console.print("It was running and is being ended.")
+    else:
+        console.print(
+            "No node is running it. If it waits in a queue, or comes later, it is cancelled."
+        )
     return Exit.OK

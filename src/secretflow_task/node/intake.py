@@ -107,6 +107,25 @@ class Intake:
         """
         return self._refuse(request, parties_to_tell(request, self._settings.parties), error)
 
+    def settle_cancelled(self, request: TaskRequest) -> Outcome:
+        """Settle a request that was cancelled before it was taken, and is never run.
+
+        Raises:
+            NodeStopping: another node should do it.
+        """
+        assignment = None
+        try:
+            assignment = Assignment.of(Plan.of(request), self._settings, self._settlements.knows)
+            parties = assignment.hosted
+        except WorkerError:  # also what could not be understood was cancelled
+            parties = parties_to_tell(request, self._settings.parties)
+        verdict = self._claim(request, parties).verdict
+        if verdict is Verdict.DROP:
+            return self._known(request, parties)
+        log.info("A request is cancelled where it waits.", action="queued_cancelled")
+        error = _REFUSALS.get(verdict, TaskCancelled)()
+        return self._end(request, parties, error, assignment)
+
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is
         known.

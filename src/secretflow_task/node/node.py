@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import Any, Callable
 
 from secretflow_task.broker.celery_tasks import NodeStopping, Outcome
 from secretflow_task.config.settings import Settings
@@ -42,6 +42,9 @@ class Node:
     Args:
         hub: the link to other nodes; None for a node without one.
         closing: set when the node ends, for whoever waits.
+
+    Attributes:
+        on_cancel_elsewhere: called when something is cancelled that does not run here.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Node:
         self._recovery = recovery
         self._hub = hub
         self._closing = closing
+        self.on_cancel_elsewhere: Callable[[], object] = lambda: None
         self._housekeeping = threading.Thread(
             target=self._keep_house, name="housekeeping", daemon=True
         )
@@ -129,8 +133,20 @@ class Node:
         return self.executions.requests()
 
     def cancel(self, execution_id: str) -> bool:
-        """End a running execution; whether it runs here."""
-        return self.executions.end(execution_id, TaskCancelled())
+        """End a running execution; whether it runs here. Else it may wait in a queue."""
+        if self.executions.end(execution_id, TaskCancelled()):
+            return True
+        self.on_cancel_elsewhere()
+        return False
+
+    def settle_cancelled(self, request: TaskRequest) -> Outcome:
+        """Tell of a request that was cancelled before it was taken, and is never run.
+
+        Raises:
+            NodeStopping: another node should do it.
+        """
+        with execution_context(**request.log_ids):
+            return self._intake.settle_cancelled(request)
 
     def settle_lost(self, request: TaskRequest, parties: list[str]) -> None:
         """Say for a node that is gone how an execution ended that it had taken, unless that is

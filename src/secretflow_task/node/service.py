@@ -15,15 +15,16 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionError, Redis, RedisError  # pylint: disable=redefined-builtin
 
 from secretflow_task.broker.celery_app import create_app, redeliver
-from secretflow_task.broker.celery_tasks import register
+from secretflow_task.broker.celery_tasks import ExecutionFailed, Outcome, register
 from secretflow_task.broker.commands import INSPECTING, OBEYED
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
+from secretflow_task.broker.queue import Waiting
 from secretflow_task.broker.results import ResultWriter
 from secretflow_task.broker.revocations import Revocations
 from secretflow_task.broker.transport import Gate
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import BadSetting
+from secretflow_task.contract.errors import BadSetting, TaskCancelled
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.assembly import assembled
 from secretflow_task.node.health import NOTHING_TAKEN
@@ -35,6 +36,7 @@ from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Lease, RedisOwnership
 from secretflow_task.node.publisher import Publisher, Unsent
+from secretflow_task.node.queue_watch import QueueWatch
 from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.node.watchdog import Slots, Watchdog
@@ -96,6 +98,8 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         )
         app = create_app(settings, store.node_id, results, gate)
         stack.enter_context(publisher)
+        watch = QueueWatch(redis, settings.queues, node, partial(_store_result, app))
+        node.on_cancel_elsewhere = stack.enter_context(watch).wake
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
         stack.enter_context(Door(settings.state_dir, commands_of(node)))
@@ -138,6 +142,14 @@ def _watchdog(settings: Settings, slots: Slots, worker: Any, node: Node) -> Watc
     )
     node.health.watch(NOTHING_TAKEN, watchdog.stalled)
     return watchdog
+
+
+def _store_result(app: Celery, waiting: Waiting, outcome: Outcome) -> None:
+    """Let who waits for Celery's own result of a request hear of its end, too."""
+    failure = outcome.failure or TaskCancelled()
+    if waiting.celery_id:
+        error = ExecutionFailed(f"{failure.code}: {failure.public_message}")
+        app.backend.mark_as_failure(waiting.celery_id, error)
 
 
 def _publisher(

@@ -142,6 +142,13 @@ QUEUE_LENGTH = Metric(
     "Requests that wait in Redis; absent when it is away.",
     ("queue",),
 )
+QUEUE_OLDEST_SECONDS = Metric(
+    "sfworker_queue_oldest_seconds",
+    "gauge",
+    "How long the request that is taken next has waited, 0 if none waits; "
+    "absent where its sender does not say when it was sent, or Redis is away.",
+    ("queue",),
+)
 REDIS_UP = Metric("sfworker_redis_up", "gauge", "1 if Redis answers, else 0.")
 JOB_MEMORY_BYTES = Metric(
     "sfworker_job_memory_bytes",
@@ -206,6 +213,7 @@ SAMPLED = (
     EXECUTIONS_RUNNING,
     EXECUTIONS_LIMIT,
     QUEUE_LENGTH,
+    QUEUE_OLDEST_SECONDS,
     REDIS_UP,
     JOB_MEMORY_BYTES,
     MEMORY_SIZE_BYTES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Iterable, Iterator, Mapping
 
-from kombu.transport.redis import PRIORITY_STEPS, Channel
+from kombu.transport.redis import PRIORITY_STEPS
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -15,6 +15,7 @@ from redis import RedisError, ResponseError
 
 from secretflow_task.broker.connection import connect
 from secretflow_task.broker.listener_groups import lags
+from secretflow_task.broker.queue import lists_of, waiting_in
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.job import vitals
 from secretflow_task.node.metrics import catalogue
@@ -61,10 +62,14 @@ class NodeCollector(Collector):
         behind: dict[tuple[str, ...], float] = {
             (group,): lag for group, lag in (seen.lags if seen else {}).items()
         }
+        oldest: dict[tuple[str, ...], float] = {
+            (queue,): seconds for queue, seconds in (seen.oldest_seconds if seen else {}).items()
+        }
         return {
             catalogue.EXECUTIONS_RUNNING: {(): len(node.running())},
             catalogue.EXECUTIONS_LIMIT: {(): node.settings.concurrency},
             catalogue.QUEUE_LENGTH: waiting,
+            catalogue.QUEUE_OLDEST_SECONDS: oldest,
             catalogue.REDIS_UP: {(): float(seen is not None)},
             catalogue.LISTENER_LAG_SECONDS: behind,
             catalogue.JOB_MEMORY_BYTES: {(): self._metrics.job_memory_bytes()},
@@ -107,11 +112,13 @@ class Sight:
 
     Attributes:
         queue_lengths: how many requests wait in each queue.
+        oldest_seconds: how long the next of each queue has waited, where its sender says so.
         lags: age in seconds of the oldest event that a group of listeners has not written, 0 if
             all are written, by the group's name.
     """
 
     queue_lengths: dict[str, int]
+    oldest_seconds: dict[str, float]
     lags: dict[str, float]
 
 
@@ -136,17 +143,30 @@ class RedisGlance:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for queue in self._queues:
-                    for step in PRIORITY_STEPS:  # kombu has one list for each
-                        pipeline.llen(f"{queue}{Channel.sep}{step}" if step else queue)
+                    for key in lists_of(queue):
+                        pipeline.llen(key)
                 counts = pipeline.execute()
-            behind = self._lags()
+            oldest, behind = self._oldest(), self._lags()
         except RedisError:
             return None
         steps = len(PRIORITY_STEPS)
         lengths = {
             queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)
         }
-        return Sight(lengths, behind)
+        return Sight(lengths, oldest, behind)
+
+    def _oldest(self) -> dict[str, float]:
+        """How long the next of each queue has waited, of those that say when they were sent."""
+        found = {}
+        try:
+            for queue in self._queues:
+                waiting = waiting_in(self._redis, queue, most=1)
+                sent_at = waiting[0].sent_at if waiting else time.time()
+                if sent_at is not None:
+                    found[queue] = max(0.0, time.time() - sent_at)
+        except ResponseError:  # this node's user may not look
+            return {}
+        return found
 
     def _lags(self) -> dict[str, float]:
         try:
