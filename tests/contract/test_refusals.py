@@ -81,7 +81,7 @@ def joined(**changes: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("name", ["worker", "secretflow"])
+@pytest.mark.parametrize("name", ["link", "worker", "secretflow"])
 def test_another_version_is_refused_at_both(
     name: str, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

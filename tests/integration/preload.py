@@ -11,13 +11,15 @@ import json
 import os
 from typing import Any, Callable, Iterator, Mapping
 
+import jax
 import numpy as np
+from secretflow.device.device import spu
 from secretflow.device.device.heu import HEUSkKeeper
 from secretflow.device.device.spu import SPUIO
-from secretflow.utils import secure_pickle
 
 import secretflow_task.engine.template_process  # noqa: F401  # pylint: disable=unused-import
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
+from secretflow_task.engine import codec
 from secretflow_task.engine.job_process import PipeChannel
 from tests.integration.probes import TASKS
 
@@ -79,7 +81,7 @@ def _told(how: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return tells
 
 
-secure_pickle.loads = _told("message", secure_pickle.loads)
+codec.decode = _told("message", codec.decode)
 SPUIO.reconstruct = _told("from shares", SPUIO.reconstruct)
 HEUSkKeeper.decrypt_and_decode = _told("from ciphertext", HEUSkKeeper.decrypt_and_decode)
 _agree = PipeChannel.agree
@@ -92,3 +94,22 @@ def _agree_and_tell(self: PipeChannel, facts: Mapping[str, Any]) -> dict[str, di
 
 
 PipeChannel.agree = _agree_and_tell  # type: ignore[method-assign]
+
+
+def bends_programs() -> bool:
+    """Whether this is bob's job in an execution named bent-...: it compiles something else."""
+    name = os.path.basename(os.readlink("/proc/self/fd/1"))
+    return name.startswith("bent-") and name.endswith(".bob.log")
+
+
+def _compile_another(fn: Any, *rest: Any, **keywords: Any) -> Any:
+    """Compile what reveals all that the function is given, as a party that cheats may."""
+
+    def revealing(*args: Any, **kwargs: Any) -> Any:
+        return jax.tree_util.tree_map(lambda value: value + 0 * value, fn(*args, **kwargs))
+
+    return _compile(revealing if bends_programs() else fn, *rest, **keywords)
+
+
+_compile = spu._spu_compile
+spu._spu_compile = _compile_another

@@ -159,6 +159,8 @@ def adapter(devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
     from secretflow.utils import secure_pickle
     from spu import libspu
 
+    from secretflow_task.engine import codec
+
     # The SPU's link is made when it is first used.
     sf.reveal(devices["spu"](lambda x: x + 1)(devices["alice"](lambda: 1.0)().to(devices["spu"])))
     try:
@@ -170,7 +172,7 @@ def adapter(devices: Devices, _config: ProbeConfig) -> dict[str, Any]:
         refused = True
     description = libspu.link.Desc()
     sf_spu._fill_link_desc_attrs(link_desc={}, tls_opts=None, desc=description)
-    error = pickle.loads(pickle.dumps(FedRemoteError("bob", ValueError(FOREIGN_TEXT))))
+    error = codec.decode(codec.encode(FedRemoteError("bob", ValueError(FOREIGN_TEXT))))
     return {
         "refused": refused and "SFWORKER_WAS_HERE" not in os.environ,
         "retries": description.retry_opts.max_retry,
@@ -189,10 +191,16 @@ class RunsCode:
 
 
 def sends_code(devices: Devices, config: ProbeConfig) -> None:
-    """One party sends another an object that runs code when it is unpickled."""
+    """One party sends another what runs code when it is unpickled."""
+    import pickle
+
     import secretflow as sf
 
-    sf.reveal(devices[config.at](RunsCode)())
+    from secretflow.distributed.fed.proxy.grpc import grpc
+
+    if devices.self_party == config.at:
+        grpc.secure_pickle.dumps = lambda value: pickle.dumps(RunsCode())
+    sf.reveal(devices[config.at](lambda: 1)())
 
 
 def collects(devices: Devices, config: ProbeConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Annotated, Optional
 import typer
 
 from secretflow_task import __version__
-from secretflow_task.cli import node
+from secretflow_task.cli import models, node
 from secretflow_task.cli.exits import Exit, guarded
 from secretflow_task.contract.messages import Status
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     "4 something is not available here, 5 the end was not seen in time.",
 )
 app.add_typer(node.app)
+app.add_typer(models.app)
 RequestFile = Annotated[Path, typer.Argument(help="The request, YAML or JSON.", metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="Print the terminal events as JSON only.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.", min=1)]

@@ -10,7 +10,7 @@
         AmbiguousColumn, BadColumnType, MissingValues, NonFiniteValues, ConstantColumn, EmptyColumn,
         UnseenCategory, TooManyCategories, BadLabel, FeatureRange, CollinearFeatures, LinkMismatch,
         ValueRange, TooFewRows, RowCountMismatch, DuplicateKeys, MissingKeys, ModelMismatch,
-        ModelDamaged, OutputNotWritable
+        ModelDamaged, ModelFormat, OutputNotWritable
       RuntimeUnavailable  the machine or a peer cannot run it now
         ClusterInitError, DeviceInitError, EngineUnavailable, PeerUnreachable, PeerRefused,
         ClockSkew, PortUnavailable, DatabaseUnavailable, NodeUnreachable
@@ -18,7 +18,7 @@
         TaskTimeout, TaskCancelled, RequestExpired, PeerLost, NodeLost, SettlementUnknown,
         MemoryLimitExceeded, JobProcessDied
       AlgorithmError      the computation itself failed
-        Misaligned
+        ProgramMismatch, Misaligned
 
 An error has two faces. ``message`` and ``hint`` are public: they travel to every party and name
 request keys, columns that the request names and parties, never a data value, a path or the text of
@@ -361,6 +361,12 @@ class ModelDamaged(DataError):
     default_hint = "Restore the model folder from a backup, or train the model again."
 
 
+class ModelFormat(DataError):
+    """An earlier version of the worker wrote the model."""
+
+    default_hint = "Run `sfworker models convert FOLDER` at each party, or train the model again."
+
+
 class OutputNotWritable(DataError):
     """An output cannot be written."""
 
@@ -488,6 +494,15 @@ class JobProcessDied(ExecutionStopped):
 
 class AlgorithmError(WorkerError):
     """The computation failed inside SecretFlow."""
+
+
+class ProgramMismatch(AlgorithmError):
+    """A party would run another program than the others."""
+
+    default_hint = (
+        "Compare the versions of the worker at all parties. If they are equal, "
+        "ask that party's operator what it runs."
+    )
 
 
 class Misaligned(AlgorithmError):

@@ -16,7 +16,10 @@ import warnings
 import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, Callable
+
+from secretflow_task.engine import codec, programs
 
 # SPU's link: SecretFlow's own first connection sleeps a second when the peer is not listening yet,
 # and a dead peer is noticed after 9 s. With these pauses both take milliseconds and about 2 s.
@@ -45,36 +48,6 @@ MESSAGE_OPTIONS = {
         "retryableStatusCodes": ["UNAVAILABLE"],
     },
 }
-
-# The only classes that a message of a peer, or a share file, may name. SecretFlow refuses a few
-# names and lets all others through, so that a peer can run code here; nothing reads its
-# ``serializing_allowed_list``.
-ALLOWED_CLASSES = frozenset(
-    {
-        "builtins.slice",
-        "heu.numpy.CiphertextArray",
-        "heu.phe.PublicKey",
-        "jax._src.api.ShapeDtypeStruct",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-        "numpy.core.numeric._frombuffer",
-        "numpy.bool_",
-        "numpy.dtype",
-        "numpy.float32",
-        "numpy.float64",
-        "numpy.int32",
-        "numpy.int64",
-        "numpy.ndarray",
-        "secretflow.device.device.spu.SPUIOInfo",
-        "secretflow.device.device.spu.SPUValueMeta",
-        "secretflow.distributed.fed.exception.FedRemoteError",
-        "spu.libspu.Executable",
-        "spu.libspu.FieldType",
-        "spu.libspu.ProtocolKind",
-        "spu.libspu.Share",
-        "spu.libspu.Visibility",
-    }
-)
 
 
 def preload() -> None:
@@ -117,8 +90,8 @@ def install() -> None:
     # Without it every error ends the process with os._exit(1), unreported.
     os.environ["SF_UT_DO_NOT_EXIT_ENV_FLAG"] = "1"
     _listen_on_loopback()
-    _refuse_foreign_classes()
-    _keep_error_texts_home()
+    _speak_without_pickle()
+    programs.install()
     _retry_links_fast()
     _forget_shares_without_a_message()
 
@@ -277,28 +250,37 @@ def _listen_on_loopback() -> None:
     api.GrpcProxy = LoopbackGrpcProxy
 
 
-def _refuse_foreign_classes() -> None:
+def _speak_without_pickle() -> None:
+    """SecretFlow unpickles what a peer sends and what a share file holds, so a peer can run code
+    here.
+
+    Its own guard refuses a few names and lets all others through; nothing reads its
+    ``serializing_allowed_list``. An allow-list is no wall either: a forged ``numpy.dtype`` writes
+    anywhere in memory.
+    """
+    from secretflow.device.device import spu
+    from secretflow.distributed.fed.proxy.grpc import grpc
     from secretflow.utils import secure_pickle
 
-    def find_class(self: Any, module: str, name: str) -> Any:
-        class_name = f"{module}.{name}"
-        if class_name not in ALLOWED_CLASSES:
-            raise pickle.UnpicklingError(
-                f"a message names a class that is not allowed: {class_name}"
-            )
-        return pickle.Unpickler.find_class(self, module, name)
+    def loads(data: bytes, **_rest: Any) -> Any:
+        return codec.decode(data)
 
-    secure_pickle.SecureUnpickler.find_class = find_class
+    def load(file: Any, **_rest: Any) -> Any:
+        return codec.load(file)
 
+    def refuse(_self: Any, _module: str, _name: str) -> Any:
+        raise pickle.UnpicklingError("nothing is unpickled here")
 
-def _keep_error_texts_home() -> None:
-    """SecretFlow sends the text of an exception, which may hold rows of data, to the peers."""
-    from secretflow.distributed.fed.exception import FedRemoteError
-
-    def reduce(self: Any) -> tuple[Any, tuple[str, None]]:
-        return FedRemoteError, (self.party(), None)
-
-    FedRemoteError.__reduce__ = reduce
+    plain = SimpleNamespace(
+        dumps=codec.encode,
+        loads=loads,
+        dump=codec.dump,
+        load=load,
+        FilterType=secure_pickle.FilterType,
+    )
+    grpc.secure_pickle = plain
+    spu.pickle = plain
+    secure_pickle.SecureUnpickler.find_class = refuse
 
 
 def _retry_links_fast() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import pickle
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Mapping
 
@@ -21,6 +20,7 @@ from secretflow_task.contract.messages import Stage, Status
 from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.protocols import HeuConfig
 from secretflow_task.contract.task_dispatcher import Prepared, TaskDispatcher
+from secretflow_task.engine.codec import ForeignMessage
 from secretflow_task.engine.cluster import cluster
 from secretflow_task.engine.devices import create_devices
 from secretflow_task.engine.run import Channel, Run
@@ -157,13 +157,11 @@ def as_worker_error(error: BaseException, party: str) -> tuple[WorkerError, bool
         if _name(cause) == "FedRemoteError":
             peer = cause.party()  # type: ignore[attr-defined]
         return PeerLost(party=peer, detail=detail), True
-    if isinstance(cause, pickle.UnpicklingError):
-        message = (
-            f"{party}: a message was refused, since it names a class that no message may name."
-        )
+    if isinstance(cause, ForeignMessage):
+        message = f"{party}: a message was refused, since it holds what no message may hold."
         hint = (
             "Ask the operators of the other parties what they run: "
-            "SecretFlow does not send such messages."
+            "this version does not send such messages."
         )
         return AlgorithmError(message, hint=hint, party=party, detail=detail), False
     kind = next((kind for test, kind in _FOREIGN if test(cause)), AlgorithmError)

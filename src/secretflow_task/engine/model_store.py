@@ -9,9 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping
 
-from secretflow_task.contract.errors import MissingFile, ModelDamaged, ModelMismatch
+from secretflow_task.contract.errors import (
+    MissingFile,
+    ModelDamaged,
+    ModelFormat,
+    ModelMismatch,
+)
 
 MANIFEST = "manifest.json"
+FORMAT = 2  # 1 held shares as pickle
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Manifest:
         features: ``{party: [columns]}`` in the order of the weights, parties sorted.
         party: whose part it is, as `save_manifest` was told.
         files: SHA-256 of each of the own party's files.
+        format: how the files are written.
     """
 
     model_id: str
@@ -36,6 +43,7 @@ class Manifest:
     label_party: str | None = None
     party: str = ""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
 
     def digest(self) -> str:
         """SHA-256 of the part that all parties share."""
@@ -76,7 +84,33 @@ def load_manifest(folder: Path, party: str) -> Manifest:
     Raises:
         MissingFile: there is no model in the folder.
         ModelDamaged: the manifest or a file is not what training wrote.
+        ModelFormat: another version of the worker wrote it.
         ModelMismatch: it is another party's part, whose shares would give wrong numbers silently.
+    """
+    manifest = read_manifest(folder, party)
+    if manifest.format < FORMAT:
+        raise ModelFormat(party=party)
+    if manifest.format > FORMAT:
+        problem = f"{party}: a newer version of the worker wrote the model."
+        raise ModelFormat(problem, party=party, hint="Use it with that version.")
+    if manifest.party != party:
+        raise ModelMismatch(
+            f"{party}: model_path holds another party's part of the model.",
+            party=party,
+            hint="Put each party's part back into the folder of that party.",
+        )
+    return manifest
+
+
+def read_manifest(folder: Path, party: str) -> Manifest:
+    """Read a manifest of any format and check it and every file that it names.
+
+    Args:
+        party: whom errors name.
+
+    Raises:
+        MissingFile: there is no model in the folder.
+        ModelDamaged: the manifest or a file is not what training wrote.
     """
     if not (folder / MANIFEST).is_file():
         raise MissingFile(f"{party}: model_path holds no model.", party=party, detail=str(folder))
@@ -85,17 +119,12 @@ def load_manifest(folder: Path, party: str) -> Manifest:
         fields = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         written_digest = fields.pop("digest")
         digest = _digest(fields)
+        fields.setdefault("format", 1)
         manifest = Manifest(**fields)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged from None
     if written_digest != digest:
         raise damaged
-    if manifest.party != party:
-        raise ModelMismatch(
-            f"{party}: model_path holds another party's part of the model.",
-            party=party,
-            hint="Put each party's part back into the folder of that party.",
-        )
     for name, file_digest in manifest.files.items():
         path = folder / name
         if not path.is_file() or _sha256(path.read_bytes()) != file_digest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from secretflow_task.contract.paths import PathRules
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.task_config import Reads, TaskConfig
 from secretflow_task.contract.task_dispatcher import Task, TaskDispatcher
+from secretflow_task.engine.codec import ForeignMessage
 from secretflow_task.engine.devices import Devices
 from secretflow_task.engine.executor import as_worker_error, execute_secretflow_task
 from secretflow_task.engine.run import Run
@@ -99,7 +99,7 @@ def test_a_system_error_that_keeps_an_output_from_being_written_says_so() -> Non
         (FedRemoteError(SECRET), "PeerLost", True),
         (_InactiveRpcError(SECRET), "PeerLost", True),
         (YACLError(SECRET), "DeviceInitError", False),
-        (pickle.UnpicklingError(SECRET), "AlgorithmError", False),
+        (ForeignMessage(SECRET), "AlgorithmError", False),
         (FedLocalError(RuntimeError(SECRET)), "AlgorithmError", False),
         (FedLocalError(FedLocalError(MemoryError(SECRET))), "MemoryLimitExceeded", False),
         (FedLocalError(OSError(errno.ENOSPC, SECRET)), "OutputNotWritable", False),

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
-from secretflow_task.contract.errors import MissingFile, ModelDamaged, ModelMismatch
+from secretflow_task.contract.errors import MissingFile, ModelDamaged, ModelFormat, ModelMismatch
 from secretflow_task.engine.model_store import (
+    FORMAT,
     MANIFEST,
     Manifest,
     check_same_model,
     load_manifest,
+    read_manifest,
     save_manifest,
 )
 
+EARLIER = Path(__file__).parents[2] / "data" / "earlier_models"
 MODEL = Manifest(
     model_id="e-1",
     model_type="ss_lr",
@@ -84,7 +87,7 @@ def test_a_changed_manifest_is_damaged(folder: Path, change: dict[str, Any]) -> 
     )
 
 
-@pytest.mark.parametrize("name", [*MODEL.__dict__, "digest"])
+@pytest.mark.parametrize("name", sorted({*MODEL.__dict__, "digest"} - {"format"}))
 def test_a_manifest_that_lacks_anything_is_damaged(folder: Path, name: str) -> None:
     fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     del fields[name]
@@ -128,6 +131,21 @@ def test_a_changed_missing_or_foreign_file_is_damage(folder: Path) -> None:
         load_manifest(folder, "alice")
 
 
+@pytest.mark.parametrize("number", [1, FORMAT + 1])
+def test_a_model_of_another_version_is_refused(tmp_path: Path, number: int) -> None:
+    save_manifest(tmp_path, replace(MODEL, format=number), "alice")
+    with pytest.raises(ModelFormat) as caught:
+        load_manifest(tmp_path, "alice")
+    assert ("convert" in caught.value.hint) == (number < FORMAT)
+
+
+def test_a_model_that_says_no_format_is_of_the_first() -> None:
+    earlier = EARLIER / "ss_lr" / "alice"
+    assert read_manifest(earlier, "alice").format == 1
+    with pytest.raises(ModelFormat):
+        load_manifest(earlier, "alice")
+
+
 def test_another_partys_part_is_refused(folder: Path) -> None:
     with pytest.raises(ModelMismatch) as caught:
         load_manifest(folder, "bob")
@@ -146,6 +164,7 @@ def test_the_digest_is_the_same_at_all_parties_and_differs_between_trainings() -
         {"params": {"epochs": 4, "learning_rate": 0.1}},
         {"label": "z"},
         {"label_party": "bob"},
+        {"format": 1},
     ]
     assert {key for change in changes for key in change} == set(MODEL.__dict__) - {"party", "files"}
     assert (

@@ -15,6 +15,9 @@ from secretflow_task.contract.errors import ClockSkew, RequestMismatch, VersionM
 from secretflow_task.contract.plan import Plan
 from secretflow_task.node.link.peer.tokens import new_token
 
+# Raised with every change of what nodes, or their jobs, say to each other.
+LINK_VERSION = "2"
+
 
 @dataclass(frozen=True)
 class Agenda:
@@ -96,7 +99,7 @@ def versions() -> dict[str, str]:
         engine = metadata.version("secretflow")
     except metadata.PackageNotFoundError:
         engine = "none"
-    return {"worker": __version__, "secretflow": engine}
+    return {"link": LINK_VERSION, "worker": __version__, "secretflow": engine}
 
 
 def _digest(params: Mapping[str, Any]) -> str:

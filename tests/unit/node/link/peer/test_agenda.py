@@ -55,6 +55,7 @@ def test_the_request_is_left_as_it_is() -> None:
         ({"protocol": "another"}, "RequestMismatch"),
         ({"parties": ["alice", "bob", "carol"]}, "RequestMismatch"),
         ({"versions": versions() | {"worker": "0.0.1"}}, "VersionMismatch"),
+        ({"versions": versions() | {"link": "1"}}, "VersionMismatch"),
         ({"versions": {}}, "VersionMismatch"),
         ({"clock": 1e11}, "ClockSkew"),
         ({"clock": 1.0}, "ClockSkew"),
