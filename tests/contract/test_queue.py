@@ -20,14 +20,18 @@ from secretflow_task.cli import app, remote
 from secretflow_task.cli.files import read_execution
 from secretflow_task.client import Client
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import DuplicateExecution
+from secretflow_task.contract.errors import DuplicateExecution, ResultNotHere
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.requests import TaskRequest
+from secretflow_task.node.assembly import assembled
+from secretflow_task.node.door.client import ask
+from secretflow_task.node.door.commands import commands_of
+from secretflow_task.node.door.server import Door
+from secretflow_task.node.kept_results import result_path
 from secretflow_task.node.node import Node
 from secretflow_task.node.ownership import Lease, RedisOwnership
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.node.queue_watch import QueueWatch
-from secretflow_task.node.assembly import assembled
 from secretflow_task.node.running import RunningExecutions
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import ScriptedTemplate
@@ -229,6 +233,40 @@ def test_a_request_that_nobody_would_understand_can_be_cancelled_too(
     with nodes.node("one") as (_, watch):
         assert watch.look() == 1
         wait_for(lambda: ends(redis, "e-1") == CANCELLED)
+
+
+def test_an_operator_without_a_way_to_redis_asks_the_node_by_its_door(
+    nodes: Nodes,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    send(client, "first", "second")
+    state_dir = tmp_path / "one" / "state"
+    monkeypatch.setenv("SFWORKER_STATE_DIR", str(state_dir))
+    monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://127.0.0.1:1/0")
+    with nodes.node("one") as (node, watch), Door(state_dir, commands_of(node, watch)):
+        with pytest.raises(SystemExit) as ended:
+            app(["queue", "--json"])
+        rows = json.loads(capsys.readouterr().out)
+        assert ended.value.code in (0, None)
+        assert [(row["place"], row["execution_id"]) for row in rows] == [
+            (1, "first"),
+            (2, "second"),
+        ]
+        path = result_path(state_dir, "e-1", "alice")
+        path.parent.mkdir()
+        path.write_text('{"rows": 3}')
+        assert ask(state_dir, "result", execution_id="e-1", party="alice") == {
+            "text": '{"rows": 3}'
+        }
+        for strange in ("../state/results/e-1", "e-*", "other"):
+            with pytest.raises(ResultNotHere):
+                ask(state_dir, "result", execution_id=strange, party="alice")
+    with pytest.raises(SystemExit) as ended:
+        app(["queue"])
+    assert ended.value.code == 4
 
 
 def test_the_commands_show_the_queue_and_the_own_place_in_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Mapping
@@ -65,6 +66,20 @@ class Waiting:
         if self.request is None:
             return None
         return self.request.execution_id
+
+    def describe(self) -> dict[str, Any]:
+        """What an operator is told of it: place, ids, task type, seconds, bytes."""
+        seconds = None
+        if self.sent_at is not None:
+            seconds = round(max(0.0, time.time() - self.sent_at), 1)
+        return {
+            "place": self.place,
+            "execution_id": self.execution_id,
+            "task_request_id": self.request and self.request.task_request_id,
+            "task_type": self.request and self.request.task_type,
+            "seconds": seconds,
+            "size_bytes": self.size_bytes,
+        }
 
 
 def lists_of(queue: str) -> list[str]:

@@ -163,7 +163,10 @@ def queue(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON only.")] = False,
 ) -> None:
-    """List the requests that wait for a node: in which place, since when, and what they are."""
+    """List the requests that wait for a node: in which place, since when, and what they are.
+
+    The node of this machine is asked where Redis cannot be reached.
+    """
     from secretflow_task.cli.queue import print_queue
 
     print_queue(name, as_json)

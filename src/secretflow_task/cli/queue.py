@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, Iterable
 
+from redis.exceptions import (  # pylint: disable=redefined-builtin
+    AuthenticationError,
+    ConnectionError,
+)
 from rich.markup import escape
 from rich.table import Table
 
-from secretflow_task.broker.queue import MOST, Waiting
+from secretflow_task.broker.queue import MOST
 from secretflow_task.cli import environment
 from secretflow_task.cli.terminal import console
 from secretflow_task.client import Client
+from secretflow_task.node.door.client import ask
 
 
 def print_queue(queue: str | None, as_json: bool) -> None:
-    """Print the requests of a queue, the next to be taken first."""
+    """Print the requests of a queue, the next to be taken first.
+
+    The node of this machine is asked by its door when Redis cannot be reached from here.
+
+    Raises:
+        NodeUnreachable: neither answers.
+    """
     settings = environment.settings()
     name = queue or settings.queues[0]
-    with Client(settings) as client:
-        waiting = client.waiting(name)
-    rows = [_row(each) for each in waiting]
+    try:
+        with Client(settings) as client:
+            rows = [each.describe() for each in client.waiting(name)]
+    except (ConnectionError, AuthenticationError):
+        rows = ask(settings.state_dir, "queue", queue=name)["waiting"]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     console.print(_table(rows) if rows else f"Nothing waits in {name}.")
-    if len(waiting) == MOST:
+    if len(rows) == MOST:
         console.print(f"These are the first {MOST}.")
-
-
-def _row(waiting: Waiting) -> dict[str, Any]:
-    request = waiting.request
-    seconds = None
-    if waiting.sent_at is not None:
-        seconds = round(max(0.0, time.time() - waiting.sent_at), 1)
-    return {
-        "place": waiting.place,
-        "execution_id": waiting.execution_id,
-        "task_request_id": request and request.task_request_id,
-        "task_type": request and request.task_type,
-        "seconds": seconds,
-        "size_bytes": waiting.size_bytes,
-    }
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
 
-from secretflow_task.contract.errors import OutputNotWritable
+from secretflow_task.contract.errors import OutputNotWritable, ResultNotHere
 from secretflow_task.contract.messages import json_text
+from secretflow_task.node.store.reader import StateFolder
 from secretflow_task.utils.excerpt import excerpt
 from secretflow_task.utils.log import get_logger, problem_of
 
@@ -74,6 +75,13 @@ class KeptResults:
             "size_bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
+
+    def read(self, execution_id: str, party: str) -> str:
+        """The whole of a result that was kept; raises `ResultNotHere`."""
+        path = StateFolder(self.state_dir).results(execution_id).get(party)
+        if path is None:
+            raise ResultNotHere("No result of this execution and party is kept here.")
+        return path.read_text(encoding="utf-8")
 
     def forget(self, execution_id: str, party: str) -> None:
         """Undo `keep`."""

@@ -139,6 +139,14 @@ class Node:
         self.on_cancel_elsewhere()
         return False
 
+    def result(self, execution_id: str, party: str) -> dict[str, Any]:
+        """A result that was too large for its event, as the text of its JSON.
+
+        Raises:
+            ResultNotHere: none is kept here.
+        """
+        return {"text": self._runner.results.read(execution_id, party)}
+
     def settle_cancelled(self, request: TaskRequest) -> Outcome:
         """Tell of a request that was cancelled before it was taken, and is never run.
 

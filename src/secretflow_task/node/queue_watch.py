@@ -71,6 +71,10 @@ class QueueWatch:
         """Look now: something that does not run here was cancelled."""
         self._wake.set()
 
+    def describe(self, queue: str) -> dict[str, Any]:
+        """What waits in a queue, for an operator; raises `redis.RedisError`."""
+        return {"waiting": [each.describe() for each in waiting_in(self._redis, queue)]}
+
     def look(self) -> int:
         """End what is cancelled; returns how many were; raises `redis.RedisError`."""
         waiting = [each for queue in self._queues for each in waiting_in(self._redis, queue)]

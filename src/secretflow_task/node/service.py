@@ -102,7 +102,7 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         node.on_cancel_elsewhere = stack.enter_context(watch).wake
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
-        stack.enter_context(Door(settings.state_dir, commands_of(node)))
+        stack.enter_context(Door(settings.state_dir, commands_of(node, watch)))
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node, Revocations(redis))
         slots = Slots(settings.concurrency)

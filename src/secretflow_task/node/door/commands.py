@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from secretflow_task.node.door.server import Command
 from secretflow_task.node.node import Node
+from secretflow_task.node.queue_watch import QueueWatch
 
 
-def commands_of(node: Node) -> dict[str, Command]:
+def commands_of(node: Node, watch: QueueWatch) -> dict[str, Command]:
     """The commands of a running node; `Door` checks their arguments by their annotations."""
     return {
         "health": node.describe,
+        "queue": watch.describe,
+        "result": node.result,
     }
