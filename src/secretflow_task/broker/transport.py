@@ -24,6 +24,7 @@ from typing import Any, Callable, ClassVar, Iterator
 
 from kombu.message import Message
 from kombu.transport import redis, virtual
+from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str
 from redis import ReadOnlyError, ResponseError
 
@@ -304,10 +305,10 @@ class Channel(PlainChannel):
     def can_restore(self, record: bytes) -> bool:
         """Whether kombu can put back what was written down when an entry was taken."""
         try:
-            message, exchange, routing_key = json.loads(record.decode("utf-8"))
+            message, exchange, routing_key = kombu_json.loads(record.decode("utf-8"))
             self._get_message_priority(message)
             headers, info = message["headers"], message["properties"]["delivery_info"]
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        except Exception:  # pylint: disable=broad-exception-caught  # kombu makes objects of it
             return False
         texts = isinstance(exchange, str) and isinstance(routing_key, str)
         return texts and isinstance(headers, dict) and isinstance(info, dict)
