@@ -78,8 +78,7 @@ def register(app: Celery, executor: Executor, revocations: Revocations) -> None:
         """End the executions that these messages asked for, whether they run or wait."""
         celery_ids = [item for item in _as_list(task_id) if isinstance(item, str)]
         for celery_id in celery_ids[:_MOST_REVOKED]:
-            if execution_id := revocations.revoke(celery_id):
-                executor.cancel(execution_id)
+            executor.cancel(revocations.revoke(celery_id) or celery_id)  # else it may wait
         return {"ok": celery_ids}
 
     Panel.register(cancel_execution, name=CANCEL_COMMAND, args=[("execution_id", str)])
