@@ -42,3 +42,9 @@ def test_a_task_type_is_added_in_a_copy_of_the_sources(tmp_path: Path) -> None:
     left_out = shutil.ignore_patterns(".*", "build", "vendor", "__pycache__", "sfworker-demo")
     shutil.copytree(DOCS.parent, clone, ignore=left_out)
     follow("developer_guide/adding_a_task.md", clone, PYTHONPATH=str(clone / "src"))
+
+
+def test_two_parties_that_are_linked_by_hand_find_their_customers(tmp_path: Path) -> None:
+    ports = [str(number) for number in free_ports(4)]
+    changes = dict(zip(("6381", "6382", "9443", "9444"), ports))
+    follow("ops_guide/first_hour.md", tmp_path, changes)

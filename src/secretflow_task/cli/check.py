@@ -24,9 +24,10 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
     Raises:
         RequestError: what is wrong with it.
     """
-    plan = Plan.of(request)
+    plan, elsewhere = Plan.of(request), list[str]()
     if settings.parties:  # as the node of these settings would run it
-        plan = Assignment.of(plan, settings, lambda party: True).plan
+        assignment = Assignment.of(plan, settings, lambda party: True)
+        plan, elsewhere = assignment.plan, assignment.strangers
     console.print(
         f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}"
     )
@@ -35,10 +36,10 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
         console.print(f"Protocol {plan.protocol.name} on {plan.protocol.field}. {note or ''}")
     table = Table("party", "does", "path", "here")
     for use in plan.config.inputs():
-        there = _state(use, settings, "[yellow]missing[/]")
+        there = "" if use.party in elsewhere else _state(use, settings, "[yellow]missing[/]")
         table.add_row(use.party, f"reads {use.purpose}", escape(use.path), there)
     for use in plan.config.outputs() + plan.config.models():
-        there = _state(use, settings, "not yet")
+        there = "" if use.party in elsewhere else _state(use, settings, "not yet")
         table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), there)
     console.print(table)
     _print_reveals(plan)

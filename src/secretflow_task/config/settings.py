@@ -24,7 +24,7 @@ _SAFE_PATH = re.compile(r"[A-Za-z0-9_/.\-]+")
 
 def _state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "sfworker"
+    return Path(base).absolute() / "sfworker"
 
 
 class Settings(BaseSettings):
@@ -290,6 +290,11 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("state_dir", "work_dir")
+    @classmethod
+    def _from_here(cls, value: Path) -> Path:
+        return value.absolute()  # a job process works in a folder of its own
+
     @field_validator("work_dir")
     @classmethod
     def _safe(cls, value: Path) -> Path:
@@ -297,7 +302,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "may hold only letters, digits and _/.-, since SecretFlow passes it to a shell"
             )
-        return value.absolute()
+        return value
 
     @field_validator("port_range")
     @classmethod

@@ -128,15 +128,22 @@ def test_a_work_folder_that_a_shell_would_take_apart_is_refused(
         Settings()
 
 
-def test_a_work_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_folders_that_a_job_uses_are_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFWORKER_WORK_DIR", "work")
-    assert Settings().work_dir == tmp_path / "work"
+    monkeypatch.setenv("SFWORKER_STATE_DIR", "state")
+    settings = Settings()
+    assert settings.work_dir == tmp_path / "work"
+    assert settings.state_dir == tmp_path / "state"
 
 
 def test_the_state_folder_follows_the_desktop_standard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert Settings().state_dir == Path("/state/sfworker")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    assert Settings().state_dir == Path.cwd() / "state/sfworker"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert Settings().state_dir == Path("/home/someone/.local/state/sfworker")
