@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ import pytest
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import Status
-from secretflow_task.node.link.peer.certificates import make_certificate
+from secretflow_task.utils.network import free_ports
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
 from tests.e2e.nodes import PARTIES, RunningNode, is_alive, running_node, template_of
+from tests.e2e.test_alerts import link_to_carol
 from tests.e2e.test_celery import assert_ended_once
 
 pytestmark = pytest.mark.engine
@@ -32,14 +34,19 @@ def codes(node: RunningNode, execution_id: str) -> dict[str, str]:
     return {party: events[-1].data["error_code"] for party, events in found.items()}
 
 
-def test_running_queued_and_coming_executions_can_be_cancelled(tmp_path: Path) -> None:
-    write_tables(tmp_path / "data")
-    cancelled = dict.fromkeys(PARTIES, "TaskCancelled")
-    with (
-        embedded_redis() as url,
-        running_node(tmp_path, url, SFWORKER_CONCURRENCY="1") as node,
-        Client(node.settings) as client,
-    ):
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node with a link and one slot, for the tests that it must survive."""
+    root = tmp_path_factory.mktemp("lasting")
+    write_tables(root / "data")
+    settings = link_to_carol(root) | {"SFWORKER_CONCURRENCY": "1"}
+    with embedded_redis() as url, running_node(root, url, **settings) as node:
+        yield node
+
+
+def test_running_queued_and_coming_executions_can_be_cancelled(lasting: RunningNode) -> None:
+    node, cancelled = lasting, dict.fromkeys(PARTIES, "TaskCancelled")
+    with Client(node.settings) as client:
         node.send("running", training_params(epochs=500))
         wait_for(lambda: len(node.jobs()) == 2)
         node.send("queued", psi_params())
@@ -54,6 +61,64 @@ def test_running_queued_and_coming_executions_can_be_cancelled(tmp_path: Path) -
         assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
         assert not client.cancel("next")
         assert client.result("next", PARTIES)["bob"].status is Status.SUCCESS
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_template_that_dies_or_is_stopped_is_replaced_and_ends_only_its_own_jobs(
+    number: signal.Signals, lasting: RunningNode
+) -> None:
+    node, restarts = lasting, template_restarts(lasting)
+    node.send(f"orphaned-{number}", training_params(epochs=500))
+    wait_for(lambda: len(node.jobs()) == 2)
+    first = template_of(node)
+    first.send_signal(number)
+    assert codes(node, f"orphaned-{number}") == dict.fromkeys(PARTIES, "JobProcessDied")
+    assert_ended_once(node.execute(f"next-{number}", psi_params())["alice"], Status.SUCCESS)
+    assert template_of(node).pid != first.pid
+    wait_for(lambda: template_restarts(node) == restarts + 1)
+    assert reasons(node.metrics_port, "/readyz") == []
+
+
+def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(lasting: RunningNode) -> None:
+    node, restarts = lasting, template_restarts(lasting)
+    log = node.root / "node.log"
+    before = len(log.read_text())
+    node.send("old", training_params(epochs=20))
+    wait_for(lambda: len(node.jobs()) == 2)
+    first = template_of(node)
+    node.process.send_signal(signal.SIGHUP)
+    assert_ended_once(node.events("old")["alice"], Status.SUCCESS)
+    wait_for(lambda: not is_alive(first))
+    assert_ended_once(node.execute("new", psi_params())["alice"], Status.SUCCESS)
+    assert template_of(node).pid != first.pid
+    assert template_restarts(node) == restarts
+    said = log.read_text()[before:]
+    assert "template_renewed" in said and "template_replaced" not in said
+
+
+def template_restarts(node: RunningNode) -> float:
+    """How often the node has replaced a template that was gone."""
+    return scrape(node.metrics_port)["template_restarts_total", ""]
+
+
+def test_a_second_node_with_a_link_for_the_same_party_does_not_start(
+    lasting: RunningNode, tmp_path: Path
+) -> None:
+    environment = os.environ | lasting.environment
+    environment |= {
+        "SFWORKER_PARTIES": "alice",
+        "SFWORKER_PEER_LISTEN": f"127.0.0.1:{free_ports(1)[0]}",
+        "SFWORKER_STATE_DIR": str(tmp_path / "second"),
+        "SFWORKER_WORK_DIR": str(tmp_path / "w"),
+        "SFWORKER_METRICS_LISTEN": "",
+    }
+    command = [Path(sys.executable).with_name("sfworker"), "start"]
+    second = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (
+        second.returncode == 3 and "is the node of alice for other organisations" in second.stderr
+    )
 
 
 def test_a_node_that_is_told_to_stop_lets_its_job_end_and_leaves_the_queue_to_the_next(
@@ -98,67 +163,3 @@ def test_a_node_that_must_stop_ends_its_jobs_and_says_so(
         assert codes(node, "ended") == dict.fromkeys(PARTIES, "NodeLost")
         wait_for(lambda: not any(map(is_alive, family)))
     assert list((tmp_path / "work").iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_template_that_dies_or_is_stopped_is_replaced_and_ends_only_its_own_jobs(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    write_tables(tmp_path / "data")
-    with embedded_redis() as url, running_node(tmp_path, url) as node:
-        node.send("orphaned", training_params(epochs=500))
-        wait_for(lambda: len(node.jobs()) == 2)
-        first = template_of(node)
-        first.send_signal(number)
-        assert codes(node, "orphaned") == dict.fromkeys(PARTIES, "JobProcessDied")
-        assert_ended_once(node.execute("next", psi_params())["alice"], Status.SUCCESS)
-        assert template_of(node).pid != first.pid
-        wait_for(lambda: scrape(node.metrics_port)["template_restarts_total", ""] == 1)
-        assert reasons(node.metrics_port, "/readyz") == []
-
-
-def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(tmp_path: Path) -> None:
-    write_tables(tmp_path / "data")
-    with embedded_redis() as url, running_node(tmp_path, url) as node:
-        node.send("old", training_params(epochs=20))
-        wait_for(lambda: len(node.jobs()) == 2)
-        first = template_of(node)
-        node.process.send_signal(signal.SIGHUP)
-        assert_ended_once(node.events("old")["alice"], Status.SUCCESS)
-        wait_for(lambda: not is_alive(first))
-        assert_ended_once(node.execute("new", psi_params())["alice"], Status.SUCCESS)
-        assert template_of(node).pid != first.pid
-        assert scrape(node.metrics_port)["template_restarts_total", ""] == 0
-    log = (tmp_path / "node.log").read_text()
-    assert "template_renewed" in log and "template_replaced" not in log
-
-
-def test_a_second_node_with_a_link_for_the_same_party_does_not_start(tmp_path: Path) -> None:
-    book = tmp_path / "parties.yaml"
-    identity, _ = make_certificate("alice", tmp_path)
-    other, fingerprint = make_certificate("bob", tmp_path)
-    address = f"host: 127.0.0.1, port: 1, certificate: {other.certificate}"
-    book.write_text(f"bob: {{{address}, fingerprints: [{fingerprint}]}}\n")
-    link = {
-        "SFWORKER_PARTIES": "alice",
-        "SFWORKER_PEERS_FILE": str(book),
-        "SFWORKER_PEER_CERTIFICATE": str(identity.certificate),
-        "SFWORKER_PEER_KEY": str(identity.key),
-        "SFWORKER_PEER_LISTEN": "127.0.0.1:28801",
-    }
-    with embedded_redis() as url, running_node(tmp_path, url, **link) as first:
-        environment = (
-            os.environ | first.environment | {"SFWORKER_STATE_DIR": str(tmp_path / "second")}
-        )
-        environment |= {
-            "SFWORKER_PEER_LISTEN": "127.0.0.1:28802",
-            "SFWORKER_WORK_DIR": str(tmp_path / "w"),
-        }
-        environment |= {"SFWORKER_METRICS_LISTEN": ""}
-        command = [Path(sys.executable).with_name("sfworker"), "start"]
-        second = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-    assert (
-        second.returncode == 3 and "is the node of alice for other organisations" in second.stderr
-    )
