@@ -79,6 +79,9 @@ class Client:
     ) -> dict[str, StatusEvent]:
         """The terminal event of each of ``parties``; waits for those that have not ended.
 
+        Of a result that is too large for an event it has the head, with `truncated` and the size
+        and digest of the whole, which `sfworker result` prints at its node.
+
         Raises:
             TimeoutError: not all ended within the timeout.
         """

@@ -169,6 +169,21 @@ def test_what_is_no_request_or_too_large_is_seen_and_not_looked_at(
     assert good.execution_id == "good" and others[-1].text == b""
 
 
+def test_a_long_queue_costs_who_looks_at_it_no_more_than_a_few_megabytes(
+    redis: Redis, client: Client
+) -> None:
+    request = TaskRequest("e-1", "r-1", {**PSI, "text": "x" * 40_000})
+    for _ in range(3):
+        client.submit(request)
+    for _ in range(6):  # as often as it can be doubled: three times 2^6
+        redis.lpush(QUEUE, *redis.lrange(QUEUE, 0, -1))
+    waiting = client.waiting()
+    assert len(waiting) == 192 and all(each.size_bytes > 40_000 for each in waiting)
+    seen = [each for each in waiting if each.text]
+    assert 60 < len(seen) < 120 and seen == waiting[: len(seen)]
+    assert len(waiting_in(redis, QUEUE, most=5)) == 5
+
+
 def test_a_request_that_is_cancelled_while_it_waits_is_told_of_and_gone_though_nobody_takes_it(
     nodes: Nodes, redis: Redis, client: Client
 ) -> None:

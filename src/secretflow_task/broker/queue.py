@@ -7,7 +7,6 @@ import json
 import math
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Mapping
 
 from kombu.transport.redis import PRIORITY_STEPS, Channel
@@ -18,21 +17,23 @@ from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.requests import TaskRequest, positional
 
 MOST = 1000  # requests of a queue that are looked at
-_LARGEST_BYTES = 256 * 1024  # of an entry whose content is looked at
-_REMEMBERED = 2048  # entries that are not read again
-# KEYS the lists of a queue, the first to be taken from first  ARGV 1 most entries  2 largest entry
+_LARGEST_BYTES = 64 * 1024  # of an entry whose content is looked at
+_BYTES = 4 * 1024 * 1024  # of all of them together
+# KEYS the lists of a queue, the first to be taken from first
+# ARGV 1 most entries  2 largest entry in bytes  3 bytes of all entries together
 # Returns of each entry, the next to be taken first: the number of its list, its size, and its text
-# unless that is too large.
+# unless that is too much.
 _LOOK = """
-local found = {}
+local found, left = {}, tonumber(ARGV[3])
 for number, key in ipairs(KEYS) do
   local most = math.min(redis.call('LLEN', key), tonumber(ARGV[1]) - #found)
   for place = 1, most do
     local entry = redis.call('LINDEX', key, -place)
     local text = entry
-    if #entry > tonumber(ARGV[2]) then
+    if #entry > math.min(left, tonumber(ARGV[2])) then
       text = ''
     end
+    left = left - #text
     table.insert(found, {number, #entry, text})
   end
 end
@@ -90,8 +91,8 @@ def lists_of(queue: str) -> list[str]:
 def waiting_in(redis: Any, queue: str, most: int = MOST) -> list[Waiting]:
     """The requests of a queue that are taken next; raises `redis.RedisError`."""
     keys = lists_of(queue)
-    arguments = ["EVAL", _LOOK, len(keys), *keys, most, _LARGEST_BYTES]
-    found = redis.execute_command(*arguments, **{NEVER_DECODE: []})
+    limits = (most, _LARGEST_BYTES, _BYTES)
+    found = redis.execute_command("EVAL", _LOOK, len(keys), *keys, *limits, **{NEVER_DECODE: []})
     waiting = []
     for place, (number, size, text) in enumerate(found, 1):
         sent_at, celery_id, request = _read(text)
@@ -105,7 +106,6 @@ def remove(redis: Any, waiting: Waiting) -> bool:
     return bool(redis.lrem(waiting.key, -1, waiting.text))
 
 
-@lru_cache(_REMEMBERED)
 def _read(text: bytes) -> tuple[float | None, str | None, TaskRequest | None]:
     """When it was sent, Celery's id and the request, as far as these can be read."""
     try:
