@@ -53,8 +53,8 @@ def never_reaches(room: str) -> list[str]:
     for sources, targets in contracts():
         if room.partition("/")[0] in sources:
             found |= targets
-    doors = {name for name in found if (PACKAGE / f"{name}.py").exists() and name != "client"}
-    return sorted(found - doors)
+    aliases = {name for name in found if (PACKAGE / f"{name}.py").exists() and name != "client"}
+    return sorted(found - aliases)
 
 
 def english() -> Iterator[str]:

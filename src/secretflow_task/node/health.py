@@ -46,6 +46,11 @@ NODE_STOPPING = Problem(
     "The node is stopping.",
     "Nothing, if that is wanted: what runs is finished first. Else start it again.",
 )
+NODE_PAUSED = Problem(
+    "NodePaused",
+    "An operator has paused the node.",
+    "`sfworker node resume` lets it take requests again.",
+)
 TEMPLATE_MISSING = Problem(
     "TemplateMissing",
     "The template has ended; another is started.",
@@ -94,6 +99,7 @@ WORK_DISK_FULL = Problem(
 PROBLEMS = (
     NODE_STARTING,
     NODE_STOPPING,
+    NODE_PAUSED,
     TEMPLATE_MISSING,
     REDIS_AWAY,
     NOTHING_TAKEN,

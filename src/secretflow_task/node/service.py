@@ -27,10 +27,11 @@ from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, TaskCancelled
 from secretflow_task.node import prompt_pool
 from secretflow_task.node.assembly import assembled
-from secretflow_task.node.health import NOTHING_TAKEN
-from secretflow_task.node.job.template import Template
+from secretflow_task.node.controls import Controls
 from secretflow_task.node.door.commands import commands_of
 from secretflow_task.node.door.server import Door
+from secretflow_task.node.health import NOTHING_TAKEN
+from secretflow_task.node.job.template import Template
 from secretflow_task.node.metrics.counters import Metrics
 from secretflow_task.node.metrics.server import Monitor
 from secretflow_task.node.node import Node
@@ -102,11 +103,11 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         node.on_cancel_elsewhere = stack.enter_context(watch).wake
         stack.callback(monitor.close)
         stack.callback(node.stop)  # first of all: its last events go out before the others close
-        stack.enter_context(Door(settings.state_dir, commands_of(node, watch)))
+        controls = Controls(node, app)
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node, Revocations(redis))
         slots = Slots(settings.concurrency)
-        worker = _worker_class(app, node)(
+        worker = _worker_class(app, controls)(
             # Threads: a prefork child is daemonic and may not have children.
             pool=prompt_pool.install(app, slots),
             concurrency=settings.concurrency,
@@ -116,15 +117,19 @@ def serve(settings: Settings, template: Template | None = None) -> int:
             without_mingle=True,
             quiet=True,
         )
+        controls.begin(worker)
+        stack.enter_context(Door(settings.state_dir, commands_of(node, controls, watch)))
         _take_back_soon(settings, store.node_id)
-        stack.enter_context(_watchdog(settings, slots, worker, node))
-        log.info("The node takes requests.", action="node_ready", queues=list(settings.queues))
+        stack.enter_context(_watchdog(settings, slots, worker, node, controls))
+        controls.announce()
         worker.start()
     log.info("The node has stopped.", action="node_stopped")
     return int(worker.exitcode or 0)
 
 
-def _watchdog(settings: Settings, slots: Slots, worker: Any, node: Node) -> Watchdog:
+def _watchdog(
+    settings: Settings, slots: Slots, worker: Any, node: Node, controls: Controls
+) -> Watchdog:
     def lose_the_connection() -> None:
         raise ConnectionError("The watchdog wants a new one.")
 
@@ -137,7 +142,7 @@ def _watchdog(settings: Settings, slots: Slots, worker: Any, node: Node) -> Watc
         settings,
         connect(settings, timeout_seconds=_WATCHDOG_SECONDS),
         slots,
-        consuming=lambda: state.should_stop is None,
+        consuming=lambda: state.should_stop is None and not controls.paused,
         restart=restart,
     )
     node.health.watch(NOTHING_TAKEN, watchdog.stalled)
@@ -219,7 +224,7 @@ def _take_back(settings: Settings, node_id: str) -> None:
         time.sleep(_RETRY_SECONDS)
 
 
-def _worker_class(app: Celery, node: Node) -> Any:
+def _worker_class(app: Celery, controls: Controls) -> Any:
     class Worker(app.Worker):  # type: ignore[misc]
         """A worker whose signals stop the node: Celery's own would leave the jobs of a threads pool
         alone.
@@ -233,21 +238,8 @@ def _worker_class(app: Celery, node: Node) -> Any:
         def install_platform_tweaks(self, worker: Any) -> None:
             """Take SIGTERM, SIGINT, SIGQUIT and SIGHUP."""
             del worker
-            signal.signal(
-                signal.SIGHUP, lambda *_: threading.Thread(target=node.hang_up, daemon=True).start()
-            )
+            signal.signal(signal.SIGHUP, controls.on_hang_up)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-                signal.signal(number, on_signal)
-
-    timers: list[threading.Timer] = []
-
-    def on_signal(number: int, _frame: Any) -> None:
-        # Celery takes no more requests, waits for what runs, and ends with this code.
-        state.should_stop = 0
-        seconds = 0.0 if timers or number == signal.SIGQUIT else node.settings.drain_seconds
-        # In a thread: a signal comes at any moment, also when this one holds the node's lock.
-        timers.append(threading.Timer(seconds, node.stop))
-        timers[-1].daemon = True
-        timers[-1].start()
+                signal.signal(number, controls.on_signal)
 
     return Worker

@@ -13,8 +13,8 @@ import pytest
 
 from secretflow_task.contract.task_dispatcher import TaskDispatcher
 
-# `{door: {name: room}}`, both in the package.
-DOORS = {
+# `{alias: {name: room}}`, both in the package.
+ALIASES = {
     "task_dispatcher": {
         "TaskDispatcher": "contract.task_dispatcher",
         "Task": "contract.task_dispatcher",
@@ -113,11 +113,11 @@ def found(module: str, name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("door", "name", "room"),
-    [(door, name, room) for door, names in DOORS.items() for name, room in names.items()],
+    ("alias", "name", "room"),
+    [(alias, name, room) for alias, names in ALIASES.items() for name, room in names.items()],
 )
-def test_a_door_leads_to_the_object_of_its_room(door: str, name: str, room: str) -> None:
-    assert found(door, name) is found(room, name)
+def test_an_alias_leads_to_the_object_of_its_room(alias: str, name: str, room: str) -> None:
+    assert found(alias, name) is found(room, name)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_celery_finds_its_application_by_the_name_of_the_module(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_the_door_of_celery_makes_no_application() -> None:
-    code = "import secretflow_task.celery_app as door; print(door._app.cache_info().currsize)"
+def test_importing_the_alias_of_celery_makes_no_application() -> None:
+    code = "import secretflow_task.celery_app as alias; print(alias._app.cache_info().currsize)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "0\n"
 
 
-def test_the_door_of_celery_has_no_other_names() -> None:
+def test_the_alias_of_celery_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'apps'"):
         found("celery_app", "apps")
