@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any, Iterator
 
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
-from redis import Redis
+from redis import Redis, ResponseError
 
+from secretflow_task.broker import transport
 from secretflow_task.broker.celery_app import create_app, redeliver
 from secretflow_task.broker.commands import OBEYED
 from secretflow_task.broker.entry import is_too_deep, read_entry
@@ -183,6 +185,59 @@ def test_a_queue_that_is_no_list_is_left_alone_until_it_is_one(
         redis.delete(QUEUE)
         put(redis, "good")
         node.take(1)
+
+
+def test_a_quarantine_that_is_no_stream_holds_up_nothing(settings: Settings, redis: Redis) -> None:
+    redis.set(f"{QUEUE}.rejected", "text")
+    redis.lpush(QUEUE, "hello", "x" * (LIMIT_BYTES + 1))
+    put(redis, "good")
+    with taker(settings) as node:
+        node.take(1)
+        assert names(node.taken) == ["good"]
+    assert redis.get(f"{QUEUE}.rejected") == "text"
+
+
+def test_no_more_requests_than_a_node_has_room_for_wait_for_their_start(
+    settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_MOST_HELD", 1)
+    soon = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+    for number in range(2):
+        redis.lpush(QUEUE, json.dumps(message([f"r-{number}", {}], headers={"eta": soon})))
+    with taker(settings) as node:
+        node.take(2)
+    first, second = (taken.headers for taken in node.taken)
+    assert datetime.fromisoformat(first["eta"]) == datetime.fromisoformat(soon)
+    assert first["sfworker_rejected"] is None and second["eta"] is None
+    assert "wait for their start" in second["sfworker_rejected"].message
+
+
+def test_a_user_who_may_not_wait_is_told_and_goes_on_when_he_may(
+    redis_server: RedisServer, redis: Redis
+) -> None:
+    rights = ["on", ">secret", "~*", "&*", "+@all"]
+    redis.execute_command("ACL", "SETUSER", "node", *rights, "-blmove")
+    url = redis_server.url.replace("unix://", "unix://node:secret@")
+    settings = Settings(redis_url=url)  # type: ignore[arg-type]
+    put(redis, "good")
+    try:
+        with taker(settings) as node:
+            node.take(1)  # it does not hear that it may not wait, and looks all the same
+            calls = redis.info("commandstats")["cmdstat_blmove"]["rejected_calls"]
+            with pytest.raises(TimeoutError):
+                node._connection.drain_events(timeout=1.5)
+            more = redis.info("commandstats")["cmdstat_blmove"]["rejected_calls"] - calls
+            assert more < 200
+        redis.execute_command("ACL", "SETUSER", "node", "+blmove", "-client")
+        with taker(settings) as node:
+            with pytest.raises(ResponseError, match="NOPERM|permission"):
+                node.take(1)
+        redis.execute_command("ACL", "SETUSER", "node", "+client")
+        put(redis, "next")
+        with taker(settings) as node:
+            node.take(2)
+    finally:
+        redis.execute_command("ACL", "DELUSER", "node")
 
 
 def test_what_is_counted_is_what_the_json_holds_and_not_its_texts() -> None:

@@ -62,7 +62,7 @@ def create_app(
         events=_Events,
         set_as_current=False,
     )
-    # By this name: kombu cannot read a URL that begins with that of a class, as `celery report` does.
+    # By this name: kombu, as `celery report` uses it, cannot read a URL that begins with a class.
     app.loader.override_backends = {"sfworker": _NODE_RESULTS if results else _RESULTS}
     app.conf.update(
         accept_content=["json"],

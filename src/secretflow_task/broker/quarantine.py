@@ -61,6 +61,8 @@ def rejected(redis: Redis, queues: Sequence[str]) -> Iterator[Rejected]:
         redis: a client that does not decode what it reads.
     """
     for queue in queues:
+        if redis.type(rejected_key(queue)) != b"stream":
+            continue
         entries: Any = redis.xrevrange(rejected_key(queue), count=2 * MOST_REJECTED)
         for number, fields in entries:
             yield _read(queue, number, fields)

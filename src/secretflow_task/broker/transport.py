@@ -9,6 +9,9 @@ To wait without popping, a connection per list asks Redis to move the last entry
 where it is, which takes until there is one, and not to answer to that.
 """
 
+# kombu's transports are derived from each other, by methods that its names call private.
+# pylint: disable=protected-access,abstract-method,arguments-renamed
+
 from __future__ import annotations
 
 import hashlib
@@ -54,6 +57,7 @@ log = get_logger()
 
 _RING_SECONDS = 1  # after which a bell rings without an entry
 _REST_SECONDS = 1.0  # after Redis has refused a call
+_MOST_IN_VAIN = 20  # else Redis does not let the node wait, and does not say so
 _MOST_HELD = 1000  # requests of a node that wait for their start
 
 
@@ -122,6 +126,7 @@ class _Bell:
         self.name = name
         self.client = channel._create_client(asynchronous=True)
         self.rings = False  # Redis was asked, and has not answered
+        self._asked_at = 0.0
 
     def start(self) -> None:
         """Ask Redis to answer when the list has an entry, or after some time."""
@@ -130,11 +135,13 @@ class _Bell:
         commands = [("CLIENT", "REPLY", "SKIP"), move, ("PING",)]
         connection.send_packed_command(connection.pack_commands(commands))
         self.rings = True
+        self._asked_at = time.monotonic()
 
-    def hear(self) -> None:
-        """Read the answer."""
+    def hear(self) -> bool:
+        """Read the answer; whether it came before its time, as it does when there is an entry."""
         self.rings = False
         self.client.connection.read_response()
+        return time.monotonic() - self._asked_at < _RING_SECONDS / 2
 
 
 class Channel(PlainChannel):
@@ -156,6 +163,7 @@ class Channel(PlainChannel):
         super().__init__(*arguments, **options)
         self._bells: dict[str, _Bell] = {}
         self._rests_until = 0.0
+        self._in_vain = 0  # bells in a row that rang early, with nothing to be taken
         self._take_script = self.client.register_script(lua.script("take"))
         self._set_aside_script = self.client.register_script(lua.script("set_aside"))
 
@@ -179,20 +187,33 @@ class Channel(PlainChannel):
         ]
 
     def _rung(self, name: str) -> bool:
-        self._bells[name].hear()
+        try:
+            early = self._bells[name].hear()
+        except ResponseError:  # the node's user may not wait: Celery connects again
+            time.sleep(_REST_SECONDS)
+            raise
         if not self.qos.can_consume() or time.monotonic() < self._rests_until:
             raise Empty
         try:
-            return self._take()
+            taken = self._take()
         except ReadOnlyError:  # another Redis is the master now
             raise
         except ResponseError as error:
-            problem = str(error).partition(" ")[0]
-            log.warning("Redis gives no requests.", action="queue_refused", problem=problem)
-            self._rests_until = time.monotonic() + _REST_SECONDS
+            self._rest(str(error).partition(" ")[0])
             raise Empty from None
+        self._in_vain = 0 if taken or not early else self._in_vain + 1
+        if self._in_vain >= _MOST_IN_VAIN:
+            self._rest("BLMOVE")
+        if not taken:
+            raise Empty
+        return True
+
+    def _rest(self, problem: str) -> None:
+        log.warning("Redis gives no requests.", action="queue_refused", problem=problem)
+        self._rests_until = time.monotonic() + _REST_SECONDS
 
     def _take(self) -> bool:
+        """Take an entry; whether there was one."""
         lists = self._lists()
         tag = uuid.uuid4().hex
         ends = [f',"",{json.dumps(queue)}]' for queue, _ in lists]
@@ -201,7 +222,7 @@ class Channel(PlainChannel):
             [tag, time.time(), self.gate.limit_bytes, KEPT_BYTES, *ends],
         )
         if not taken:
-            raise Empty
+            return False
         number, entry, size, *tail = taken
         queue, name = lists[number - 1]
         self._queue_cycle.rotate(queue)

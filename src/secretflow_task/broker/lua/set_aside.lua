@@ -15,8 +15,11 @@ if KEYS[4] then
   end
   digest = redis.sha1hex(entry)
 end
-redis.call('XADD', KEYS[1], 'MAXLEN', most, '*', 'reason', reason, 'size', size, 'digest', digest,
-  'head', head, 'tail', tail)
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' or kind == 'stream' then -- else somebody uses the name for something else
+  redis.call('XADD', KEYS[1], 'MAXLEN', most, '*', 'reason', reason, 'size', size, 'digest', digest,
+    'head', head, 'tail', tail)
+end
 if record ~= '' then
   redis.call('HSET', KEYS[2], tag, record)
   redis.call('ZADD', KEYS[3], now, tag)
