@@ -6,11 +6,9 @@ import json
 import re
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
-from redis import Redis
 
 from secretflow_task.broker.celery_app import TASK_NAME
 from secretflow_task.broker.embedded_redis import embedded_redis
@@ -146,23 +144,6 @@ def test_a_killed_job_fails_both_parties_and_the_next_request_succeeds(node: Run
         (node.root / "data").rglob(".sfworker-*")
     )
     assert_ended_once(node.execute("after-kill", psi_params())["alice"], Status.SUCCESS)
-
-
-def test_events_that_redis_missed_arrive_in_order_when_it_is_back(tmp_path: Path) -> None:
-    write_tables(tmp_path / "data")
-    with embedded_redis() as url:
-        port = urlsplit(url).port
-        with running_node(tmp_path, url) as node:
-            node.send("away", training_params(epochs=30))
-            wait_for(lambda: len(node.jobs()) == 2)
-            Redis.from_url(url).shutdown(nosave=True)
-            wait_for(lambda: not node.jobs())
-            with embedded_redis(port):
-                for events in node.events("away").values():
-                    assert_ended_once(
-                        events, Status.SUCCESS
-                    )  # also what the old Redis took with it
-                assert_ended_once(node.execute("back", psi_params())["alice"], Status.SUCCESS)
 
 
 def test_a_stopped_node_leaves_no_process_and_what_it_had_not_settled_fails_at_its_next_start(

@@ -16,6 +16,7 @@ from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.client import Client
 from secretflow_task.contract.messages import Status
 from secretflow_task.utils.network import free_ports
+from tests.bench.redis import RedisServer
 from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.contract.scraping import reasons, scrape
 from tests.e2e.conftest import psi_params, training_params, write_tables
@@ -35,12 +36,19 @@ def codes(node: RunningNode, execution_id: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that a test may end: when it comes back it is empty."""
+    with RedisServer(tmp_path_factory.mktemp("redis"), free_ports(1)[0]).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lasting(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node with a link and one slot, for the tests that it must survive."""
     root = tmp_path_factory.mktemp("lasting")
     write_tables(root / "data")
     settings = link_to_carol(root) | {"SFWORKER_CONCURRENCY": "1"}
-    with embedded_redis() as url, running_node(root, url, **settings) as node:
+    with running_node(root, redis.url, **settings) as node:
         yield node
 
 
@@ -83,7 +91,7 @@ def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(lasting: RunningNode
     node, restarts = lasting, template_restarts(lasting)
     log = node.root / "node.log"
     before = len(log.read_text())
-    node.send("old", training_params(epochs=20))
+    node.send("old", training_params(epochs=8))
     wait_for(lambda: len(node.jobs()) == 2)
     first = template_of(node)
     node.process.send_signal(signal.SIGHUP)
@@ -94,6 +102,20 @@ def test_a_template_is_renewed_on_sighup_and_its_jobs_go_on(lasting: RunningNode
     assert template_restarts(node) == restarts
     said = log.read_text()[before:]
     assert "template_renewed" in said and "template_replaced" not in said
+
+
+def test_events_that_redis_missed_arrive_in_order_when_it_is_back(
+    redis: RedisServer, lasting: RunningNode
+) -> None:
+    node = lasting
+    node.send("away", training_params(epochs=8))
+    wait_for(lambda: len(node.jobs()) == 2)
+    redis.kill()
+    wait_for(lambda: not node.jobs())
+    redis.start()
+    for events in node.events("away").values():
+        assert_ended_once(events, Status.SUCCESS)  # also what the old Redis took with it
+    assert_ended_once(node.execute("back", psi_params())["alice"], Status.SUCCESS)
 
 
 def template_restarts(node: RunningNode) -> float:
