@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Iterator
 
 from celery import Celery
 from celery.worker import state
@@ -90,14 +90,12 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         _check_that_it_is_the_only_link(settings, store.node_id, redis)
         stack.enter_context(Lease(ownership, node, partial(redeliver, settings)))
         stack.enter_context(node)
-        results = stack.enter_context(ResultWriter(metrics.result_dropped))
-        gate = Gate(
-            settings.request_limit_bytes,
-            OBEYED | (INSPECTING if settings.remote_inspect else frozenset()),
-            set_aside=metrics.entry_rejected,
-            ignored=metrics.command_ignored,
+        app = create_app(
+            settings,
+            store.node_id,
+            stack.enter_context(ResultWriter(metrics.result_dropped)),
+            _gate(settings, metrics),
         )
-        app = create_app(settings, store.node_id, results, gate)
         stack.enter_context(publisher)
         watch = QueueWatch(redis, settings.queues, node, partial(_store_result, app))
         node.on_cancel_elsewhere = stack.enter_context(watch).wake
@@ -106,25 +104,46 @@ def serve(settings: Settings, template: Template | None = None) -> int:
         controls = Controls(node, app)
         monitor.watch(node, publisher, lambda: state.should_stop is not None)
         register(app, node, Revocations(redis))
-        slots = Slots(settings.concurrency)
-        worker = _worker_class(app, controls)(
-            # Threads: a prefork child is daemonic and may not have children.
-            pool=prompt_pool.install(app, slots),
-            concurrency=settings.concurrency,
-            queues=list(settings.queues),
-            hostname=f"sfworker@{settings.name}",
-            without_gossip=True,
-            without_mingle=True,
-            quiet=True,
-        )
+        _take_back_soon(settings, store.node_id)
+        worker = stack.enter_context(_watched_worker(settings, app, node, controls))
         controls.begin(worker)
         stack.enter_context(Door(settings.state_dir, commands_of(node, controls, watch)))
-        _take_back_soon(settings, store.node_id)
-        stack.enter_context(_watchdog(settings, slots, worker, node, controls))
         controls.announce()
         worker.start()
     log.info("The node has stopped.", action="node_stopped")
     return int(worker.exitcode or 0)
+
+
+def _gate(settings: Settings, metrics: Metrics) -> Gate:
+    obeyed = OBEYED
+    if settings.remote_inspect:
+        obeyed |= INSPECTING
+    return Gate(
+        settings.request_limit_bytes,
+        obeyed,
+        set_aside=metrics.entry_rejected,
+        ignored=metrics.command_ignored,
+    )
+
+
+@contextmanager
+def _watched_worker(
+    settings: Settings, app: Celery, node: Node, controls: Controls
+) -> Iterator[Any]:
+    """Celery's worker, not started, and the watchdog that looks whether it takes requests."""
+    slots = Slots(settings.concurrency)
+    worker = _worker_class(app, controls)(
+        # Threads: a prefork child is daemonic and may not have children.
+        pool=prompt_pool.install(app, slots),
+        concurrency=settings.concurrency,
+        queues=list(settings.queues),
+        hostname=f"sfworker@{settings.name}",
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    with _watchdog(settings, slots, worker, node, controls):
+        yield worker
 
 
 def _watchdog(
