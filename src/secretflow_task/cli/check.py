@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Callable
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +16,8 @@ from secretflow_task.contract.plan import Plan
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.contract.reveals import shown
 from secretflow_task.contract.task_config import Use
-from secretflow_task.node.assignment import Assignment
+from secretflow_task.node.assignment import Assignment, is_for_one_node
+from secretflow_task.node.link.peer.address_book import AddressBook
 
 
 def print_plan(request: TaskRequest, settings: Settings) -> None:
@@ -26,7 +28,8 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
     """
     plan, elsewhere = Plan.of(request), list[str]()
     if settings.parties:  # as the node of these settings would run it
-        assignment = Assignment.of(plan, settings, lambda party: True)
+        knows = _address_book(settings) if is_for_one_node(request) else lambda party: True
+        assignment = Assignment.of(plan, settings, knows)
         plan, elsewhere = assignment.plan, assignment.strangers
     console.print(
         f"[bold]{plan.task.task_type}[/] for {' and '.join(plan.parties)}: {plan.task.summary}"
@@ -43,6 +46,12 @@ def print_plan(request: TaskRequest, settings: Settings) -> None:
         table.add_row(use.party, use.purpose.replace("_", " "), escape(use.path), there)
     console.print(table)
     _print_reveals(plan)
+
+
+def _address_book(settings: Settings) -> Callable[[str], bool]:
+    """Whether a party is in the address book; none is where there is no book."""
+    peers = AddressBook.read(settings.peers_file).peers if settings.peers_file else {}
+    return lambda party: party in peers
 
 
 def _print_reveals(plan: Plan) -> None:

@@ -89,10 +89,11 @@ class Assignment:
 
         Raises:
             PeerUnreachable: it can do nothing of it.
+            InvalidTaskConfig: the request says that one node hosts a party that another one hosts.
         """
-        listed = isinstance(
-            dict(plan.request.params.get("sf_init_config") or {}).get("parties"), list
-        )
+        listed = is_for_one_node(plan.request)
+        if listed:
+            _check_that_none_is_elsewhere(plan, settings, knows)
         hosted = [party for party in plan.parties if listed or party in settings.parties]
         if plan.fixed and plan.fixed.self_party in hosted:
             hosted = [plan.fixed.self_party]
@@ -129,6 +130,23 @@ class Assignment:
                 f"{protocol} is not secure between nodes, and {self.hosted[0]} does not allow it.",
                 hint="Leave spu_config.protocol out: two parties take CHEETAH, three ABY3.",
                 party=self.hosted[0],
+            )
+
+
+def is_for_one_node(request: TaskRequest) -> bool:
+    """Whether a request lists parties that are all to be hosted by the node that takes it."""
+    return isinstance(dict(request.params.get("sf_init_config") or {}).get("parties"), list)
+
+
+def _check_that_none_is_elsewhere(
+    plan: Plan, settings: Settings, knows: Callable[[str], bool]
+) -> None:
+    for party in plan.parties:
+        if party not in settings.parties and knows(party):
+            raise InvalidTaskConfig(
+                "With a list as sf_init_config.parties one node hosts all parties, "
+                f"and {party} has a node of its own.",
+                hint="Leave sf_init_config out of a request between nodes.",
             )
 
 

@@ -285,6 +285,14 @@ def test_addresses_matter_only_where_they_are_used(pair: Pair) -> None:
     assert Assignment.of(plan, Settings(parties=("alice", "bob")), lambda party: False).hosted
 
 
+def test_a_request_for_one_node_is_refused_where_a_peer_has_a_party(pair: Pair) -> None:
+    with pair.node("alice", never) as node:
+        outcome = node.execute("r-1", PSI | {"sf_init_config": {"parties": list(PARTIES)}})
+    assert outcome.failure is not None and outcome.failure.code == "InvalidTaskConfig"
+    assert "bob has a node of its own" in outcome.failure.message
+    assert "Leave sf_init_config out" in outcome.failure.hint
+
+
 @pytest.mark.parametrize(
     ("parties", "protocol"), [((), "SEMI2K"), (("alice", "bob"), "SEMI2K"), (("alice",), "CHEETAH")]
 )
