@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 
 from scripts.reference.metrics import metrics as metrics_of_the_reference
-from secretflow_task.broker.celery_app import TASK_NAME, create_app, redeliver
+from secretflow_task.broker.celery_app import SENT_AT, TASK_NAME, create_app, redeliver
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.cli.doctor import examine
@@ -189,6 +189,17 @@ def test_the_length_of_a_queue_counts_every_priority(rig: Rig) -> None:
         for priority in (None, 3, 9):
             app.send_task(TASK_NAME, args=["r-1", {}], priority=priority, ignore_result=True)
         rig.until("queue_length", lambda value: value == 3, "secretflow_queue")
+
+
+def test_a_queue_is_as_old_as_the_request_that_is_taken_next(rig: Rig) -> None:
+    rig.until("queue_oldest_seconds", lambda value: value == 0, "secretflow_queue")
+    with create_app(rig.bench.settings) as app:
+        for age in (1000.0, 0.0):
+            headers = {SENT_AT: time.time() - age}
+            app.send_task(TASK_NAME, args=["r-1", {}], headers=headers, ignore_result=True)
+    rig.until("queue_oldest_seconds", lambda value: value >= 1000, "secretflow_queue")
+    rig.redis.rpop("secretflow_queue")
+    rig.until("queue_oldest_seconds", lambda value: 0 <= value < 1000, "secretflow_queue")
 
 
 def test_a_listener_lags_by_the_oldest_event_that_it_has_not_written(rig: Rig) -> None:

@@ -161,9 +161,10 @@ class RedisGlance:
         try:
             for queue in self._queues:
                 waiting = waiting_in(self._redis, queue, most=1)
-                sent_at = waiting[0].sent_at if waiting else time.time()
-                if sent_at is not None:
-                    found[queue] = max(0.0, time.time() - sent_at)
+                if not waiting:
+                    found[queue] = 0.0
+                elif waiting[0].sent_at is not None:
+                    found[queue] = max(0.0, time.time() - waiting[0].sent_at)
         except ResponseError:  # this node's user may not look
             return {}
         return found
