@@ -182,6 +182,16 @@ def test_a_broken_message_goes_into_the_quarantine_and_its_sender_is_told(
     wait_for(lambda: web.redis.keys("sfworker:unacked:*") == [])
 
 
+def test_a_request_that_was_not_sent_by_celery_is_told(web: WebApplication) -> None:
+    web.put({"task_request_id": "bare", **PSI})
+    words = "The entry of the queue is no message of Celery."
+    assert_refused(web.ends("bare"), "MalformedMessage", words)
+    whole = json.dumps(message(["cut off", PSI]))
+    web.put(whole[: len(whole) // 2])
+    words = "The entry of the queue is no JSON text in UTF-8."
+    assert_refused(web.ends("cut off"), "MalformedMessage", words)
+
+
 def test_a_misspelt_task_is_told_under_the_id_of_the_request(web: WebApplication) -> None:
     web.put(message(["misspelt", PSI], task="tasks.secretflow.execute"))
     words = "for another task than tasks.secretflow.execute_task."

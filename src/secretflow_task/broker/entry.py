@@ -39,6 +39,10 @@ KEPT_BYTES = 4096  # of the beginning of an entry that is set aside, and of its 
 
 _LONGEST_WAIT_SECONDS = 24 * 3600  # later Redis delivers again what a node holds
 _LONGEST_ID = 200
+_CORRELATION = re.compile(rb'"correlation_id": ?"([^"\\]{1,200})"')
+_NAMED = re.compile(rb'"task": ?"[^"\\]{0,200}", ?"id": ?"([^"\\]{1,200})"')
+_BARE = re.compile(rb'"(?:task_request_id|execution_id)": ?"([^"\\]{1,200})"')
+_BODY = re.compile(rb'\s*\{\s*"body": ?"([A-Za-z0-9+/]*)')
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _JSON = "application/json"
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii", "binary", None)
@@ -178,10 +182,11 @@ def read_entry(entry: bytes, limit_bytes: int) -> Delivery:
 
 def told_of(head: bytes, tail: bytes, reason: Reason) -> Delivery | None:
     """What to tell of an entry by its beginning and its end; None when they hold no id."""
-    named = re.search(rb'"(?:correlation_id|id)": ?"([^"\\]{1,200})"', tail)
+    named = _CORRELATION.search(tail) or _NAMED.search(head) or _NAMED.search(tail)
     celery_id = named[1].decode("utf-8", "replace") if named else ""
-    body = re.match(rb'\s*\{\s*"body": ?"([A-Za-z0-9+/]*)', head)
-    arguments = _first_argument(body[1]) if body and reason is not Reason.OTHER_TASK else []
+    arguments: list[Any] = []
+    if reason is not Reason.OTHER_TASK:  # whose arguments are nobody's business
+        arguments = _first_argument(head) or _bare_id(head) or _bare_id(tail)
     if not celery_id and not arguments:
         return None
     celery_id = celery_id or hashlib.sha256(head + tail).hexdigest()[:32]
@@ -217,14 +222,23 @@ def is_too_deep(text: bytes) -> bool:
     return False
 
 
-def _first_argument(coded: bytes) -> list[Any]:
-    """The id in front of the arguments, of which the beginning is known, in base64."""
-    begin = base64.b64decode(coded[: len(coded) // 4 * 4])
+def _first_argument(head: bytes) -> list[Any]:
+    """The id in front of the arguments of a message of which the beginning is known."""
+    body = _BODY.match(head)
+    if not body:
+        return []
+    begin = base64.b64decode(body[1][: len(body[1]) // 4 * 4])
     found = re.match(rb'\s*\[\s*\[\s*("(?:[^"\\]|\\.){1,500}")\s*,', begin)
     try:
         return [json.loads(found[1])] if found else []
     except ValueError:
         return []
+
+
+def _bare_id(part: bytes) -> list[Any]:
+    """The id of a request that was put into the queue as it is, without Celery."""
+    found = _BARE.search(part)
+    return [found[1].decode("utf-8", "replace")] if found else []
 
 
 def _envelope(entry: bytes) -> _Envelope:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from queue import Empty
-from typing import Any, Callable, ClassVar, Iterator
+from typing import Any, Callable, ClassVar, Iterator, NamedTuple
 
 from kombu.message import Message
 from kombu.transport import redis, virtual
@@ -76,6 +76,22 @@ class Gate:
     commands: frozenset[str]
     set_aside: Callable[[str], object] = lambda reason: None
     ignored: Callable[[], object] = lambda: None
+
+
+class _Place(NamedTuple):
+    """Where an entry is: in a list of a queue, or taken by this node from the queue."""
+
+    queue: str
+    list: str = ""
+
+
+class _Shown(NamedTuple):
+    """What is shown of an entry that is set aside."""
+
+    head: bytes
+    size: int
+    tail: bytes
+    digest: str = ""
 
 
 class ReadMessage(Message):  # type: ignore[misc]  # kombu has no types
@@ -227,7 +243,7 @@ class Channel(PlainChannel):
         queue, name = lists[number - 1]
         self._queue_cycle.rotate(queue)
         if tail:
-            delivery = self._cut(tag, queue, name, entry, size, tail[0])
+            delivery = self._cut(tag, _Place(queue, name), _Shown(entry, size, tail[0]))
         else:
             delivery = self._read(tag, queue, entry)
         if delivery is None:
@@ -254,43 +270,38 @@ class Channel(PlainChannel):
         )
         return Delivery(delivery.celery_id, delivery.arguments, delivery.keywords, refusal=refusal)
 
-    def _cut(
-        self, tag: str, queue: str, name: str, head: bytes, size: int, tail: bytes
-    ) -> Delivery | None:
-        """Set aside what is too large to be taken."""
-        told = told_of(head, tail, Reason.TOO_LARGE)
-        keys = [rejected_key(queue), self.unacked_key, self.unacked_index_key, name]
-        values = self._aside(tag, Reason.TOO_LARGE, queue, told, size, head, tail, "")
-        if not self._set_aside_script(keys, values):
-            return None
-        self._say(Reason.TOO_LARGE, queue, size)
+    def _cut(self, tag: str, where: _Place, shown: _Shown) -> Delivery | None:
+        """Set aside what is too large to be taken, and lies in its list."""
+        told = told_of(shown.head, shown.tail, Reason.TOO_LARGE)
+        if not self._move_aside(tag, where, Reason.TOO_LARGE, shown, told):
+            return None  # another node has
         return told
 
     def set_aside(
-        self,
-        tag: str,
-        reason: Reason,
-        queue: str,
-        entry: bytes,
-        told: Delivery | None,
+        self, tag: str, reason: Reason, queue: str, entry: bytes, told: Delivery | None
     ) -> None:
-        """Move what was taken into the quarantine; its place is taken by what is to be told."""
-        head, tail = entry[:KEPT_BYTES], entry[KEPT_BYTES:][-KEPT_BYTES:]
+        """Set aside what was taken; what is to be told of it takes its place."""
         digest = hashlib.sha1(entry, usedforsecurity=False).hexdigest()
-        keys = [rejected_key(queue), self.unacked_key, self.unacked_index_key]
-        values = self._aside(tag, reason, queue, told, len(entry), head, tail, digest)
-        self._set_aside_script(keys, values)
-        self._say(reason, queue, len(entry))
+        tail = entry[KEPT_BYTES:][-KEPT_BYTES:]
+        shown = _Shown(entry[:KEPT_BYTES], len(entry), tail, digest)
+        self._move_aside(tag, _Place(queue), reason, shown, told)
 
-    def _aside(
-        self, tag: str, reason: Reason, queue: str, told: Delivery | None, *what: Any
-    ) -> Any:
-        size, head, tail, digest = what
+    def _move_aside(
+        self, tag: str, where: _Place, reason: Reason, shown: _Shown, told: Delivery | None
+    ) -> bool:
+        """Move an entry into the quarantine; False when it is no longer where it was."""
         record = b""
         if told:
-            record = b'[%b,"",%b]' % (replacement(told, reason), json.dumps(queue).encode())
-        now = time.time()
-        return [tag, now, MOST_REJECTED, record, size, head, tail, reason.value, digest]
+            queue = json.dumps(where.queue).encode()
+            record = b'[%b,"",%b]' % (replacement(told, reason), queue)
+        keys = [rejected_key(where.queue), self.unacked_key, self.unacked_index_key]
+        if where.list:
+            keys.append(where.list)
+        how = [shown.size, shown.head, shown.tail, reason.value, shown.digest]
+        if not self._set_aside_script(keys, [tag, time.time(), MOST_REJECTED, record, *how]):
+            return False
+        self._say(reason, where.queue, shown.size)
+        return True
 
     def _say(self, reason: Reason, queue: str, size: int) -> None:
         self.gate.set_aside(reason.value)
