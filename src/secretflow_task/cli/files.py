@@ -13,6 +13,7 @@ from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
 from secretflow_task.contract.requests import Params, TaskRequest
 from secretflow_task.utils.spelling import did_you_mean
 
+_SUFFIXES = (".yaml", ".yml", ".json")
 _KNOWN_KEYS = {*Params.model_fields, "task_request_id", "execution_id", "task_id", "subtask_id"}
 
 
@@ -43,12 +44,17 @@ def read_execution(path: Path, execution_id: str | None = None) -> TaskRequest:
     return request.renewed()
 
 
+def _what_is_missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, not a request."
+    requests = [beside.name for beside in path.parent.glob("*") if beside.suffix in _SUFFIXES]
+    return f"There is no file {path}{did_you_mean(path.name, requests) or '.'}"
+
+
 def _values(path: Path) -> dict[str, Any]:
     """The keys of a request file."""
     if not path.is_file():
-        raise MissingFile(
-            f"There is no file {path}.", hint="`sfworker tasks psi --example` prints one."
-        )
+        raise MissingFile(_what_is_missing(path), hint="`sfworker tasks psi --example` prints one.")
     values = _load(path)
     if not isinstance(values, dict) or "task_config" not in values:
         raise InvalidTaskConfig(

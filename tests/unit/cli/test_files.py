@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secretflow_task.cli.files import read_execution, read_request
-from secretflow_task.contract.errors import InvalidTaskConfig
+from secretflow_task.contract.errors import InvalidTaskConfig, MissingFile
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,23 @@ def test_an_id_that_is_none_is_refused_before_anything_is_sent(tmp_path: Path) -
     path.write_text("task_config: {}")
     with pytest.raises(InvalidTaskConfig):
         read_execution(path, "not an id")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("macth.yaml", "There is no file {path}, did you mean 'match.yaml'?"),
+        ("other.json", "There is no file {path}."),
+        ("folder", "{path} is a folder, not a request."),
+        ("nowhere/match.yaml", "There is no file {path}."),
+    ],
+)
+def test_a_file_that_is_missing_is_told_with_the_nearest(
+    name: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "match.yaml").touch()
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / name
+    with pytest.raises(MissingFile) as refused:
+        read_request(path)
+    assert refused.value.message == problem.format(path=path)
