@@ -16,7 +16,7 @@ from secretflow_task.broker.celery_app import create_app
 from secretflow_task.cli import app
 from secretflow_task.cli.doctor import examine
 from secretflow_task.contract.messages import Status
-from secretflow_task.node.health import NODE_PAUSED, NODE_STOPPING
+from secretflow_task.node.health import NODE_PAUSED, NODE_STOPPING, REDIS_AWAY
 from secretflow_task.utils.network import free_ports
 from tests.bench import stand_in
 from tests.bench.redis import RedisServer
@@ -53,6 +53,11 @@ def said(node: RunningNode, *words: str) -> str:
     result = tell(node, *words)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def doctor(node: RunningNode) -> str:
+    """What `sfworker doctor` prints on the machine of the node."""
+    return CliRunner().invoke(app, ["doctor"], env=node.environment | {"COLUMNS": "200"}).output
 
 
 def ended(node: RunningNode, execution_id: str) -> set[tuple[str, Any]]:
@@ -164,6 +169,7 @@ def test_pausing_and_resuming_in_any_order_and_while_redis_is_away_ends_as_was_s
     for command in ("resume", "pause", "pause", "resume", "pause"):
         said(node, command)
     server.kill()
+    assert REDIS_AWAY.code in doctor(node)
     said(node, "resume")
     server.start()
     node.send("later", stand_in.PSI)
@@ -204,3 +210,12 @@ def test_a_node_is_not_drained_within_a_time_that_is_none(
 ) -> None:
     assert tell(node, *words).exit_code in (2, 3)
     assert reasons(node.metrics_port, "/readyz") == []
+
+
+def test_a_node_without_a_door_is_known_to_the_doctor(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    environment = {"SFWORKER_STATE_DIR": str(tmp_path), "COLUMNS": "200"}
+    environment["SFWORKER_REDIS_URL"] = "redis://127.0.0.1:1/0"
+    assert "open to others" in CliRunner().invoke(app, ["doctor"], env=environment).output
+    tmp_path.chmod(0o700)
+    assert "No node with a door runs" in CliRunner().invoke(app, ["doctor"], env=environment).output

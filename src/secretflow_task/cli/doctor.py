@@ -22,9 +22,12 @@ from secretflow_task.cli.listeners import state_and_advice
 from secretflow_task.broker.quarantine import rejected
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
-from secretflow_task.contract.errors import BadSetting
+from secretflow_task.contract.errors import BadSetting, NodeUnreachable, WorkerError
+from secretflow_task.node.door.address import is_open_to_others
+from secretflow_task.node.door.client import ask
 from secretflow_task.node.link.peer.dial import Dialler
 from secretflow_task.node.ports import is_free
+from secretflow_task.utils.log import problem_of
 
 ENGINE = ("secretflow", "1.14.0b0")
 _DISK_BYTES = 5 * 1024**3
@@ -127,6 +130,24 @@ def _nodes(settings: Settings) -> Finding:
     return Finding("\n".join(found), "\n".join(dict.fromkeys(hints)))
 
 
+def _own_node(settings: Settings) -> Finding:
+    """What the node of this machine says at its door, also while Redis is away."""
+    if is_open_to_others(settings.state_dir):
+        return Finding(
+            "its state folder is open to others, so a node has no door",
+            "chmod 700, or set SFWORKER_STATE_DIR to a folder below it; then restart the node.",
+        )
+    try:
+        told = ask(settings.state_dir, "health", timeout_seconds=_REDIS_SECONDS)
+    except WorkerError as error:
+        none_runs = error.message == NodeUnreachable().message
+        return Finding(error.message, "" if none_runs else error.hint)
+    except OSError as error:
+        return Finding(problem_of(error), "Run this as the user of the node.")
+    hints = [problem["hint"] for problem in told["problems"]]
+    return Finding("\n".join(_told_by(told)), "\n".join(hints))
+
+
 def _quarantine(settings: Settings) -> Finding:
     try:
         with connect(settings, timeout_seconds=_REDIS_SECONDS) as redis:
@@ -221,6 +242,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "Redis memory": _redis_memory,
     "clock": _clock,
     "nodes": _nodes,
+    "node here": _own_node,
     "listeners": _listeners,
     "quarantine": _quarantine,
     "ports": _ports,

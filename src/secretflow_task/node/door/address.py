@@ -13,6 +13,7 @@ from typing import Iterator
 NAME = "door.sock"
 
 _CREDENTIALS = struct.Struct("3i")  # process, user and group
+_OF_OTHERS = 0o077
 _WAITING = 16  # connections that the kernel keeps until they are attended to
 
 
@@ -29,7 +30,7 @@ def listen(folder: Path) -> socket.socket:
     """
     with _opened(folder) as handle:
         status = os.fstat(handle)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & _OF_OTHERS:
             raise FolderNotPrivate
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=handle)
@@ -59,6 +60,14 @@ def connect(folder: Path, timeout_seconds: float) -> socket.socket:
             connection.close()
             raise
         return connection
+
+
+def is_open_to_others(folder: Path) -> bool:
+    """Whether a state folder is there, and its mode lets in more than its user."""
+    try:
+        return bool(stat.S_IMODE(folder.stat().st_mode) & _OF_OTHERS)
+    except OSError:
+        return False
 
 
 def remove(folder: Path) -> None:
