@@ -22,6 +22,7 @@ from secretflow_task.node.ownership import Lease, RedisOwnership, Verdict
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
 from tests.bench.redis import RedisServer
+from tests.bench.waiting import PATIENCE_SECONDS
 from tests.contract.events import event, request
 
 PARTIES = ["alice", "bob"]
@@ -252,7 +253,7 @@ def test_after_a_silence_of_redis_no_node_is_taken_for_dead(nodes: Nodes) -> Non
         time.sleep(0.7)
         assert not claim.done()
         first.lease.renew()
-        assert claim.result(5) is Verdict.DROP
+        assert claim.result(PATIENCE_SECONDS) is Verdict.DROP
 
 
 def test_a_claim_that_waits_ends_with_its_node(nodes: Nodes, redis: Redis) -> None:
@@ -264,7 +265,7 @@ def test_a_claim_that_waits_ends_with_its_node(nodes: Nodes, redis: Redis) -> No
             time.sleep(0.2)
             owner.stop()
             with pytest.raises(NodeStopping):
-                claim.result(5)
+                claim.result(PATIENCE_SECONDS)
     finally:
         redis.config_set("maxmemory", 0)
 
@@ -377,7 +378,7 @@ def test_a_redis_that_takes_no_writes_is_asked_again(nodes: Nodes, redis: Redis)
         time.sleep(0.7)
         assert not claim.done()
         redis.config_set("maxmemory", 0)
-        assert claim.result(5) is Verdict.RUN
+        assert claim.result(PATIENCE_SECONDS) is Verdict.RUN
 
 
 def test_while_redis_is_away_a_request_is_run(redis_server: RedisServer, redis: Any) -> None:

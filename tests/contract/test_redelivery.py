@@ -11,6 +11,7 @@ from redis import Redis, RedisError
 from secretflow_task.broker.celery_app import _transport_options, redeliver
 from secretflow_task.config.settings import Settings
 from tests.bench.redis import RedisServer
+from tests.bench.waiting import PATIENCE_SECONDS
 
 NODE = "n1"
 
@@ -25,7 +26,7 @@ def queue_settings(redis_server: RedisServer, redis: Redis) -> Iterator[Settings
         for number in range(3):
             queue.put({"number": number})
         for _ in range(2):
-            queue.get(timeout=5)
+            queue.get(timeout=PATIENCE_SECONDS)
         queue.close()
         connection.default_channel.qos._dirty.clear()  # dead: it puts nothing back when it closes
         connection.default_channel.qos._delivered.clear()

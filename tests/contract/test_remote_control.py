@@ -13,7 +13,7 @@ from secretflow_task.utils.network import free_ports
 from tests.bench.entries import message, nested
 from tests.bench.redis import RedisServer
 from tests.bench.stand_in import COMMAND, ENDLESS
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.bench.web_application import WebApplication
 from tests.contract.scraping import scrape
 from tests.e2e.nodes import RunningNode, is_alive, running_node
@@ -90,7 +90,9 @@ def test_a_node_obeys_cancel_revoke_and_ping_and_nothing_else(tmp_path: Path) ->
             for garbage in GARBAGE:
                 web.redis.publish(CHANNEL, garbage)
             web.succeeds("after-garbage")
-            assert web.app.control.ping(timeout=5, limit=1) == [{NAME: {"ok": "pong"}}]
+            assert web.app.control.ping(timeout=PATIENCE_SECONDS, limit=1) == [
+                {NAME: {"ok": "pong"}}
+            ]
             assert ignored(node) == len(OTHERS) + len(GARBAGE) - len(HARMLESS)
             web.send(["endless", ENDLESS])
             wait_for(lambda: web.redis.keys("sfworker:taken:*"))
@@ -105,7 +107,7 @@ def test_a_node_obeys_cancel_revoke_and_ping_and_nothing_else(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["active", "reserved", "scheduled", "registered"])
 def test_inspect_is_answered_by_who_wants_it(name: str, inspected: WebApplication) -> None:
-    answer = getattr(inspected.app.control.inspect(timeout=5, limit=1), name)()
+    answer = getattr(inspected.app.control.inspect(timeout=PATIENCE_SECONDS, limit=1), name)()
     assert list(answer) == [NAME]
 
 

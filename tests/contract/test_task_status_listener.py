@@ -24,7 +24,7 @@ from secretflow_task.listener.database import Database
 from secretflow_task.listener.group import Group
 from secretflow_task.listener.task_status_listener import TaskStatusListener
 from tests.bench.redis import RedisServer
-from tests.bench.waiting import wait_for
+from tests.bench.waiting import PATIENCE_SECONDS, wait_for
 from tests.contract.listening import ListenerProcess
 from tests.contract.postgresql import PostgresServer
 from tests.contract.status_events import (
@@ -65,7 +65,7 @@ def running(listener: TaskStatusListener) -> Iterator[None]:
         yield
     finally:
         listener.stop()
-        thread.join(20)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 

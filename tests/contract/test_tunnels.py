@@ -11,7 +11,6 @@ import struct
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Any, Iterator
 
 import pytest

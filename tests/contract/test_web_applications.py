@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.publisher import Publisher
 from secretflow_task.testing import MemoryOutbox
 from tests.bench.redis import RedisServer
+from tests.bench.waiting import PATIENCE_SECONDS
 from tests.contract.events import request
 from tests.contract.status_events import execution
 
@@ -38,8 +40,11 @@ def by_subscription(redis: Any, ready: threading.Event) -> Iterator[str]:
 def by_list(redis: Any, ready: threading.Event) -> Iterator[str]:
     """What is taken from the list."""
     ready.set()
-    while taken := redis.brpop(["task_status_queue"], timeout=5):
-        yield taken[1]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        taken = redis.brpop(["task_status_queue"], timeout=1)
+        if taken is not None:
+            yield taken[1]
 
 
 @pytest.mark.parametrize("source", [by_subscription, by_list])
@@ -60,13 +65,13 @@ def test_a_web_application_receives_every_state(
 
     thread = threading.Thread(target=application)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE_SECONDS)
     outbox = MemoryOutbox()
     with Publisher(outbox, redis, maxlen=1000, also_list=True) as publisher:
         for event in EVENTS:
             report(outbox, event)
             publisher.wake()
-        thread.join(20)
+        thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
     assert statuses == {
         f"request of e-{number}": ["RUNNING"] * 5 + ["FAILURE" if number % 3 else "SUCCESS"]

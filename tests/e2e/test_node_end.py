@@ -136,7 +136,12 @@ def test_a_second_node_with_a_link_for_the_same_party_does_not_start(
     }
     command = [Path(sys.executable).with_name("sfworker"), "start"]
     second = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert (
         second.returncode == 3 and "is the node of alice for other organisations" in second.stderr

@@ -86,7 +86,7 @@ def test_the_leases_of_a_dead_process_end_with_it(tmp_path: Path, free: list[int
         target=hold, args=(tmp_path, len(free), theirs), daemon=True
     )
     process.start()
-    assert ours.poll(10)
+    assert ours.poll(PATIENCE_SECONDS)
     with pytest.raises(PortUnavailable), leased_ports(1, PORTS, tmp_path):
         pytest.fail("all are leased")
     os.kill(process.pid or 0, signal.SIGKILL)

@@ -130,7 +130,9 @@ class Bench:
             spu_addresses={},
             several=True,
         )
-        defaults = Limits(job_seconds=30.0, prepare_seconds=30.0, grace_seconds=0.2)
+        defaults = Limits(
+            job_seconds=PATIENCE_SECONDS, prepare_seconds=PATIENCE_SECONDS, grace_seconds=0.2
+        )
         link = shared.links[ending.party]
         return Supervisor(spec, job, link, ending, replace(defaults, **limits))
 

@@ -11,6 +11,7 @@ import pytest
 
 from secretflow_task.node.link import fixed
 from secretflow_task.node.link.fixed import ProbedSettlement
+from tests.bench.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def looked(monkeypatch: pytest.MonkeyPatch, shared: ProbedSettlement, *found: bo
 
     monkeypatch.setattr(fixed, "_is_open", is_open)
     shared.join()
-    shared._thread.join(30)
+    shared._thread.join(PATIENCE_SECONDS)
 
 
 def test_a_port_that_was_never_open_is_waited_for(

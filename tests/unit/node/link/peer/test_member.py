@@ -19,9 +19,8 @@ from secretflow_task.contract.errors import (
 from secretflow_task.node.link.peer.member import Member
 from secretflow_task.node.link.peer.wire import Garbled
 from secretflow_task.node.link.protocol import PeerLink, Unsettled
+from tests.bench.waiting import PATIENCE_SECONDS
 from tests.unit.node.link.peer.parties import SESSION, Clock, agenda, code
-
-PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -247,7 +246,7 @@ def test_it_waits_until_all_have_joined(member: Member) -> None:
     joining = threading.Thread(target=member.join)
     joining.start()
     member.receive({"kind": "joined"})
-    joining.join(30)
+    joining.join(PATIENCE_SECONDS)
     assert not joining.is_alive()
 
 
