@@ -10,6 +10,7 @@ from secretflow_task.broker.connection import connect
 from secretflow_task.broker.keys import CANCEL_SECONDS, STREAM, cancel_key, record_key
 from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.broker.queue import Waiting, waiting_in
+from secretflow_task.broker.replicas import is_replicated
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.messages import StatusEvent
 from secretflow_task.contract.requests import TaskRequest
@@ -19,12 +20,18 @@ _CONTROL_SECONDS = 1.0  # how long the nodes may take to answer a command
 
 
 class Client:
-    """Talks to nodes through their Redis."""
+    """Talks to nodes through their Redis.
+
+    Attributes:
+        replicated: whether a replica has what was sent or cancelled last, so that it outlives the
+            server; None for a Redis without replicas.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._app = create_app(settings)
         self._queue = settings.queues[0]
         self._redis = connect(settings, decode_responses=True)
+        self.replicated: bool | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -34,7 +41,7 @@ class Client:
         self._app.close()
 
     def submit(self, request: TaskRequest, queue: str | None = None) -> None:
-        """Send a request to a queue.
+        """Send a request to a queue; with replicas, wait up to a second until one of them has it.
 
         Raises:
             redis.RedisError, kombu.exceptions.OperationalError: Redis cannot be reached.
@@ -53,6 +60,7 @@ class Client:
             headers={SENT_AT: time.time()},
             retry=False,
         )
+        self.replicated = is_replicated(self._redis)
 
     def cancel(self, execution_id: str) -> bool:
         """Cancel an execution, also one that is still in the queue or not yet sent.
@@ -62,6 +70,7 @@ class Client:
             when it comes within a day; one that has ended stays as it is.
         """
         self._redis.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
+        self.replicated = is_replicated(self._redis)
         answers = self._app.control.broadcast(
             CANCEL_COMMAND,
             arguments={"execution_id": execution_id},

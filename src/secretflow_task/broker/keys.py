@@ -9,6 +9,7 @@ GROUP = "task_status_listener"  # of the listeners, which write the stream to a 
 CHANNEL = "task_status_events"
 LIST = "task_status_queue"
 NODES = "sfworker:nodes"  # all nodes, by the time of their last renewal
+CONFIRMED = "sfworker:confirmed"  # written to see whether replicas follow
 LEASE_PREFIX = "sfworker:node:"
 MOST_REJECTED = 1000  # entries of a quarantine, the newest
 RECORD_SECONDS = 7 * 24 * 3600

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import time
 from collections import Counter
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
-from redis import Redis, RedisError
+from redis import RedisError
 from rich.markup import escape
 from rich.table import Table
 
-from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
-from secretflow_task.cli.listeners import state_and_advice
 from secretflow_task.broker.quarantine import rejected
+from secretflow_task.cli import doctor_redis
+from secretflow_task.cli.finding import Finding
+from secretflow_task.cli.listeners import state_and_advice
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, NodeUnreachable, WorkerError
@@ -31,16 +30,6 @@ from secretflow_task.utils.log import problem_of
 
 ENGINE = ("secretflow", "1.14.0b0")
 _DISK_BYTES = 5 * 1024**3
-_CLOCK_SECONDS = 2.0
-_REDIS_SECONDS = 3.0  # the operator waits
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: how it is, and what to do if it is not well."""
-
-    state: str
-    mend: str = ""
 
 
 def examine(settings: Settings) -> bool:
@@ -78,51 +67,12 @@ def _engine(_settings: Settings) -> Finding:
     )
 
 
-def _redis(settings: Settings) -> Finding:
-    try:
-        with _connect(settings) as redis:
-            version = str(redis.info("server")["redis_version"])
-    except (RedisError, OSError, ValueError) as error:
-        return Finding(
-            type(error).__name__, "Start Redis 6.2 or newer, or correct SFWORKER_REDIS_URL."
-        )
-    major, minor = map(int, version.split(".")[:2])
-    return Finding(version, "" if (major, minor) >= (6, 2) else "Use Redis 6.2 or newer.")
-
-
-def _redis_memory(settings: Settings) -> Finding:
-    try:
-        with _connect(settings) as redis:
-            policy = str(redis.info("memory").get("maxmemory_policy", "unknown"))
-    except (RedisError, OSError, ValueError):
-        return Finding("unknown: Redis cannot be reached")
-    evicts = policy.startswith("allkeys")
-    return Finding(
-        policy,
-        "Set maxmemory-policy to noeviction: requests and events would vanish." if evicts else "",
-    )
-
-
-def _clock(settings: Settings) -> Finding:
-    try:
-        with _connect(settings) as redis:
-            before = time.time()
-            seconds, micros = redis.time()
-            behind = (before + time.time()) / 2 - (seconds + micros / 1e6)
-    except (RedisError, OSError, ValueError):
-        return Finding("unknown: Redis cannot be reached")
-    wrong = abs(behind) > _CLOCK_SECONDS
-    return Finding(
-        f"{behind:+.3f} s against Redis", "Synchronise the clocks (NTP)." if wrong else ""
-    )
-
-
 def _nodes(settings: Settings) -> Finding:
     try:
-        with _connect(settings) as redis:
+        with doctor_redis.opened(settings) as redis:
             nodes = living_nodes(redis)
-    except (RedisError, OSError, ValueError):
-        return Finding("unknown: Redis cannot be reached")
+    except (RedisError, OSError, ValueError) as error:
+        return Finding(f"unknown: {doctor_redis.explain(error)[0]}")
     if not nodes:
         return Finding("none runs")
     found = [line for node in nodes for line in _told_by(node)]
@@ -150,10 +100,10 @@ def _own_node(settings: Settings) -> Finding:
 
 def _quarantine(settings: Settings) -> Finding:
     try:
-        with connect(settings, timeout_seconds=_REDIS_SECONDS) as redis:
+        with doctor_redis.opened(settings) as redis:
             reasons = Counter(entry.reason for entry in rejected(redis, settings.queues))
-    except (RedisError, OSError, ValueError):
-        return Finding("unknown: Redis cannot be reached")
+    except (RedisError, OSError, ValueError) as error:
+        return Finding(f"unknown: {doctor_redis.explain(error)[0]}")
     if not reasons:
         return Finding("empty")
     return Finding(
@@ -175,10 +125,10 @@ def _told_by(node: Mapping[str, Any]) -> Iterator[str]:
 
 def _listeners(settings: Settings) -> Finding:
     try:
-        with _connect(settings) as redis:
+        with doctor_redis.opened(settings) as redis:
             return Finding(*state_and_advice(redis, settings))
-    except (RedisError, OSError, ValueError):
-        return Finding("unknown: Redis cannot be reached")
+    except (RedisError, OSError, ValueError) as error:
+        return Finding(f"unknown: {doctor_redis.explain(error)[0]}")
 
 
 def _ports(settings: Settings) -> Finding:
@@ -231,16 +181,13 @@ def _data_root(settings: Settings) -> Finding:
     return Finding(f"{path} does not exist", "Make the folder, or set SFWORKER_DATA_ROOT.")
 
 
-def _connect(settings: Settings) -> Redis:
-    return connect(settings, timeout_seconds=_REDIS_SECONDS, decode_responses=True)
-
-
 _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "Python": _python,
     "SecretFlow": _engine,
-    "Redis": _redis,
-    "Redis memory": _redis_memory,
-    "clock": _clock,
+    "Redis": doctor_redis.server,
+    "Redis memory": doctor_redis.memory,
+    "Redis rights": doctor_redis.rights,
+    "clock": doctor_redis.clock,
     "nodes": _nodes,
     "node here": _own_node,
     "listeners": _listeners,

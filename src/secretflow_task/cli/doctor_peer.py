@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timezone
 
-from secretflow_task.cli.doctor import Finding, show
+from secretflow_task.cli.doctor import show
+from secretflow_task.cli.finding import Finding
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, WorkerError
 from secretflow_task.node.link.peer.agenda import versions

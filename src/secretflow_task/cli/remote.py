@@ -46,6 +46,7 @@ def submit_and_follow(
             _refuse_a_duplicate(client, plan, queue)
         since = client.position()
         client.submit(request, queue)
+        _warn_if_unreplicated(client)
     if not as_json:
         print_text(f"Sent as {request.execution_id}.")
     if not follow:
@@ -146,10 +147,20 @@ def _say_who_is_missing(last: Mapping[str, StatusEvent], told: set[str]) -> None
             )
 
 
+def _warn_if_unreplicated(client: Client) -> None:
+    if client.replicated is False:
+        complain(
+            "NotReplicated",
+            "Redis has it, but no replica has confirmed it within a second.",
+            "If Redis fails over now it may be lost: look later with `sfworker watch ID`.",
+        )
+
+
 def cancel_execution(execution_id: str) -> Exit:
     """Cancel an execution wherever it is; returns the exit code."""
     with Client(environment.settings()) as client:
         was_running = client.cancel(execution_id)
+        _warn_if_unreplicated(client)
     if was_running:
         console.print("It was running and is being ended.")
     else:
