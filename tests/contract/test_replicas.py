@@ -33,7 +33,6 @@ def test_a_client_waits_for_a_replica_where_there_is_one(tmp_path: Path) -> None
             assert replica.process is not None
             replica.process.suspend()
             assert outlives() is False
-            redis.execute_command("ACL", "SETUSER", "default", "-info")
             replica.process.resume()
             wait_for(lambda: redis.wait(1, 100) == 1)
             assert outlives() is True

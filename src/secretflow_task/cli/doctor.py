@@ -29,6 +29,7 @@ from secretflow_task.node.ports import is_free
 from secretflow_task.utils.log import problem_of
 
 ENGINE = ("secretflow", "1.14.0b0")
+_ANSWER_SECONDS = 3.0  # the operator waits
 _DISK_BYTES = 5 * 1024**3
 
 
@@ -88,7 +89,7 @@ def _own_node(settings: Settings) -> Finding:
             "chmod 700, or set SFWORKER_STATE_DIR to a folder below it; then restart the node.",
         )
     try:
-        told = ask(settings.state_dir, "health", timeout_seconds=_REDIS_SECONDS)
+        told = ask(settings.state_dir, "health", timeout_seconds=_ANSWER_SECONDS)
     except WorkerError as error:
         none_runs = error.message == NodeUnreachable().message
         return Finding(error.message, "" if none_runs else error.hint)
