@@ -321,10 +321,18 @@ class Project:
             check=False,
         )
 
-    def run(self, name: str, *command: str, volumes: Sequence[str] = ()) -> tuple[int, str]:
+    def run(
+        self,
+        name: str,
+        *command: str,
+        volumes: Sequence[str] = (),
+        entrypoint: str | None = None,
+    ) -> tuple[int, str]:
         """Run a command in a new container of a service, and wait for its end: `run --rm`."""
-        service = self.services[name]
+        service = dict(self.services[name])
         service["volumes"] = [*service.get("volumes", []), *volumes]
+        if entrypoint:
+            service["entrypoint"] = [entrypoint]
         running = self._start(name + _RUN, service, list(command))
         return running.process.wait(300), running.said()
 
@@ -412,6 +420,7 @@ class Project:
             path.mkdir(parents=True)
             if target in image.owned:
                 os.chown(path, image.user, image.user)
+                path.chmod(0o700)
         return path
 
     def _hosts(self, name: str, own: Mapping[str, Any]) -> Path:

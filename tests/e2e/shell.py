@@ -111,6 +111,8 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         sub = verbs.add_parser(verb)
         for flag in flags:
             sub.add_argument(flag, action="store_true")
+        if verb == "run":
+            sub.add_argument("--entrypoint")
         sub.add_argument("--volume" if verb == "run" else "--tail", action="append", default=[])
         sub.add_argument("words", nargs=argparse.REMAINDER)
     return parser.parse_args(words)
@@ -122,7 +124,7 @@ def compose(project: Project, asked: argparse.Namespace) -> tuple[int, str]:
         done = project.execute(*asked.words)
         return done.returncode, done.stdout + done.stderr
     if asked.verb == "run":
-        return project.run(*asked.words, volumes=asked.volume)
+        return project.run(*asked.words, volumes=asked.volume, entrypoint=asked.entrypoint)
     if asked.verb == "logs":
         (name,) = asked.words
         return 0, "\n".join(project.running[name].said().splitlines()[-int(asked.tail[0]) :])

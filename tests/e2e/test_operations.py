@@ -62,10 +62,10 @@ class Party:
         """The other one."""
         return PARTIES[self.name == PARTIES[0]]
 
-    def follow(self, page: str, section: str) -> str:
+    def follow(self, page: str, section: str, blocks: slice = slice(None)) -> str:
         """Do what a section of a guide says, written for alice; returns what was printed."""
         said = ""
-        for block in lines_of(page, section):
+        for block in lines_of(page, section)[blocks]:
             meant = {"alice": self.name, "bob": self.peer, "/srv/sfworker": str(self.folder)}
             own = re.sub("alice|bob|/srv/sfworker", lambda found: meant[found[0]], block)
             said += self.docker.shell(own, ROOT if "docker build" in own else self.folder)
@@ -176,9 +176,25 @@ def test_what_is_queued_survives_another_version(section: str, parties: list[Par
                 psi_params(output_paths={name: f"{execution_id}.csv" for name in PARTIES}),
             )
     before = [party.project.running["node"].process.pid for party in parties]
-    at_both(parties, lambda it: it.follow("upgrade.md", section))
+    at_both(parties, lambda it: it.follow("upgrade.md", section, slice(1)))
     assert not {party.project.running["node"].process.pid for party in parties} & set(before)
     succeeded(parties, *ids)
+
+
+def test_the_store_that_an_upgrade_has_kept_is_put_back(parties: list[Party]) -> None:
+    alice, _ = parties
+    alice.project.stop("node")
+    state = "/var/lib/sfworker"
+    keep = f"cp {state}/node.sqlite {state}/node.sqlite.5.bak && : >{state}/node.sqlite-wal"
+    alice.project.run("node", "-c", keep, entrypoint="sh")
+    alice.follow("upgrade.md", "Rollback", slice(1, None))
+    code, said = alice.project.run("node", "-c", f"ls {state}", entrypoint="sh")
+    assert code == 0 and "node.sqlite" in said.split()
+    assert not {"node.sqlite.5.bak", "node.sqlite-wal"} & set(said.split())
+    alice.project.up("node")
+    for party in parties:
+        party.send("rolled-back", psi_params())
+    succeeded(parties, "rolled-back")
 
 
 def test_a_restored_party_goes_on_where_the_backup_was_made(parties: list[Party]) -> None:
