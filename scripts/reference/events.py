@@ -43,7 +43,8 @@ DATA: dict[Status, dict[str, str]] = {
     Status.RUNNING: {
         "stage": "Where the execution is; the stages are below.",
         "progress": "The share that is done, 0 to 1; it never falls.",
-        "waiting_for": "With `waiting_for_peer`: the other parties, whose nodes have not joined yet.",
+        "waiting_for": "With `waiting_for_peer`: the other parties, whose nodes have not joined "
+        "yet.",
         "step": "In a `workflow`: the name of the step.",
         "epoch": "How many passes over the rows are done.",
         "epochs": "How many there are at most.",
@@ -55,8 +56,9 @@ DATA: dict[Status, dict[str, str]] = {
     Status.SUCCESS: {
         "stage": "`SUCCESS`.",
         "progress": "1.",
-        "result": "What the task gives this party, or the head of it; [the user guide](../user_guide/index.md) has "
-        "the keys. All have `timings`: the seconds of `prepare` (the own input, and waiting "
+        "result": "What the task gives this party, or the head of it; "
+        "[the user guide](../user_guide/index.md) has the keys. All have `timings`: "
+        "the seconds of `prepare` (the own input, and waiting "
         "for the others'), `cluster_init`, `device_creation`, `task_execution` and, within "
         "that, of each step of a `workflow` "
         "and of the `alignment` of a `psi`, at a party that gets its rows.",

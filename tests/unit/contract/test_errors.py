@@ -15,6 +15,7 @@ from secretflow_task.contract.errors import (
     ExecutionStopped,
     MissingColumn,
     RequestError,
+    RequestExpired,
     RuntimeUnavailable,
     TaskCancelled,
     TaskTimeout,
@@ -57,7 +58,7 @@ def test_a_class_belongs_to_one_family(kind: type[WorkerError]) -> None:
 @each_class
 def test_what_can_be_sent_again_follows_from_the_family(kind: type[WorkerError]) -> None:
     expected = issubclass(kind, (RuntimeUnavailable, ExecutionStopped))
-    assert kind.retryable is (expected and kind is not TaskCancelled)
+    assert kind.retryable is (expected and kind not in (TaskCancelled, RequestExpired))
 
 
 def test_what_a_person_has_stopped_reads_as_such() -> None:
