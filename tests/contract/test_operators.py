@@ -213,9 +213,9 @@ def test_a_node_is_not_drained_within_a_time_that_is_none(
 
 
 def test_a_node_without_a_door_is_known_to_the_doctor(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
+    tmp_path.chmod(0o777)
     environment = {"SFWORKER_STATE_DIR": str(tmp_path), "COLUMNS": "200"}
     environment["SFWORKER_REDIS_URL"] = "redis://127.0.0.1:1/0"
-    assert "open to others" in CliRunner().invoke(app, ["doctor"], env=environment).output
+    assert "others may write" in CliRunner().invoke(app, ["doctor"], env=environment).output
     tmp_path.chmod(0o700)
     assert "No node with a door runs" in CliRunner().invoke(app, ["doctor"], env=environment).output

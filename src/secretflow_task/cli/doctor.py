@@ -22,7 +22,7 @@ from secretflow_task.cli.listeners import state_and_advice
 from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting, NodeUnreachable, WorkerError
-from secretflow_task.node.door.address import is_open_to_others
+from secretflow_task.node.door.address import is_writable_by_others
 from secretflow_task.node.door.client import ask
 from secretflow_task.node.link.peer.dial import Dialler
 from secretflow_task.node.ports import is_free
@@ -83,9 +83,9 @@ def _nodes(settings: Settings) -> Finding:
 
 def _own_node(settings: Settings) -> Finding:
     """What the node of this machine says at its door, also while Redis is away."""
-    if is_open_to_others(settings.state_dir):
+    if is_writable_by_others(settings.state_dir):
         return Finding(
-            "its state folder is open to others, so a node has no door",
+            "others may write to its state folder, so a node has no door",
             "chmod 700, or set SFWORKER_STATE_DIR to a folder below it; then restart the node.",
         )
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import struct
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,25 +12,25 @@ from typing import Iterator
 NAME = "door.sock"
 
 _CREDENTIALS = struct.Struct("3i")  # process, user and group
-_OF_OTHERS = 0o077
+_WRITABLE_BY_OTHERS = 0o022  # they could put another socket there
 _WAITING = 16  # connections that the kernel keeps until they are attended to
 
 
-class FolderNotPrivate(Exception):
-    """The state folder is not the node's alone."""
+class FolderOfOthers(Exception):
+    """Somebody else may write to the state folder."""
 
 
 def listen(folder: Path) -> socket.socket:
     """Listen in the state folder, whose lock the caller holds: what is left there is of the dead.
 
     Raises:
-        FolderNotPrivate: the folder is another user's, or open to others.
+        FolderOfOthers: the folder is another user's, or writable by others.
         OSError: there can be no socket.
     """
     with _opened(folder) as handle:
         status = os.fstat(handle)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & _OF_OTHERS:
-            raise FolderNotPrivate
+        if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS:
+            raise FolderOfOthers
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=handle)
         listener = socket.socket(socket.AF_UNIX)
@@ -62,10 +61,10 @@ def connect(folder: Path, timeout_seconds: float) -> socket.socket:
         return connection
 
 
-def is_open_to_others(folder: Path) -> bool:
-    """Whether a state folder is there, and its mode lets in more than its user."""
+def is_writable_by_others(folder: Path) -> bool:
+    """Whether a state folder is there, and others than its user may write to it."""
     try:
-        return bool(stat.S_IMODE(folder.stat().st_mode) & _OF_OTHERS)
+        return bool(folder.stat().st_mode & _WRITABLE_BY_OTHERS)
     except OSError:
         return False
 

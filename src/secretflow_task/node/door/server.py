@@ -58,8 +58,8 @@ class Door:
     def __enter__(self) -> Door:
         try:
             self._listener = address.listen(self._folder)
-        except address.FolderNotPrivate:
-            problem = "others may enter the state folder: chmod 700, or use a folder below it"
+        except address.FolderOfOthers:
+            problem = "others may write to the state folder: chmod 700, or use a folder below it"
         except OSError as error:
             problem = error.strerror or type(error).__name__
         else:

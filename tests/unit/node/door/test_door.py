@@ -178,8 +178,14 @@ def test_another_user_is_refused_though_the_modes_let_him_in(door: Path) -> None
     assert answer["error"]["code"] == DoorRefused().code
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
-def test_in_a_folder_that_is_open_to_others_there_is_no_door(folder: Path, mode: int) -> None:
+def test_others_may_look_into_the_folder(folder: Path) -> None:
+    folder.chmod(0o755)  # as systemd makes it
+    with Door(folder, COMMANDS):
+        assert ask(folder, "double", number=4) == {"number": 8}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_in_a_folder_to_which_others_may_write_there_is_no_door(folder: Path, mode: int) -> None:
     folder.chmod(mode)
     with capture_logs() as records, Door(folder, COMMANDS):
         assert list(folder.iterdir()) == []
