@@ -12,6 +12,7 @@ from typing import Any, Iterator
 import pytest
 from redis import Redis
 
+from secretflow_task.broker.celery_app import create_app
 from secretflow_task.broker.celery_tasks import Outcome
 from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.broker.keys import cancel_key
@@ -24,6 +25,7 @@ from secretflow_task.contract.errors import DuplicateExecution, ResultNotHere
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.requests import TaskRequest
 from secretflow_task.node.assembly import assembled
+from secretflow_task.node.controls import Controls
 from secretflow_task.node.door.client import ask
 from secretflow_task.node.door.commands import commands_of
 from secretflow_task.node.door.server import Door
@@ -261,7 +263,10 @@ def test_an_operator_without_a_way_to_redis_asks_the_node_by_its_door(
     state_dir = tmp_path / "one" / "state"
     monkeypatch.setenv("SFWORKER_STATE_DIR", str(state_dir))
     monkeypatch.setenv("SFWORKER_REDIS_URL", "redis://127.0.0.1:1/0")
-    with nodes.node("one") as (node, watch), Door(state_dir, commands_of(node, watch)):
+    with ExitStack() as stack:
+        node, watch = stack.enter_context(nodes.node("one"))
+        controls = Controls(node, create_app(node.settings))
+        stack.enter_context(Door(state_dir, commands_of(node, controls, watch)))
         with pytest.raises(SystemExit) as ended:
             app(["queue", "--json"])
         rows = json.loads(capsys.readouterr().out)

@@ -14,6 +14,7 @@ from redis import RedisError
 from rich.markup import escape
 from rich.table import Table
 
+from secretflow_task.broker.connection import connect
 from secretflow_task.broker.nodes import living_nodes
 from secretflow_task.broker.quarantine import rejected
 from secretflow_task.cli import doctor_redis
@@ -101,7 +102,7 @@ def _own_node(settings: Settings) -> Finding:
 
 def _quarantine(settings: Settings) -> Finding:
     try:
-        with doctor_redis.opened(settings) as redis:
+        with connect(settings, timeout_seconds=_ANSWER_SECONDS) as redis:
             reasons = Counter(entry.reason for entry in rejected(redis, settings.queues))
     except (RedisError, OSError, ValueError) as error:
         return Finding(f"unknown: {doctor_redis.explain(error)[0]}")
