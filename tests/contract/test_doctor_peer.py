@@ -12,7 +12,6 @@ import pytest
 
 from secretflow_task.cli.doctor import examine
 from secretflow_task.cli.doctor_peer import examine_peer
-from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import BadSetting
 from secretflow_task.node.link.peer import probe
@@ -29,7 +28,7 @@ def hubs(tmp_path: Path) -> Iterator[Hubs]:
 
 @pytest.fixture(autouse=True)
 def _wide_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "width", 250)
+    monkeypatch.setenv("COLUMNS", "250")
 
 
 def settings(hubs: Hubs, party: str, **changes: Any) -> Settings:

@@ -18,7 +18,6 @@ from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.broker.listener_groups import listener_groups
 from secretflow_task.cli import app
 from secretflow_task.cli.listeners import state_and_advice
-from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.listener import task_status_listener
 from secretflow_task.listener.database import Database
@@ -311,7 +310,7 @@ def _operator(
     redis_url, database_url = f"unix://{redis_server.socket}", f"sqlite:///{tmp_path}/other.sqlite"
     monkeypatch.setenv("SFWORKER_REDIS_URL", redis_url)
     monkeypatch.setenv("SFWORKER_DATABASE_URL", database_url)
-    monkeypatch.setattr(console, "width", 250)
+    monkeypatch.setenv("COLUMNS", "250")
     return Settings()
 
 

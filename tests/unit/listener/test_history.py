@@ -10,7 +10,6 @@ import pytest
 
 from secretflow_task.cli import app
 from secretflow_task.cli.exits import Exit
-from secretflow_task.cli.terminal import console
 from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DatabaseUnavailable
 from secretflow_task.contract.messages import Status
@@ -29,7 +28,7 @@ EVENTS = [
 @pytest.fixture(autouse=True)
 def _terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFWORKER_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(console, "width", 160)
+    monkeypatch.setenv("COLUMNS", "160")
 
 
 @pytest.fixture(name="filled")
