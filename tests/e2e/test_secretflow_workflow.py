@@ -130,7 +130,8 @@ def run(node: RunningNode, app: Celery, name: str, steps: Steps) -> Results:
 def check_events(events: list[StatusEvent], steps: list[str]) -> None:
     """One end; every step begins at its share of the progress, and reports nothing but its own."""
     assert_ended_once(events, Status.SUCCESS)
-    assert [event.data["stage"] for event in events[:3]] == [
+    assert [event.data["stage"] for event in events[:4]] == [
+        "accepted",
         "cluster_init",
         "device_creation",
         "task_execution",
@@ -143,7 +144,7 @@ def check_events(events: list[StatusEvent], steps: list[str]) -> None:
     assert started == [
         (name, round(0.5 + index / 2 / len(steps), 3)) for index, name in enumerate(steps)
     ]
-    order = [steps.index(event.data["step"]) for event in events[3:-1]]
+    order = [steps.index(event.data["step"]) for event in events[4:-1]]
     assert order == sorted(order)
 
 
