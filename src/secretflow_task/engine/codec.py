@@ -11,13 +11,13 @@ from functools import cache
 from typing import Any, BinaryIO, Callable, Union
 
 import msgspec
-import numpy as np
 
 _DEEPEST = 32  # values inside values
 _MOST_DIMENSIONS = 8
+_ENGINE = ("heu", "jax", "jaxlib", "secretflow", "spu")  # whose values are not imported for others
+# Of NumPy's arrays: numbers, little endian.
 _DTYPES = frozenset(
-    np.dtype(name).str
-    for name in ("bool i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8").split()  # numbers, little endian
+    ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 )
 
 
@@ -183,6 +183,8 @@ def load(file: BinaryIO) -> Any:
 
 
 def _node(value: Any, depth: int) -> Any:
+    import numpy as np
+
     if depth > _DEEPEST:
         raise CannotTravel(f"values more than {_DEEPEST} deep")
     kind = type(value)
@@ -212,6 +214,8 @@ def _key(key: Any) -> str | int:
 
 
 def _array_node(array: Any) -> Array:
+    import numpy as np
+
     dtype = _checked_dtype(array.dtype.str)
     if array.ndim > _MOST_DIMENSIONS:
         raise CannotTravel(f"an array of {array.ndim} dimensions")
@@ -226,18 +230,23 @@ def _checked_dtype(name: str) -> str:
 
 
 def _engine_node(value: Any) -> Any:
+    kind = type(value)
+    if kind.__module__.partition(".")[0] not in _ENGINE:
+        raise CannotTravel(f"a {kind.__module__}.{kind.__qualname__}")
     import jax
+    import numpy as np
 
     if isinstance(value, jax.Array):
         return _array_node(np.asarray(value))
-    write = _engine_kinds().get(type(value))
+    write = _engine_kinds().get(kind)
     if write is None:
-        raise CannotTravel(f"a {type(value).__module__}.{type(value).__qualname__}")
+        raise CannotTravel(f"a {kind.__module__}.{kind.__qualname__}")
     return write(value)
 
 
 @cache
 def _engine_kinds() -> dict[type, Callable[[Any], Piece]]:
+    import numpy as np
     from heu import numpy as heu_numpy
     from heu import phe
     from secretflow.device.device.spu import SPUIOInfo, SPUValueMeta
@@ -293,6 +302,8 @@ def _array(node: Array) -> Any:
 
 
 def _numbers(dtype: str, data: bytes | memoryview, count: int) -> Any:
+    import numpy as np
+
     if dtype not in _DTYPES or len(data) != count * np.dtype(dtype).itemsize:
         raise ValueError
     numbers = np.frombuffer(data, dtype)
@@ -302,6 +313,7 @@ def _numbers(dtype: str, data: bytes | memoryview, count: int) -> Any:
 
 
 def _engine_value(node: Piece) -> Any:
+    import numpy as np
     from heu import numpy as heu_numpy
     from heu import phe
     from secretflow.device.device.spu import SPUIOInfo, SPUValueMeta
