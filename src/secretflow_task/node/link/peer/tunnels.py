@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from contextlib import contextmanager
 from functools import partial
-from typing import Callable
+from typing import Callable, Iterator
 
 from secretflow_task.contract.errors import PortUnavailable, WorkerError
 from secretflow_task.node.link.peer.agenda import Agenda
@@ -69,15 +70,13 @@ class Tunnels:
 
     async def _carry(self, party: str, line: str, local: LocalSide) -> None:
         """Open the way for a connection of an own job to that of ``party``."""
-        self._opening += 1
         try:
-            wire = await self._dialler.dial(party)
+            with self._being_opened():
+                wire = await self._dialler.dial(party)
         except WorkerError as error:
             log.debug("A connection cannot be carried.", action="tunnel_failed", code=error.code)
             local.reset()
             return
-        finally:
-            self._opening -= 1
         header = {
             "kind": "channel",
             "execution": self._agenda.execution_id,
@@ -101,11 +100,8 @@ class Tunnels:
         """Lead a peer's channel to the own job."""
         port = self._ports.line(str(header["line"]))[str(header["to"])]
         wire.pause()
-        self._opening += 1
-        try:
+        with self._being_opened():
             local = await self._connect(port, wire)
-        finally:
-            self._opening -= 1
         if local is None:
             wire.transport.abort()
             return
@@ -126,6 +122,15 @@ class Tunnels:
             else:
                 return local
         return None
+
+    @contextmanager
+    def _being_opened(self) -> Iterator[None]:
+        """Let `drain` wait for a connection that will be joined after the block."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
 
     def _join(self, local: LocalSide, wire: Wire) -> None:
         tunnel = Tunnel(local, wire)
