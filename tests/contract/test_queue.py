@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+from kombu.transport.redis import PRIORITY_STEPS, Channel
 from redis import Redis
 
 from secretflow_task.broker.celery_app import create_app
 from secretflow_task.broker.celery_tasks import Outcome
-from secretflow_task.broker.embedded_redis import embedded_redis
-from secretflow_task.broker.keys import cancel_key
-from secretflow_task.broker.queue import Waiting, lists_of, waiting_in
+from secretflow_task.broker.keys import cancel_key, queue_keys
+from secretflow_task.broker.queue import Waiting, waiting_in
 from secretflow_task.cli import app, remote
 from secretflow_task.cli.files import read_execution
 from secretflow_task.client import Client
-from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DuplicateExecution, ResultNotHere
 from secretflow_task.contract.messages import Status
 from secretflow_task.contract.requests import TaskRequest
@@ -44,24 +43,11 @@ QUEUE = "secretflow_queue"
 CANCELLED = [("alice", "TaskCancelled", True), ("bob", "TaskCancelled", True)]
 
 
-@pytest.fixture(scope="module", name="url")
-def _url() -> Iterator[str]:
-    with embedded_redis() as address:
-        yield address
-
-
 @pytest.fixture(name="redis")
 def _redis(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
     monkeypatch.setenv("SFWORKER_REDIS_URL", url)
     with Redis.from_url(url) as client:
         client.flushall()
-        yield client
-
-
-@pytest.fixture(name="client")
-def _client(redis: Redis, url: str) -> Iterator[Client]:
-    del redis
-    with Client(Settings(redis_url=url)) as client:  # type: ignore[arg-type]  # read by pydantic
         yield client
 
 
@@ -131,10 +117,15 @@ def ends(redis: Redis, execution_id: str) -> list[tuple[str, str, bool]]:
     )
 
 
+def test_the_lists_of_a_queue_are_those_of_kombu() -> None:
+    lists = [f"q{Channel.sep}{step}" if step else "q" for step in PRIORITY_STEPS]
+    assert queue_keys("q") == lists
+
+
 def test_what_waits_is_seen_in_the_order_in_which_it_is_taken(redis: Redis, client: Client) -> None:
     began = time.time()
     send(client, "first", "second", "third")
-    redis.lpush(lists_of(QUEUE)[1], redis.lindex(QUEUE, 0) or b"")  # of a lower priority
+    redis.lpush(queue_keys(QUEUE)[1], redis.lindex(QUEUE, 0) or b"")  # of a lower priority
     first, second, third, again = client.waiting()
     assert [first.execution_id, second.execution_id, third.execution_id] == [
         "first",

@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from kombu.transport.redis import PRIORITY_STEPS, Channel
 from redis.client import NEVER_DECODE
 
 from secretflow_task.broker.celery_app import SENT_AT
+from secretflow_task.broker.keys import queue_keys
 from secretflow_task.contract.errors import WorkerError
 from secretflow_task.contract.requests import TaskRequest, positional
 
@@ -83,14 +83,9 @@ class Waiting:
         }
 
 
-def lists_of(queue: str) -> list[str]:
-    """The keys of a queue's lists: kombu has one for each priority."""
-    return [f"{queue}{Channel.sep}{step}" if step else queue for step in PRIORITY_STEPS]
-
-
 def waiting_in(redis: Any, queue: str, most: int = MOST) -> list[Waiting]:
     """The requests of a queue that are taken next; raises `redis.RedisError`."""
-    keys = lists_of(queue)
+    keys = queue_keys(queue)
     limits = (most, _LARGEST_BYTES, _BYTES)
     found = redis.execute_command("EVAL", _LOOK, len(keys), *keys, *limits, **{NEVER_DECODE: []})
     waiting = []

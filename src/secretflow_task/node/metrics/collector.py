@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any, Iterable, Iterator, Mapping
 
-from kombu.transport.redis import PRIORITY_STEPS
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis import RedisError, ResponseError
 
 from secretflow_task.broker.connection import connect
+from secretflow_task.broker.keys import queue_keys
 from secretflow_task.broker.listener_groups import lags
-from secretflow_task.broker.queue import lists_of, waiting_in
+from secretflow_task.broker.queue import waiting_in
 from secretflow_task.config.settings import Settings
 from secretflow_task.node.job import vitals
 from secretflow_task.node.metrics import catalogue
@@ -140,19 +141,19 @@ class RedisGlance:
         return sight
 
     def _look(self) -> Sight | None:
+        lists = [queue_keys(queue) for queue in self._queues]
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                for queue in self._queues:
-                    for key in lists_of(queue):
+                for keys in lists:
+                    for key in keys:
                         pipeline.llen(key)
-                counts = pipeline.execute()
+                counts = iter(pipeline.execute())
             oldest, behind = self._oldest(), self._lags()
         except RedisError:
             return None
-        steps = len(PRIORITY_STEPS)
-        lengths = {
-            queue: sum(counts[steps * i : steps * (i + 1)]) for i, queue in enumerate(self._queues)
-        }
+        lengths = {}
+        for queue, keys in zip(self._queues, lists):
+            lengths[queue] = sum(islice(counts, len(keys)))
         return Sight(lengths, oldest, behind)
 
     def _oldest(self) -> dict[str, float]:
