@@ -8,6 +8,9 @@ from typing import Iterator
 import pytest
 from redis import Redis
 
+from secretflow_task.broker.embedded_redis import embedded_redis
+from secretflow_task.client import Client
+from secretflow_task.config.settings import Settings
 from secretflow_task.node.store.event_store import EventStore
 from secretflow_task.testing import MemoryOutbox
 from tests.bench.redis import RedisServer
@@ -30,6 +33,29 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
     """A client of an empty Redis."""
     with redis_server.client() as client:
         client.flushall()
+        yield client
+
+
+@pytest.fixture
+def raw(redis: Redis, redis_server: RedisServer) -> Iterator[Redis]:
+    """A client of an empty Redis that does not decode, as the listener's."""
+    redis.ping()
+    with Redis(unix_socket_path=str(redis_server.socket), socket_timeout=5) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of an embedded Redis for the tests of a module."""
+    with embedded_redis() as address:
+        yield address
+
+
+@pytest.fixture
+def client(redis: Redis, url: str) -> Iterator[Client]:
+    """A client of the embedded Redis, which the module's own ``redis`` has emptied."""
+    del redis
+    with Client(Settings(redis_url=url)) as client:  # type: ignore[arg-type]  # read by pydantic
         yield client
 
 

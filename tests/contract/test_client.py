@@ -11,12 +11,10 @@ import pytest
 import yaml
 from redis import Redis
 
-from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.cli import remote
 from secretflow_task.cli.exits import Exit
 from secretflow_task.cli.files import read_execution
 from secretflow_task.client import Client
-from secretflow_task.config.settings import Settings
 from secretflow_task.contract.errors import DuplicateExecution
 from secretflow_task.contract.messages import Status, StatusEvent
 from secretflow_task.node.ownership import RedisOwnership
@@ -29,24 +27,11 @@ PARTIES = ["alice", "bob"]
 PSI = {"task_config": {"task_type": "psi", **PLAN_REQUESTS["psi"]}}
 
 
-@pytest.fixture(scope="module", name="url")
-def _url() -> Iterator[str]:
-    with embedded_redis() as address:
-        yield address
-
-
 @pytest.fixture(name="redis")
 def _redis(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
     monkeypatch.setenv("SFWORKER_REDIS_URL", url)
     with Redis.from_url(url, decode_responses=True) as client:
         client.flushall()
-        yield client
-
-
-@pytest.fixture(name="client")
-def _client(redis: Redis, url: str) -> Iterator[Client]:
-    del redis
-    with Client(Settings(redis_url=url)) as client:  # type: ignore[arg-type]  # read by pydantic
         yield client
 
 

@@ -46,13 +46,6 @@ def _other(tmp_path: Path) -> Iterator[Database]:
         yield other
 
 
-@pytest.fixture(name="raw")
-def _raw(redis: Redis, redis_server: RedisServer) -> Iterator[Redis]:
-    redis.ping()
-    with Redis(unix_socket_path=str(redis_server.socket), socket_timeout=5) as client:
-        yield client
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_status_listener, "_BLOCK_MILLISECONDS", 20)

@@ -19,7 +19,6 @@ from redis import Redis
 
 from scripts.reference.metrics import metrics as metrics_of_the_reference
 from secretflow_task.broker.celery_app import SENT_AT, TASK_NAME, create_app, redeliver
-from secretflow_task.broker.embedded_redis import embedded_redis
 from secretflow_task.broker.keys import GROUP, STREAM
 from secretflow_task.cli.doctor import examine
 from secretflow_task.config.settings import Settings
@@ -67,13 +66,6 @@ class Rig:
     def until(self, name: str, condition: Callable[[float], bool], labels: str = "") -> None:
         """Scrape until the value of a series is as it should be."""
         wait_for(lambda: condition(scrape(self.monitor.port).get((name, labels), -1.0)))
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A Redis that a test may pause."""
-    with embedded_redis() as address:
-        yield address
 
 
 def bench_on(url: str, root: Path, **changes: Any) -> Bench:

@@ -82,14 +82,6 @@ def _sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databas
         yield opened
 
 
-@pytest.fixture(name="raw")
-def _raw(redis: Redis, redis_server: RedisServer) -> Iterator[Redis]:
-    """A client of an empty Redis that does not decode, as the listener's."""
-    redis.ping()
-    with Redis(unix_socket_path=str(redis_server.socket), socket_timeout=5) as client:
-        yield client
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_status_listener, "_BLOCK_MILLISECONDS", 50)
