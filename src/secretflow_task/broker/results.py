@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, ClassVar
 
@@ -35,6 +36,12 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]  # Celery has no types
     def _create_client(self, **_parameters: Any) -> Redis:
         address = self._transport_options["address"]
         return Redis.from_pool(pool_of(address, socket_timeout=_TIMEOUT_SECONDS))
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Called when Python forgets a result, at any moment, when an error reaches nobody."""
+        with suppress(Exception):
+            super().remove_pending_result(result)
+        return result
 
 
 class _StoringBackend(ResultBackend):
